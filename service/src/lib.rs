@@ -1,0 +1,6 @@
+//! The `cinder-backup` worker and the engine under it.
+
+pub mod db;
+pub mod rbd;
+pub mod transfer;
+pub mod vault;

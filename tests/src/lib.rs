@@ -1,0 +1,12 @@
+//! What the end-to-end tests share: the lab's cloud, seen from outside.
+//!
+//! Everything is asked of the running parts: Cinder's REST API, the `openstack` client, the `rbd`
+//! command, the database. Nothing is asked of the worker.
+
+mod ceph;
+mod cloud;
+mod lab;
+
+pub use ceph::{Cluster, Content};
+pub use cloud::{Cloud, Resource};
+pub use lab::{Lab, run};

@@ -1,0 +1,42 @@
+# The front door: `make demo` and `make test` set up everything that they need.
+
+CARGO ?= cargo
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+LAB   := tests/lab/lab
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build release test unit lint docs deny bench demo sample clean
+
+help: ## Show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## Install what building and testing needs (Debian packages, a cached virtual environment)
+	@tests/setup.sh
+	@$(LAB) setup
+
+build: setup ## Build for development
+	$(CARGO) build --workspace --all-targets
+
+release: setup ## Build target/release/cinder-backup
+	$(CARGO) build --release --bin cinder-backup
+
+demo: release ## Back up and restore a volume through a real Cinder, then take everything down
+	@tests/demo.sh
+
+test: setup ## Run every check and test, on real parts
+	@tests/run.sh
+
+unit: ## Run the tests that need no real parts
+	$(CARGO) test --workspace --lib --bins
+
+lint: ## Formatting, clippy, documentation, dependencies
+	@tests/lint.sh
+
+bench: release ## Our diff transfer against `rbd export-diff | rbd import-diff`, in turns
+	@tests/bench.sh
+
+sample: ## Write etc/cinder-backup.conf.sample anew from the option registry
+	UPDATE_SAMPLE=1 $(CARGO) test -q -p cinderblock-api-compat --test sample_config
+
+clean: ## Remove build products
+	$(CARGO) clean

@@ -1,0 +1,125 @@
+//! What a service cannot work with although every value is well formed.
+
+use std::fmt;
+
+use super::Config;
+use super::options::backup::CEPH_DRIVER;
+
+/// An option that keeps the service from working.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Section of the option.
+    pub group: &'static str,
+    /// Name of the option.
+    pub name: &'static str,
+    /// What is wrong with its value.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "[{}] {}: {}", self.group, self.name, self.text)
+    }
+}
+
+impl Config {
+    /// Everything that keeps a backup worker from working; empty if nothing does.
+    #[must_use]
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.check_service(&mut problems);
+        self.check_backups(&mut problems);
+        for rabbit in [&self.rabbit, &self.notification_rabbit] {
+            check_queues(rabbit, &mut problems);
+        }
+        problems.dedup();
+        problems
+    }
+
+    fn check_service(&self, problems: &mut Vec<Problem>) {
+        let service = &self.service;
+        if service.host.is_empty() {
+            add(problems, "host", "must not be empty");
+        }
+        if service.report_interval == 0 || service.report_interval >= service.service_down_time {
+            let text = format!(
+                "must be above 0 and below service_down_time ({}): the service would count as down",
+                service.service_down_time
+            );
+            add(problems, "report_interval", &text);
+        }
+        if service.periodic_interval == 0 {
+            let text = "must be above 0: without reports the scheduler gives no backups";
+            add(problems, "periodic_interval", text);
+        }
+        for (name, template) in [
+            ("volume_name_template", &service.volume_name_template),
+            ("snapshot_name_template", &service.snapshot_name_template),
+        ] {
+            if template.matches("%s").count() != 1 || template.matches('%').count() != 1 {
+                add(problems, name, "must hold %s once and no other %");
+            }
+        }
+    }
+
+    fn check_backups(&self, problems: &mut Vec<Problem>) {
+        let driver = &self.backup.backup_driver;
+        let module = CEPH_DRIVER.rsplit_once('.').map(|(module, _)| module);
+        if driver != CEPH_DRIVER && Some(driver.as_str()) != module {
+            let text = format!("is {driver}, but this service has only {CEPH_DRIVER}");
+            add(problems, "backup_driver", &text);
+        }
+        let ceph = &self.ceph;
+        for (name, empty) in [
+            (
+                "backup_ceph_conf",
+                ceph.backup_ceph_conf.as_os_str().is_empty(),
+            ),
+            ("backup_ceph_user", ceph.backup_ceph_user.is_empty()),
+            ("backup_ceph_pool", ceph.backup_ceph_pool.is_empty()),
+        ] {
+            if empty {
+                add(problems, name, "must not be empty");
+            }
+        }
+        if (ceph.backup_ceph_stripe_unit == 0) != (ceph.backup_ceph_stripe_count == 0) {
+            let text = "needs backup_ceph_stripe_count: set both or neither";
+            add(problems, "backup_ceph_stripe_unit", text);
+        }
+    }
+}
+
+/// Combinations that oslo.messaging refuses when it declares a queue.
+fn check_queues(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
+    let mut add = |name, text: &str| {
+        problems.push(Problem {
+            group: "oslo_messaging_rabbit",
+            name,
+            text: text.to_owned(),
+        });
+    };
+    let quorum = rabbit.rabbit_quorum_queue || rabbit.rabbit_transient_quorum_queue;
+    if rabbit.rabbit_ha_queues && quorum {
+        add("rabbit_ha_queues", "cannot be combined with quorum queues");
+    }
+    if rabbit.rabbit_stream_fanout && rabbit.rabbit_qos_prefetch_count == 0 {
+        add(
+            "rabbit_stream_fanout",
+            "needs rabbit_qos_prefetch_count above 0",
+        );
+    }
+    if rabbit.rabbit_stream_fanout && !rabbit.rabbit_transient_quorum_queue {
+        add(
+            "rabbit_stream_fanout",
+            "needs rabbit_transient_quorum_queue",
+        );
+    }
+}
+
+fn add(problems: &mut Vec<Problem>, name: &'static str, text: &str) {
+    problems.push(Problem {
+        group: "DEFAULT",
+        name,
+        text: text.to_owned(),
+    });
+}

@@ -1,0 +1,323 @@
+//! `[database] connection`: SQLAlchemy's URL, taken apart so that nothing in it is lost.
+//!
+//! `dialect[+driver]://user:password@host:port/database?query`. The query is that of PyMySQL or
+//! psycopg2 and is *not* what a Rust driver understands: passed on as it is, `ssl_ca` would be
+//! ignored and the connection would be in clear text.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::tls::{Tls, TlsError};
+use super::url::{decoded, query_pairs};
+
+/// The database systems that Cinder runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// MySQL or MariaDB.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+    /// SQLite.
+    Sqlite,
+}
+
+/// Where the database is, and how to connect to it.
+#[derive(Debug, Clone)]
+pub struct DatabaseUrl {
+    /// Which system it is.
+    pub backend: Backend,
+    /// User.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<SecretString>,
+    /// Host name or address, without brackets.
+    pub host: Option<String>,
+    /// TCP port; the system's usual one if `None`.
+    pub port: Option<u16>,
+    /// Socket to use instead of TCP: a file with MySQL, a directory with PostgreSQL.
+    pub unix_socket: Option<PathBuf>,
+    /// Name of the database; of its file with SQLite.
+    pub database: Option<String>,
+    /// Whether and how the connection is encrypted.
+    pub tls: Tls,
+    /// Character set of the connection.
+    pub charset: Option<String>,
+    /// How long connecting may take.
+    pub connect_timeout: Option<Duration>,
+    /// How long reading an answer may take.
+    pub read_timeout: Option<Duration>,
+    /// How long sending a request may take.
+    pub write_timeout: Option<Duration>,
+    /// Names in the query that have no effect here.
+    pub unknown: Vec<String>,
+}
+
+/// Why a database URL cannot be used. No text holds what may be a part of the password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// It is no URL.
+    #[error("the URL does not start with a dialect, as mysql+pymysql://")]
+    NoScheme,
+    /// Another system.
+    #[error("the URL's dialect is not supported: mysql, postgresql and sqlite are")]
+    UnsupportedDialect,
+    /// A second `@` before the host, which SQLAlchemy takes for a part of the host's name.
+    #[error("@ in user or password must be percent-encoded (%40)")]
+    NotEncoded,
+    /// Something that is no port stands where one is expected.
+    #[error("the port is not a number up to 65535 (or user or password is not percent-encoded)")]
+    Port,
+    /// A timeout that is no number of seconds.
+    #[error("{0} in the query is not a number of seconds")]
+    Seconds(&'static str),
+    /// An encryption that cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl DatabaseUrl {
+    /// Parses a URL together with `[database] connection_parameters`, which add to its query.
+    ///
+    /// # Errors
+    /// What SQLAlchemy refuses, and requests for encryption that cannot be honoured.
+    pub fn parse(url: &str, parameters: &str) -> Result<Self, DatabaseUrlError> {
+        let (scheme, rest) = url.split_once("://").ok_or(DatabaseUrlError::NoScheme)?;
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '+';
+        if scheme.is_empty() || !scheme.chars().all(is_word) {
+            return Err(DatabaseUrlError::NoScheme);
+        }
+        let backend = match scheme.split('+').next() {
+            Some("mysql" | "mariadb") => Backend::MySql,
+            Some("postgresql") => Backend::Postgres,
+            Some("sqlite") => Backend::Sqlite,
+            _ => return Err(DatabaseUrlError::UnsupportedDialect),
+        };
+        let (user, password, rest) = credentials(rest);
+        let (host, port, rest) = place(rest)?;
+        let (database, own_query) = rest.split_once('?').unwrap_or((rest, ""));
+        let database = database.strip_prefix('/').map(decoded);
+
+        let mut query = Query(
+            query_pairs(own_query)
+                .chain(query_pairs(parameters))
+                .collect(),
+        );
+        let tls = match backend {
+            Backend::MySql => Tls::of_pymysql(|name| query.take(name))?,
+            Backend::Postgres => Tls::of_libpq(|name| query.take(name))?,
+            Backend::Sqlite => Tls::none(),
+        };
+        let socket = match backend {
+            Backend::MySql => query.take("unix_socket"),
+            Backend::Postgres => query.take("host"),
+            Backend::Sqlite => None,
+        };
+        let url = Self {
+            backend,
+            user: user.map(decoded),
+            password: password.map(|password| decoded(password).into()),
+            host,
+            port,
+            unix_socket: socket.map(PathBuf::from),
+            database: database.filter(|name| !name.is_empty()),
+            tls,
+            charset: query.take("charset"),
+            connect_timeout: query.seconds("connect_timeout")?,
+            read_timeout: query.seconds("read_timeout")?,
+            write_timeout: query.seconds("write_timeout")?,
+            unknown: query.0.into_keys().collect(),
+        };
+        // Whoever asks for encryption in words that are not known here must not go without.
+        if let Some(name) = url.unknown.iter().find(|name| name.starts_with("ssl")) {
+            return Err(TlsError::Unsupported(name.clone()).into());
+        }
+        Ok(url)
+    }
+}
+
+/// User, password and the rest. As SQLAlchemy's pattern, the password may hold `/`, `?` and `:`.
+fn credentials(text: &str) -> (Option<&str>, Option<&str>, &str) {
+    let end = text.find([':', '/']).unwrap_or(text.len());
+    let (user, after) = text.split_at(end);
+    let with_password = after.strip_prefix(':').and_then(|a| a.split_once('@'));
+    match (with_password, user.rsplit_once('@')) {
+        (Some((password, rest)), _) => (Some(user), Some(password), rest),
+        (None, Some((user, _))) => (Some(user), None, &text[user.len() + 1..]),
+        (None, None) => (None, None, text),
+    }
+}
+
+type Place<'a> = (Option<String>, Option<u16>, &'a str);
+
+/// Host, port and the rest.
+fn place(text: &str) -> Result<Place<'_>, DatabaseUrlError> {
+    let end = text.find(['/', '?']).unwrap_or(text.len());
+    let (place, rest) = text.split_at(end);
+    let bracketed = place.strip_prefix('[').and_then(|p| p.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((host, after)) => (host, after.strip_prefix(':')),
+        None => match place.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        },
+    };
+    if host.contains('@') {
+        return Err(DatabaseUrlError::NotEncoded);
+    }
+    let port = match port.map(str::parse) {
+        None => None,
+        Some(Ok(port)) => Some(port),
+        Some(Err(_)) => return Err(DatabaseUrlError::Port),
+    };
+    Ok(((!host.is_empty()).then(|| host.to_owned()), port, rest))
+}
+
+/// Names that are still to be understood. A repeated name's last value counts.
+struct Query(BTreeMap<String, String>);
+
+impl Query {
+    fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    fn seconds(&mut self, name: &'static str) -> Result<Option<Duration>, DatabaseUrlError> {
+        let seconds = self.take(name).map(|text| text.parse());
+        match seconds.transpose() {
+            Ok(seconds) => Ok(seconds.map(Duration::from_secs)),
+            Err(_) => Err(DatabaseUrlError::Seconds(name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::tls::TlsMode;
+
+    #[derive(Deserialize)]
+    struct Case {
+        url: String,
+        parameters: String,
+        #[serde(default)]
+        error: bool,
+        username: Option<String>,
+        password: Option<String>,
+        host: Option<String>,
+        port: Option<u16>,
+        database: Option<String>,
+        query: Option<BTreeMap<String, Vec<String>>>,
+    }
+
+    #[test]
+    fn reads_what_sqlalchemy_reads() {
+        let cases = include_str!("../../tests/fixtures/oslo_config/database_url.json");
+        let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
+        for case in cases {
+            let parsed = match DatabaseUrl::parse(&case.url, &case.parameters) {
+                Ok(parsed) => parsed,
+                Err(DatabaseUrlError::NotEncoded) => {
+                    let host = case.host.unwrap();
+                    assert!(host.contains('@'), "no host's name: {host}");
+                    continue;
+                }
+                Err(error) => {
+                    assert!(case.error, "{}: {error}", case.url);
+                    continue;
+                }
+            };
+            assert!(!case.error, "{}", case.url);
+            assert_eq!(parsed.user, case.username, "{}", case.url);
+            let password = parsed
+                .password
+                .as_ref()
+                .map(|p| p.expose_secret().to_owned());
+            assert_eq!(password, case.password, "{}", case.url);
+            assert_eq!(parsed.host, case.host, "{}", case.url);
+            assert_eq!(parsed.port, case.port, "{}", case.url);
+            assert_eq!(parsed.database, case.database, "{}", case.url);
+
+            let query = case.query.unwrap();
+            let value = |name: &str| query.get(name).and_then(|v| v.last()).cloned();
+            assert_eq!(parsed.charset, value("charset"), "{}", case.url);
+            let socket = parsed.unix_socket.map(|p| p.display().to_string());
+            assert_eq!(socket, value("unix_socket"), "{}", case.url);
+            let seconds = parsed.connect_timeout.map(|t| t.as_secs().to_string());
+            assert_eq!(seconds, value("connect_timeout"), "{}", case.url);
+            assert_eq!(
+                parsed.unknown.contains(&"a".to_owned()),
+                query.contains_key("a")
+            );
+        }
+    }
+
+    fn mode(query: &str) -> Result<TlsMode, DatabaseUrlError> {
+        let url = format!("mysql+pymysql://u:p@h/db{query}");
+        DatabaseUrl::parse(&url, "").map(|url| url.tls.mode)
+    }
+
+    #[test]
+    fn a_ca_is_never_ignored() {
+        assert_eq!(mode("?ssl_ca=/ca"), Ok(TlsMode::VerifyIdentity));
+        let with_parameters = DatabaseUrl::parse("mysql://u:p@h/db", "ssl_ca=/ca").unwrap();
+        assert_eq!(with_parameters.tls.mode, TlsMode::VerifyIdentity);
+        assert_eq!(with_parameters.tls.ca, Some(PathBuf::from("/ca")));
+    }
+
+    #[test]
+    fn encryption_in_unknown_words_is_refused() {
+        for query in [
+            "?ssl_capath=/d",
+            "?ssl=true",
+            "?ssl-ca=/ca",
+            "?ssl_cipher=x",
+        ] {
+            let error = mode(query).unwrap_err();
+            assert!(matches!(error, DatabaseUrlError::Tls(_)), "{query}");
+        }
+    }
+
+    #[test]
+    fn names_without_effect_are_told() {
+        let url = DatabaseUrl::parse("mysql://u:p@h/db?local_infile=1&charset=utf8", "").unwrap();
+        assert_eq!(url.unknown, ["local_infile"]);
+    }
+
+    #[test]
+    fn unusable_urls_are_refused() {
+        let error = |url| DatabaseUrl::parse(url, "").unwrap_err();
+        assert_eq!(
+            error("oracle://u:p@h/d"),
+            DatabaseUrlError::UnsupportedDialect
+        );
+        assert_eq!(
+            error("mysql://u:p@h/d?connect_timeout=soon"),
+            DatabaseUrlError::Seconds("connect_timeout")
+        );
+        assert_eq!(error("mysql://u:p@h:99999/d"), DatabaseUrlError::Port);
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let url = DatabaseUrl::parse("mysql://u:hunter2@h/db", "").unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(url in any::<String>(), parameters in any::<String>()) {
+            let _ = DatabaseUrl::parse(&url, &parameters);
+        }
+
+        #[test]
+        fn never_panics_on_what_looks_like_a_url(rest in "([:/@?&=%\\[\\]a1]|é){0,40}") {
+            let _ = DatabaseUrl::parse(&format!("mysql://{rest}"), "");
+        }
+    }
+}

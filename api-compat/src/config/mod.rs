@@ -1,0 +1,198 @@
+//! The configuration of a Cinder service, as oslo.config reads it.
+//!
+//! [`Config::load`] finds the files, merges them with the environment and the command line, and
+//! gives every option a type. Options that the service does not read are accepted in silence:
+//! `cinder.conf` is shared by all of Cinder's services.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`files`] | decides which files are read, and reads them: the crate's only I/O |
+//! | [`ini`] | parses one file |
+//! | `old_names` | moves values from former names of options to today's |
+//! | `layers` | merges files, environment and command line |
+//! | `reader`, [`substitute`](mod@substitute), [`value`] | finds an option's texts, replaces `$name`, parses |
+//! | [`registry`], [`options`] | declares the options |
+//! | [`transport_url`], [`database_url`], [`tls`] | take URLs apart |
+//! | [`sample`](mod@sample), [`check`], [`warning`] | write the sample file; find what is wrong or suspect |
+
+pub mod check;
+pub mod database_url;
+pub mod error;
+pub mod files;
+pub mod ini;
+mod layers;
+mod old_names;
+pub mod options;
+mod reader;
+pub mod registry;
+pub mod sample;
+pub mod substitute;
+pub mod tls;
+pub mod transport_url;
+mod url;
+pub mod value;
+pub mod warning;
+
+use std::collections::BTreeMap;
+
+use secrecy::ExposeSecret;
+
+pub use database_url::DatabaseUrl;
+pub use error::ConfigError;
+pub use files::ConfigPath;
+pub use options::backup::{Backup, Ceph};
+pub use options::cinderblock::{Cinderblock, RpcVersion};
+pub use options::database::Database;
+pub use options::logging::Logging;
+pub use options::messaging::{FailoverStrategy, LoginMethod, Messaging, Notifications, Rabbit};
+pub use options::quota::Quota;
+pub use options::service::Service;
+pub use reader::Machine;
+pub use sample::sample;
+pub use transport_url::TransportUrl;
+pub use warning::Warning;
+
+use error::Reason;
+use reader::Reader;
+
+/// What a configuration is made of.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Project whose `<project>.conf` is looked for: `cinder`.
+    pub project: String,
+    /// Files and directories named on the command line, in its order.
+    pub paths: Vec<ConfigPath>,
+    /// Options of `[DEFAULT]` given on the command line, by their names in files.
+    pub overrides: Vec<(String, String)>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+    /// What is not written anywhere.
+    pub machine: Machine,
+}
+
+/// Every option that the service reads.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Identity and heartbeat.
+    pub service: Service,
+    /// The backup service.
+    pub backup: Backup,
+    /// The Ceph driver.
+    pub ceph: Ceph,
+    /// Quotas.
+    pub quota: Quota,
+    /// Messaging in general.
+    pub messaging: Messaging,
+    /// The RabbitMQ driver, with what the query of `[DEFAULT] transport_url` overrides.
+    pub rabbit: Rabbit,
+    /// Notifications.
+    pub notifications: Notifications,
+    /// The RabbitMQ driver of notifications, with what the query of their transport URL overrides.
+    pub notification_rabbit: Rabbit,
+    /// The database.
+    pub database: Database,
+    /// `[database] connection` with `connection_parameters`, taken apart.
+    pub database_url: DatabaseUrl,
+    /// Logging.
+    pub logging: Logging,
+    /// What Cinder does not have.
+    pub cinderblock: Cinderblock,
+    warnings: Vec<Warning>,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Files that cannot be found, read or parsed, and values that cannot be used. What a service
+    /// cannot work with although each value is well formed, [`Config::check`] tells.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let machine = &sources.machine;
+        let plan = files::plan(
+            &sources.project,
+            &machine.program,
+            &sources.paths,
+            &sources.environment,
+            std::path::Path::exists,
+        );
+        let mut files = files::read(&plan)?;
+        let mut warnings: Vec<Warning> = files.iter().flat_map(warning::suspects).collect();
+        for file in &mut files {
+            warnings.extend(old_names::translate(file));
+        }
+        let layers = layers::merge(files, &sources.environment, &sources.overrides);
+        let reader = Reader::new(&layers, machine)?;
+
+        let messaging = Messaging::read(&reader)?;
+        let rabbit = rabbit(&reader, "DEFAULT", &messaging.transport_url)?;
+        let notifications = Notifications::read(&reader)?;
+        let notification_rabbit = match &notifications.transport_url {
+            Some(url) => self::rabbit(&reader, "oslo_messaging_notifications", url)?,
+            None => rabbit.clone(),
+        };
+        let database = Database::read(&reader)?;
+        let database_url = database_url(&reader, &database)?;
+
+        let urls = [&messaging.transport_url]
+            .into_iter()
+            .chain(&notifications.transport_url);
+        warnings.extend(warning::of_urls(urls, &database_url));
+        Ok(Self {
+            service: Service::read(&reader)?,
+            backup: Backup::read(&reader)?,
+            ceph: Ceph::read(&reader)?,
+            quota: Quota::read(&reader)?,
+            messaging,
+            rabbit,
+            notifications,
+            notification_rabbit,
+            database,
+            database_url,
+            logging: Logging::read(&reader)?,
+            cinderblock: Cinderblock::read(&reader)?,
+            warnings,
+        })
+    }
+
+    /// What an operator should be told: nothing here keeps the service from working, but all of
+    /// it may mean something else than was intended.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Brokers of notifications: their own, or those of everything else.
+    #[must_use]
+    pub fn notification_url(&self) -> &TransportUrl {
+        let own = self.notifications.transport_url.as_ref();
+        own.unwrap_or(&self.messaging.transport_url)
+    }
+}
+
+/// The RabbitMQ driver's options for the transport with this URL.
+fn rabbit(
+    reader: &Reader<'_>,
+    group: &'static str,
+    url: &TransportUrl,
+) -> Result<Rabbit, ConfigError> {
+    let known = |name: &str| {
+        Rabbit::OPTIONS.iter().any(|spec| spec.name == name)
+            || options::ignored::is_other_rabbit_option(name)
+    };
+    if let Some(name) = url.query.keys().find(|name| !known(name)) {
+        let name = name.clone();
+        return Err(ConfigError::UnknownQueryOption { group, name });
+    }
+    Rabbit::read(&reader.with_query(&url.query))
+}
+
+fn database_url(reader: &Reader<'_>, database: &Database) -> Result<DatabaseUrl, ConfigError> {
+    let parsed = DatabaseUrl::parse(
+        database.connection.expose_secret(),
+        &database.connection_parameters,
+    );
+    parsed.map_err(|error| reader.error("database", "connection", Reason::DatabaseUrl(error)))
+}
+
+#[cfg(test)]
+mod tests;

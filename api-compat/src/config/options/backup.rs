@@ -1,0 +1,61 @@
+//! Backups and the Ceph cluster that holds them.
+
+use std::path::PathBuf;
+
+use crate::config::registry::{default, options};
+
+/// Name of the only driver, as Cinder's API and database know it.
+pub const CEPH_DRIVER: &str = "cinder.backup.drivers.ceph.CephBackupDriver";
+
+options! {
+    /// The backup service (Cinder's `backup/manager.py` and `backup/driver.py`).
+    pub struct Backup in "DEFAULT" {
+        /// Driver of the backups. Only Ceph's is there:
+        /// cinder.backup.drivers.ceph.CephBackupDriver. It must be set, because Cinder's own
+        /// default is another one and all services must agree.
+        backup_driver: String = default("cinder.backup.drivers.swift.SwiftBackupDriver"),
+        /// Number of backups and restores that this worker runs at once; 0 sets no limit.
+        backup_max_operations: usize = default("15"),
+        /// Seconds between attempts to reach the backup cluster while the driver is not
+        /// initialized.
+        backup_driver_init_check_interval: u64 = default("60").min(5.0),
+        /// Seconds between checks that the backup cluster can be reached.
+        backup_driver_stats_polling_interval: u64 = default("60")
+            .min(10.0)
+            .formerly(&[("DEFAULT", "backup_driver_status_check_interval")]),
+        /// Whether deletions that a restart interrupted go on while new work is accepted. If
+        /// false, the worker accepts work when they are done.
+        backup_service_inithost_offload: bool = default("true"),
+        /// Version of the volume metadata that is stored with a backup.
+        backup_metadata_version: u32 = default("2"),
+    }
+}
+
+options! {
+    /// The Ceph driver (Cinder's `backup/drivers/ceph.py`).
+    pub struct Ceph in "DEFAULT" {
+        /// Configuration file of the cluster that holds the backups.
+        backup_ceph_conf: PathBuf = default("/etc/ceph/ceph.conf"),
+        /// Ceph user for the backup cluster, without "client.". The user for the volumes comes
+        /// with each volume's connection.
+        backup_ceph_user: String = default("cinder"),
+        /// Bytes that are read at once when a whole volume is copied.
+        backup_ceph_chunk_size: u64 = default("134217728").min(1.0),
+        /// Pool of the backups.
+        backup_ceph_pool: String = default("backups"),
+        /// Stripe unit of backup images in bytes; 0 takes the cluster's default. Needs
+        /// backup_ceph_stripe_count.
+        backup_ceph_stripe_unit: u64 = default("0"),
+        /// Stripe count of backup images; 0 takes the cluster's default. Needs
+        /// backup_ceph_stripe_unit.
+        backup_ceph_stripe_count: u64 = default("0"),
+        /// Whether backup images get a journal, so that they can be mirrored.
+        backup_ceph_image_journals: bool = default("false"),
+        /// Number of snapshots that stay on a source volume as the base of later incremental
+        /// backups; 0 keeps all. A limit saves space; when every snapshot that is left belongs
+        /// to a deleted backup, the next incremental backup is a full one.
+        backup_ceph_max_snapshots: usize = default("0"),
+        /// Whether a restore into a larger volume clears what lies behind the backup's end.
+        restore_discard_excess_bytes: bool = default("true"),
+    }
+}

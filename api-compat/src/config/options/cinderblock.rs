@@ -1,0 +1,35 @@
+//! Options that Cinder does not have.
+
+use crate::config::registry::{default, options};
+use crate::config::value::choices;
+
+choices! {
+    /// Version of the backup RPC interface that a worker may announce.
+    pub enum RpcVersion {
+        /// That of Zed (21), which does not know `volume_is_new`.
+        V2_3 = "2.3",
+        /// That of 2023.1 (22) and later.
+        V2_4 = "2.4",
+    }
+}
+
+options! {
+    /// What only this implementation can be told.
+    pub struct Cinderblock in "cinderblock" {
+        /// Number of reads and writes that one transfer keeps in flight.
+        transfer_depth: usize = default("16").min(1.0).max(1024.0),
+        /// Bytes that all transfers of this worker together keep in flight. The default is
+        /// 256 MiB.
+        transfer_memory: u64 = default("268435456").min(16_777_216.0),
+        /// Number of parts of a volume whose changes are looked for at once.
+        diff_scanners: usize = default("4").min(1.0).max(64.0),
+        /// Seconds after which a backup fails for which cinder-volume has not answered with the
+        /// device to read.
+        continue_timeout: u64 = default("600").min(1.0),
+        /// Version of the backup RPC interface that is written into the services table. Set 2.3
+        /// while workers of Zed (21) run beside this one.
+        advertised_rpc_version: RpcVersion = default("2.4"),
+        /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
+        allowed_containers: Vec<String> = default(""),
+    }
+}

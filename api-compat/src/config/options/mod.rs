@@ -1,0 +1,35 @@
+//! The options that the service reads, by topic.
+
+pub mod backup;
+pub mod cinderblock;
+pub mod database;
+pub mod ignored;
+pub mod logging;
+pub mod messaging;
+pub mod quota;
+pub mod service;
+
+use super::registry::OptionSpec;
+
+/// Every option that the service reads, in the order of the sample file.
+pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
+    [
+        service::Service::OPTIONS,
+        backup::Backup::OPTIONS,
+        backup::Ceph::OPTIONS,
+        quota::Quota::OPTIONS,
+        messaging::Messaging::OPTIONS,
+        logging::Logging::OPTIONS,
+        cinderblock::Cinderblock::OPTIONS,
+        database::Database::OPTIONS,
+        messaging::Notifications::OPTIONS,
+        messaging::Rabbit::OPTIONS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The option of that section and name.
+pub(super) fn find(group: &str, name: &str) -> Option<&'static OptionSpec> {
+    all().find(|spec| spec.group == group && spec.name == name)
+}

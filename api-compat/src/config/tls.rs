@@ -1,0 +1,211 @@
+//! How a database connection is encrypted, out of the words of PyMySQL and libpq.
+
+use std::path::PathBuf;
+
+/// How far encryption goes. The words are those of MySQL's `--ssl-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Clear text.
+    Disabled,
+    /// Encrypted if the server offers it; not verified.
+    Preferred,
+    /// Encrypted; not verified.
+    Required,
+    /// Encrypted; the certificate is signed by the CA.
+    VerifyCa,
+    /// Encrypted; the certificate is signed by the CA and names the host.
+    VerifyIdentity,
+}
+
+/// Encryption of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// How far it goes.
+    pub mode: TlsMode,
+    /// Certificates that the server's must be signed by; the system's if `None`.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate.
+    pub certificate: Option<PathBuf>,
+    /// The client's key.
+    pub key: Option<PathBuf>,
+}
+
+/// A request for encryption that cannot be honoured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// Encryption is forbidden, and certificates are given.
+    #[error("the query turns TLS off and names certificates")]
+    Contradiction,
+    /// A value that is neither true nor false.
+    #[error("{0} in the query is neither true nor false")]
+    NotABoolean(&'static str),
+    /// A mode that libpq does not know.
+    #[error("sslmode in the query is not one of libpq's")]
+    UnknownMode,
+    /// A parameter that would have to be honoured and is not known here.
+    #[error("{0} in the query is not supported")]
+    Unsupported(String),
+}
+
+impl Tls {
+    /// No encryption at all: there is no network in between.
+    pub(super) fn none() -> Self {
+        Self {
+            mode: TlsMode::Disabled,
+            ca: None,
+            certificate: None,
+            key: None,
+        }
+    }
+
+    /// As PyMySQL behind SQLAlchemy: with a CA, certificate and host name are verified unless
+    /// `ssl_check_hostname=false`; without any of these words TLS is used if the server offers it.
+    pub(super) fn of_pymysql(
+        mut take: impl FnMut(&str) -> Option<String>,
+    ) -> Result<Self, TlsError> {
+        let mut boolean = |name: &'static str| take(name).map(|v| truth(name, &v)).transpose();
+        let off = boolean("ssl_disabled")?.unwrap_or(false);
+        let verify_chain = boolean("ssl_verify_cert")?;
+        let verify_name = boolean("ssl_verify_identity")?.or(boolean("ssl_check_hostname")?);
+        let ca = take("ssl_ca").map(PathBuf::from);
+        let certificate = take("ssl_cert").map(PathBuf::from);
+        let key = take("ssl_key").map(PathBuf::from);
+
+        let files = ca.is_some() || certificate.is_some() || key.is_some();
+        if off && files {
+            return Err(TlsError::Contradiction);
+        }
+        let wanted = files || verify_chain.is_some() || verify_name.is_some();
+        // Who names a CA wants the server verified, and a name in a certificate that nobody
+        // signed proves nothing.
+        let chain = verify_name == Some(true) || verify_chain.unwrap_or(ca.is_some());
+        let name = verify_name.unwrap_or(ca.is_some());
+        let mode = match (chain, name) {
+            _ if off => TlsMode::Disabled,
+            (true, true) => TlsMode::VerifyIdentity,
+            (true, false) => TlsMode::VerifyCa,
+            (false, _) if wanted => TlsMode::Required,
+            (false, _) => TlsMode::Preferred,
+        };
+        Ok(Self {
+            mode,
+            ca,
+            certificate,
+            key,
+        })
+    }
+
+    /// As libpq, except that a CA is never without effect.
+    pub(super) fn of_libpq(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self, TlsError> {
+        let ca = take("sslrootcert").map(PathBuf::from);
+        let mode = match (take("sslmode").as_deref(), ca.is_some()) {
+            (Some("disable"), true) => return Err(TlsError::Contradiction),
+            (Some("disable"), false) => TlsMode::Disabled,
+            (None | Some("allow" | "prefer"), false) => TlsMode::Preferred,
+            (Some("require"), false) => TlsMode::Required,
+            (None | Some("allow" | "prefer" | "require" | "verify-ca"), _) => TlsMode::VerifyCa,
+            (Some("verify-full"), _) => TlsMode::VerifyIdentity,
+            (Some(_), _) => return Err(TlsError::UnknownMode),
+        };
+        Ok(Self {
+            mode,
+            ca,
+            certificate: take("sslcert").map(PathBuf::from),
+            key: take("sslkey").map(PathBuf::from),
+        })
+    }
+}
+
+/// SQLAlchemy's `asbool`.
+fn truth(name: &'static str, text: &str) -> Result<bool, TlsError> {
+    match text.to_lowercase().as_str() {
+        "true" | "yes" | "on" | "y" | "t" | "1" => Ok(true),
+        "false" | "no" | "off" | "n" | "f" | "0" => Ok(false),
+        _ => Err(TlsError::NotABoolean(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::url::query_pairs;
+
+    type Take<'a> = &'a mut dyn FnMut(&str) -> Option<String>;
+
+    fn mode(
+        of: fn(Take<'_>) -> Result<Tls, TlsError>,
+        query: &str,
+    ) -> Result<TlsMode, TlsError> {
+        let pairs: Vec<_> = query_pairs(query).collect();
+        let mut take = |name: &str| {
+            let pair = pairs.iter().find(|(key, _)| key == name);
+            pair.map(|(_, value)| value.clone())
+        };
+        of(&mut take).map(|tls| tls.mode)
+    }
+
+    #[test]
+    fn of_pymysql() {
+        let mode = |query| mode(|take| Tls::of_pymysql(take), query);
+        assert_eq!(mode(""), Ok(TlsMode::Preferred));
+        assert_eq!(mode("ssl_ca=/c"), Ok(TlsMode::VerifyIdentity));
+        assert_eq!(
+            mode("ssl_ca=/c&ssl_check_hostname=false"),
+            Ok(TlsMode::VerifyCa)
+        );
+        assert_eq!(
+            mode("ssl_ca=/c&ssl_verify_identity=true"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(
+            mode("ssl_ca=/c&ssl_verify_cert=true"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(
+            mode("ssl_ca=/c&ssl_verify_cert=false"),
+            Ok(TlsMode::Required)
+        );
+        assert_eq!(mode("ssl_cert=/c&ssl_key=/k"), Ok(TlsMode::Required));
+        assert_eq!(mode("ssl_verify_cert=true"), Ok(TlsMode::VerifyCa));
+        assert_eq!(
+            mode("ssl_verify_identity=true"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(
+            mode("ssl_verify_identity=true&ssl_verify_cert=false"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(mode("ssl_verify_cert=false"), Ok(TlsMode::Required));
+        assert_eq!(mode("ssl_check_hostname=false"), Ok(TlsMode::Required));
+        assert_eq!(mode("ssl_disabled=true"), Ok(TlsMode::Disabled));
+        assert_eq!(mode("ssl_disabled=false"), Ok(TlsMode::Preferred));
+        assert_eq!(
+            mode("ssl_disabled=1&ssl_ca=/c"),
+            Err(TlsError::Contradiction)
+        );
+        assert_eq!(
+            mode("ssl_verify_cert=maybe"),
+            Err(TlsError::NotABoolean("ssl_verify_cert"))
+        );
+    }
+
+    #[test]
+    fn of_libpq() {
+        let mode = |query| mode(|take| Tls::of_libpq(take), query);
+        assert_eq!(mode(""), Ok(TlsMode::Preferred));
+        assert_eq!(mode("sslmode=disable"), Ok(TlsMode::Disabled));
+        assert_eq!(mode("sslmode=require"), Ok(TlsMode::Required));
+        assert_eq!(
+            mode("sslmode=require&sslrootcert=/c"),
+            Ok(TlsMode::VerifyCa)
+        );
+        assert_eq!(mode("sslrootcert=/c"), Ok(TlsMode::VerifyCa));
+        assert_eq!(mode("sslmode=verify-ca"), Ok(TlsMode::VerifyCa));
+        assert_eq!(mode("sslmode=verify-full"), Ok(TlsMode::VerifyIdentity));
+        assert_eq!(
+            mode("sslmode=disable&sslrootcert=/c"),
+            Err(TlsError::Contradiction)
+        );
+        assert_eq!(mode("sslmode=maybe"), Err(TlsError::UnknownMode));
+    }
+}

@@ -1,0 +1,39 @@
+//! What OpenStack expects of a backup service, bit for bit.
+//!
+//! Everything here is pure: bytes, strings and values in; values, bytes and refusals out. There
+//! is no socket, no database, no runtime, no clock and no random number: the time and every new
+//! id are arguments. What the service crate does *with* these values is its own affair; this
+//! crate never imports it.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`config`] | what does `cinder.conf` say? |
+//! | [`messaging`] | what does oslo.messaging put on the wire, and into which queue? |
+//! | [`objects`] | how do Cinder's versioned objects look on the wire? |
+//! | [`rpc`] | which methods are served and called, in which versions? |
+//! | [`ids`], [`names`], [`service_metadata`] | what are things called in a Ceph pool? |
+//! | [`volume_metadata`], [`backup_record`] | what is written beside a backup, and exported? |
+//! | [`state`] | which status may follow which, and with which words is the rest refused? |
+//! | [`notification`], [`user_message`], [`log_line`] | what do operators and users get to read? |
+//! | [`python_json`], [`hidden`] | how is it written as Python would, and kept out of logs? |
+//!
+//! Facts are those of Cinder 29.0.0 with oslo.messaging 18.3.1 and are checked against messages
+//! recorded from them (`tests/contract`).
+
+#![forbid(unsafe_code)]
+
+pub mod backup_record;
+pub mod config;
+pub mod hidden;
+pub mod ids;
+pub mod log_line;
+pub mod messaging;
+pub mod names;
+pub mod notification;
+pub mod objects;
+pub mod python_json;
+pub mod rpc;
+pub mod service_metadata;
+pub mod state;
+pub mod user_message;
+pub mod volume_metadata;

@@ -1,0 +1,17 @@
+//! oslo.messaging 2.0 over RabbitMQ: what lies in a message's body, and which queues there are.
+//!
+//! Compression (`kombu_compression`) is a matter of the AMQP body and done by whoever owns the
+//! connection; the functions here start at the uncompressed JSON text.
+
+pub mod context;
+pub mod envelope;
+pub mod failure;
+pub mod queue;
+pub mod reply;
+pub mod request;
+
+pub use context::RequestContext;
+pub use envelope::DecodeError;
+pub use failure::Failure;
+pub use reply::{Answer, Outcome, Reply};
+pub use request::{CallIds, Request};

@@ -1,0 +1,376 @@
+//! What things are called in a Ceph pool (cinder/backup/drivers/ceph.py).
+//!
+//! | thing | name |
+//! |---|---|
+//! | image of a full backup and its increments | `volume-<volume>.backup.<backup>` |
+//! | image of a legacy or snapshot-sourced backup | `volume-<volume>.backup.base` |
+//! | snapshot of a backup, on the volume and on the image | `backup.<backup>.snap.<time>` |
+//! | metadata object of a backup | `backup.<backup>.meta` |
+//! | the volume itself | `volume_name_template % <volume>` |
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use crate::ids::{BackupId, VolumeId};
+use crate::service_metadata::{self, NotServiceMetadata};
+
+/// Why a name is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// `service_metadata` is not what Cinder writes.
+    #[error(transparent)]
+    ServiceMetadata(#[from] NotServiceMetadata),
+    /// `service_metadata` names an image that is not a backup of this volume. Whoever may import
+    /// records can write anything there; another volume's image must not be reached through it.
+    #[error("base image {image:?} is not a backup image of volume {volume}")]
+    ForeignImage {
+        /// The image that is named.
+        image: String,
+        /// The volume that the backup is of.
+        volume: VolumeId,
+    },
+    /// `volume_name_template` is not a template.
+    #[error("volume_name_template {0:?} does not hold %s exactly once")]
+    Template(String),
+}
+
+/// An image that holds backups of one volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackupImage {
+    volume: VolumeId,
+    first: Option<BackupId>,
+}
+
+impl BackupImage {
+    /// The image that begins with the full backup `first`.
+    pub fn own(volume: VolumeId, first: BackupId) -> Self {
+        Self {
+            volume,
+            first: Some(first),
+        }
+    }
+
+    /// The image `….backup.base`, which no single backup owns.
+    pub fn legacy(volume: VolumeId) -> Self {
+        Self {
+            volume,
+            first: None,
+        }
+    }
+
+    /// Recognises a backup image's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (volume, first) = name.strip_prefix("volume-")?.split_once(".backup.")?;
+        let volume = volume.parse().ok()?;
+        match first {
+            "base" => Some(Self::legacy(volume)),
+            id => Some(Self::own(volume, id.parse().ok()?)),
+        }
+    }
+
+    /// The volume whose backups it holds.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// The full backup that it began with; none for a legacy image.
+    pub fn first(&self) -> Option<BackupId> {
+        self.first
+    }
+
+    /// Whether this is `….backup.base`: it may hold what belongs to another backup, and must not
+    /// be removed without proof that it does not.
+    pub fn is_legacy(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+impl fmt::Display for BackupImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first {
+            Some(first) => write!(f, "volume-{}.backup.{first}", self.volume),
+            None => write!(f, "volume-{}.backup.base", self.volume),
+        }
+    }
+}
+
+/// What decides in which image a backup lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Lineage<'a> {
+    /// The backup.
+    pub backup: BackupId,
+    /// The volume that it is of (`backups.volume_id`, never the volume's `_name_id`).
+    pub volume: VolumeId,
+    /// The backup's `service_metadata`.
+    pub service_metadata: Option<&'a str>,
+    /// The parent's `service_metadata`; the outer option is none for a backup without a parent.
+    pub parent: Option<Option<&'a str>>,
+}
+
+/// The image that a backup lies in, or will lie in: the one in its own `service_metadata`, else
+/// its parent's, else its own.
+///
+/// # Errors
+/// [`NameError::ServiceMetadata`] and [`NameError::ForeignImage`].
+pub fn base_image(lineage: Lineage<'_>) -> Result<BackupImage, NameError> {
+    let recorded = |text: &str| {
+        let name = service_metadata::base(text)?;
+        match BackupImage::parse(&name) {
+            Some(image) if image.volume == lineage.volume => Ok(image),
+            _ => Err(NameError::ForeignImage {
+                image: name.chars().take(128).collect(),
+                volume: lineage.volume,
+            }),
+        }
+    };
+    let written = |text: Option<&'_ str>| text.is_some_and(|text| !text.is_empty());
+    match (lineage.service_metadata, lineage.parent) {
+        (Some(own), _) if written(Some(own)) => recorded(own),
+        (_, Some(Some(parent))) if written(Some(parent)) => recorded(parent),
+        (_, Some(_)) => Ok(BackupImage::legacy(lineage.volume)),
+        (_, None) => Ok(BackupImage::own(lineage.volume, lineage.backup)),
+    }
+}
+
+/// The name of a backup's snapshot. The same name stands on the source volume and on the image.
+///
+/// Cinder recognises such snapshots by `^backup\.([a-z0-9\-]+?)\.snap\.(.+)$` and removes them
+/// before it deletes a volume, so everything that matches counts, whatever the id looks like.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupSnapshot {
+    backup: String,
+    time: String,
+}
+
+impl BackupSnapshot {
+    /// The name of a snapshot that is made now.
+    pub fn new(backup: BackupId, now: DateTime<Utc>) -> Self {
+        Self {
+            backup: backup.to_string(),
+            time: python_time(now),
+        }
+    }
+
+    /// Recognises the name of a backup's snapshot.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (backup, time) = name.strip_prefix("backup.")?.split_once(".snap.")?;
+        let id_like = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if backup.is_empty() || !backup.bytes().all(id_like) {
+            return None;
+        }
+        // `.` matches no line feed.
+        (!time.is_empty() && !time.contains('\n')).then(|| Self {
+            backup: backup.to_owned(),
+            time: time.to_owned(),
+        })
+    }
+
+    /// The id in the name; none if it is not a backup's id.
+    pub fn backup(&self) -> Option<BackupId> {
+        self.backup.parse().ok()
+    }
+
+    /// The time in the name, in seconds since 1970 as text.
+    pub fn time(&self) -> &str {
+        &self.time
+    }
+
+    /// Whether the name is that of a snapshot of this backup.
+    pub fn is_of(&self, backup: BackupId) -> bool {
+        self.backup() == Some(backup)
+    }
+}
+
+impl fmt::Display for BackupSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "backup.{}.snap.{}", self.backup, self.time)
+    }
+}
+
+/// `str(time.time())`: the shortest text that reads back as the same double, with at least one
+/// digit after the point.
+fn python_time(time: DateTime<Utc>) -> String {
+    let microseconds = time.timestamp_micros() as f64;
+    format!("{:?}", microseconds / 1e6)
+}
+
+/// The name of a backup's metadata object (`backup.<id>.meta`).
+pub fn metadata_object(backup: BackupId) -> String {
+    format!("backup.{backup}.meta")
+}
+
+/// The name of a volume's own image, from `volume_name_template`.
+///
+/// # Errors
+/// [`NameError::Template`] if the template has no `%s`, or something else to fill in.
+pub fn volume_image(template: &str, volume: VolumeId) -> Result<String, NameError> {
+    match template.split_once("%s") {
+        Some((before, after)) if !before.contains('%') && !after.contains('%') => {
+            Ok(format!("{before}{volume}{after}"))
+        }
+        _ => Err(NameError::Template(template.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    const V: &str = "06a314a8-3f21-44ef-b19e-2fb9b505d554";
+    const B: &str = "246c011b-8fab-4538-90c2-f0ded6b69811";
+
+    fn v() -> VolumeId {
+        V.parse().unwrap()
+    }
+
+    fn b() -> BackupId {
+        B.parse().unwrap()
+    }
+
+    fn lineage<'a>(own: Option<&'a str>, parent: Option<Option<&'a str>>) -> Lineage<'a> {
+        Lineage {
+            backup: b(),
+            volume: v(),
+            service_metadata: own,
+            parent,
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_a_recorded_backup() {
+        assert_eq!(
+            BackupImage::own(v(), b()).to_string(),
+            format!("volume-{V}.backup.{B}")
+        );
+        assert_eq!(
+            BackupImage::legacy(v()).to_string(),
+            format!("volume-{V}.backup.base")
+        );
+        assert_eq!(metadata_object(b()), format!("backup.{B}.meta"));
+        assert_eq!(
+            volume_image("volume-%s", v()).unwrap(),
+            format!("volume-{V}")
+        );
+    }
+
+    #[test]
+    fn times_are_written_as_pythons_floats() {
+        let at = |seconds, nanos| Utc.timestamp_opt(seconds, nanos).unwrap();
+        let name = |time| BackupSnapshot::new(b(), time).to_string();
+        assert_eq!(
+            name(at(1_795_208_565, 525_314_800)),
+            format!("backup.{B}.snap.1795208565.525314")
+        );
+        assert_eq!(
+            name(at(1_763_672_614, 0)),
+            format!("backup.{B}.snap.1763672614.0")
+        );
+        assert_eq!(
+            name(at(1_763_672_614, 450_000_000)),
+            format!("backup.{B}.snap.1763672614.45")
+        );
+    }
+
+    #[test]
+    fn the_recogniser_is_cinders_expression() {
+        let recognised = format!("backup.{B}.snap.1795208565.5253148");
+        let snapshot = BackupSnapshot::parse(&recognised).unwrap();
+        assert_eq!(snapshot.to_string(), recognised);
+        assert_eq!(snapshot.time(), "1795208565.5253148");
+        assert!(snapshot.is_of(b()));
+        let odd = BackupSnapshot::parse("backup.x-1.snap.a.snap.b").unwrap();
+        assert_eq!((odd.backup(), odd.time()), (None, "a.snap.b"));
+        for name in [
+            "backup..snap.1",
+            "backup.X.snap.1",
+            "backup.a.b.snap.1",
+            "backup.a.snap.",
+            "backup.a.snap.1\n2",
+            "xbackup.a.snap.1",
+            "snapshot-1",
+            "backup.a.meta",
+        ] {
+            assert!(BackupSnapshot::parse(name).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_base_is_the_recorded_one_then_the_parents_then_the_own() {
+        let recorded = format!("{{\"base\": \"volume-{V}.backup.{B}\"}}");
+        let legacy = format!("{{\"base\": \"volume-{V}.backup.base\"}}");
+        let base = |own, parent| base_image(lineage(own, parent)).unwrap();
+        assert_eq!(
+            base(Some(&legacy), Some(Some(&recorded))),
+            BackupImage::legacy(v())
+        );
+        assert_eq!(
+            base(None, Some(Some(&recorded))),
+            BackupImage::own(v(), b())
+        );
+        assert_eq!(base(Some(""), Some(None)), BackupImage::legacy(v()));
+        assert_eq!(base(None, Some(Some(""))), BackupImage::legacy(v()));
+        assert_eq!(base(None, None), BackupImage::own(v(), b()));
+    }
+
+    #[test]
+    fn a_forged_base_is_refused() {
+        let other = Uuid::from_u128(7);
+        for image in [
+            format!("volume-{other}.backup.{B}"),
+            format!("volume-{V}.backup.{B}@snap"),
+            format!("volumes/volume-{V}.backup.{B}"),
+            format!("volume-{V}.backup.{B}/x"),
+            format!("volume-{V}"),
+            String::new(),
+        ] {
+            let text = serde_json::json!({ "base": image }).to_string();
+            for lineage in [lineage(Some(&text), None), lineage(None, Some(Some(&text)))] {
+                assert!(
+                    matches!(base_image(lineage), Err(NameError::ForeignImage { .. })),
+                    "{image:?} was accepted"
+                );
+            }
+        }
+        let broken = base_image(lineage(Some("{"), None));
+        assert!(matches!(broken, Err(NameError::ServiceMetadata(_))));
+    }
+
+    #[test]
+    fn templates_without_a_place_are_refused() {
+        for template in [
+            "volume",
+            "volume-%s-%s",
+            "%d-%s",
+            "volume-%(id)s",
+            "100%-%s",
+        ] {
+            assert!(volume_image(template, v()).is_err(), "{template:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn image_names_round_trip(volume: u128, first: Option<u128>) {
+            let volume = VolumeId::from(Uuid::from_u128(volume));
+            let image = match first {
+                Some(first) => BackupImage::own(volume, Uuid::from_u128(first).into()),
+                None => BackupImage::legacy(volume),
+            };
+            prop_assert_eq!(BackupImage::parse(&image.to_string()), Some(image));
+        }
+
+        #[test]
+        fn what_is_recognised_prints_as_it_was(name in "(backup\\.)?\\PC{0,20}(\\.snap\\.)?\\PC{0,20}") {
+            if let Some(snapshot) = BackupSnapshot::parse(&name) {
+                prop_assert_eq!(snapshot.to_string(), name.clone());
+            }
+            if let Some(image) = BackupImage::parse(&name) {
+                prop_assert_eq!(image.to_string(), name);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Notifications: what telemetry and billing get to hear of a backup (cinder/volume/
+//! volume_utils.py, `notify_about_backup_usage`; oslo_messaging/notify).
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::messaging::request::hex_id;
+use crate::messaging::{RequestContext, envelope};
+use crate::objects::Backup;
+
+/// What happened. None is sent for an export, an import or a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupEvent {
+    /// A backup begins.
+    CreateStart,
+    /// A backup is complete, or was deleted while it was made.
+    CreateEnd,
+    /// A restore begins.
+    RestoreStart,
+    /// A restore is complete.
+    RestoreEnd,
+    /// A delete begins.
+    DeleteStart,
+    /// A backup is deleted.
+    DeleteEnd,
+    /// An operator has set a backup's status.
+    ResetStatusEnd,
+}
+
+impl BackupEvent {
+    /// `event_type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CreateStart => "backup.create.start",
+            Self::CreateEnd => "backup.create.end",
+            Self::RestoreStart => "backup.restore.start",
+            Self::RestoreEnd => "backup.restore.end",
+            Self::DeleteStart => "backup.delete.start",
+            Self::DeleteEnd => "backup.delete.end",
+            Self::ResetStatusEnd => "backup.reset_status.end",
+        }
+    }
+}
+
+/// The two drivers of `[oslo_messaging_notifications]` that use a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `messagingv2`: in an envelope.
+    V2,
+    /// `messaging`: without.
+    V1,
+}
+
+/// The priority of all our notifications; the queue is `<topic>.info`.
+pub const PRIORITY: &str = "info";
+
+/// A notification, before it is encoded for one of the drivers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notification {
+    message: Map<String, Value>,
+}
+
+impl Notification {
+    /// `host` is the configured host, `message_id` and `unique_id` are new random ids.
+    pub fn new(
+        event: BackupEvent,
+        backup: &Backup,
+        host: &str,
+        context: &RequestContext,
+        (message_id, unique_id): (Uuid, Uuid),
+        now: DateTime<Utc>,
+    ) -> Self {
+        let mut message = Map::new();
+        let mut put = |key: &str, value: Value| message.insert(key.to_owned(), value);
+        put("message_id", json!(message_id));
+        put("publisher_id", json!(format!("backup.{host}")));
+        put("event_type", json!(event.as_str()));
+        put("priority", json!("INFO"));
+        put("payload", payload(backup));
+        put(
+            "timestamp",
+            json!(now.format("%Y-%m-%d %H:%M:%S%.6f").to_string()),
+        );
+        put("_unique_id", json!(hex_id(unique_id)));
+        context.redacted(now).put_into(&mut message);
+        Self { message }
+    }
+
+    /// The message's body.
+    pub fn encode(self, format: Format) -> Vec<u8> {
+        match format {
+            Format::V2 => envelope::encode(self.message),
+            Format::V1 => envelope::encode_bare(self.message),
+        }
+    }
+}
+
+fn payload(backup: &Backup) -> Value {
+    json!({
+        "tenant_id": backup.project_id,
+        "user_id": backup.user_id,
+        "availability_zone": backup.availability_zone,
+        "backup_id": backup.id,
+        "host": backup.host,
+        "display_name": backup.display_name,
+        "created_at": backup.created_at.map(isoformat),
+        "status": backup.status,
+        "volume_id": backup.volume_id,
+        "size": backup.size,
+        "service_metadata": backup.service_metadata,
+        "service": backup.service,
+        "fail_reason": backup.fail_reason,
+        "parent_id": backup.parent_id,
+        "num_dependent_backups": backup.num_dependent_backups,
+        "snapshot_id": backup.snapshot_id,
+    })
+}
+
+/// `datetime.isoformat()` of a time in UTC: microseconds only if there are any.
+fn isoformat(time: DateTime<Utc>) -> String {
+    let format = match time.timestamp_subsec_micros() {
+        0 => "%Y-%m-%dT%H:%M:%S+00:00",
+        _ => "%Y-%m-%dT%H:%M:%S%.6f+00:00",
+    };
+    time.format(format).to_string()
+}

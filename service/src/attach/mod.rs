@@ -1,0 +1,117 @@
+//! How a volume is reached: cinder-volume is asked for the connection, and what it names is opened.
+//!
+//! Volumes in Ceph are opened in process, with the volumes' own cephx user. Its keyring is read
+//! from where Nova and os-brick have it and never written anywhere.
+
+mod connector;
+mod error;
+mod keyring;
+mod links;
+
+use api_compat::ids::VolumeId;
+use api_compat::messaging::RequestContext;
+use api_compat::objects::{ObjectHistory, Volume};
+use api_compat::rpc::volume::VolumeApi;
+use api_compat::rpc::{AccessMode, ConnectionInfo, Outgoing};
+use serde_json::Value;
+use tracing::debug;
+
+pub use error::Error;
+
+use crate::amqp::Amqp;
+use crate::rbd::Pool;
+use links::Links;
+
+/// Attaches volumes on behalf of this host.
+pub struct Attacher {
+    amqp: Amqp,
+    connector: Value,
+    links: Links,
+}
+
+/// A volume that is attached, until [`Attacher::detach`].
+pub struct Attached {
+    /// The pool that holds the volume's image.
+    pub pool: Pool,
+    /// The image's name.
+    pub image: String,
+    id: VolumeId,
+    api: VolumeApi,
+}
+
+impl Attacher {
+    /// An attacher for a host that other services know under `ip` (`my_ip`).
+    pub fn new(amqp: Amqp, ip: &str) -> Self {
+        Self {
+            amqp,
+            connector: connector::properties(ip),
+            links: Links::default(),
+        }
+    }
+
+    /// Attaches a volume for writing (its snapshots, or its data).
+    ///
+    /// # Errors
+    /// [`Error`] when cinder-volume refuses or does not answer, when the volume is not in Ceph, and
+    /// when its pool cannot be opened. The connection is given back then.
+    pub async fn attach(
+        &self,
+        context: &RequestContext,
+        volume: &Volume,
+        history: ObjectHistory,
+    ) -> Result<Attached, Error> {
+        let queue = volume
+            .service_topic_queue()
+            .ok_or(Error::NoHost(volume.id))?;
+        let api = VolumeApi::new(queue, history);
+        let request = api.initialize_connection(volume, self.connector.clone());
+        let answer = self.amqp.call(request, context).await?;
+        match self.open(answer).await {
+            Ok((pool, image)) => Ok(Attached {
+                pool,
+                image,
+                id: volume.id,
+                api,
+            }),
+            Err(error) => {
+                if let Err(error) = self.disconnect(context, &api, volume.id).await {
+                    debug!(volume = %volume.id, %error, "Cannot give the connection back");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, answer: Value) -> Result<(Pool, String), Error> {
+        let connection = ConnectionInfo::parse(answer)?.rbd()?;
+        if connection.access_mode == AccessMode::ReadOnly {
+            return Err(Error::ReadOnly);
+        }
+        let image = connection.image.clone();
+        Ok((self.links.pool(connection).await?, image))
+    }
+
+    /// Gives a volume back.
+    ///
+    /// # Errors
+    /// When cinder-volume does not confirm it.
+    pub async fn detach(&self, context: &RequestContext, attached: Attached) -> Result<(), Error> {
+        self.disconnect(context, &attached.api, attached.id).await
+    }
+
+    async fn disconnect(
+        &self,
+        context: &RequestContext,
+        api: &VolumeApi,
+        id: VolumeId,
+    ) -> Result<(), Error> {
+        let steps: [Outgoing; 2] = [
+            api.terminate_connection(id, self.connector.clone(), true),
+            api.remove_export(id),
+        ];
+        for step in steps {
+            self.amqp.call(step, context).await?;
+        }
+        Ok(())
+    }
+}

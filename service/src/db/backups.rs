@@ -1,0 +1,188 @@
+//! Reading backups, and the changes to them that are no changes of status.
+
+use std::collections::BTreeMap;
+
+use api_compat::ids::BackupId;
+use api_compat::objects::Backup;
+use api_compat::state::BackupStatus;
+use chrono::NaiveDateTime;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, UpdateMany,
+};
+
+use tracing::error;
+
+use super::entity::{backup_metadata, backups};
+use super::{Database, Error, Result, convert};
+
+/// What is written when a worker takes a new backup on.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// The backup.
+    pub backup: BackupId,
+    /// The driver.
+    pub service: &'a str,
+    /// The pool.
+    pub container: &'a str,
+    /// The availability zone.
+    pub zone: &'a str,
+}
+
+impl Database {
+    /// A backup that is not deleted.
+    ///
+    /// # Errors
+    /// `Row` if the row holds what is no backup's.
+    pub async fn backup(&self, id: BackupId) -> Result<Option<Backup>> {
+        let row = live().filter(backups::Column::Id.eq(id.to_string()));
+        row.one(&self.pool).await?.map(convert::backup).transpose()
+    }
+
+    /// A backup, whether deleted or not.
+    ///
+    /// # Errors
+    /// `Row` if the row holds what is no backup's.
+    pub async fn backup_even_deleted(&self, id: BackupId) -> Result<Option<Backup>> {
+        let row = backups::Entity::find_by_id(id.to_string());
+        row.one(&self.pool).await?.map(convert::backup).transpose()
+    }
+
+    /// The user's key-value pairs of a backup.
+    pub async fn backup_metadata(&self, id: BackupId) -> Result<BTreeMap<String, String>> {
+        let rows = backup_metadata::Entity::find()
+            .filter(backup_metadata::Column::BackupId.eq(id.to_string()))
+            .filter(backup_metadata::Column::Deleted.eq(false))
+            .order_by_asc(backup_metadata::Column::Id)
+            .all(&self.pool)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
+            .collect())
+    }
+
+    /// The backups of a host that are not complete: what a start of that host has to look at.
+    /// A row that holds what is no backup's is logged and left out.
+    pub async fn unfinished_backups(&self, host: &str) -> Result<Vec<Backup>> {
+        let unfinished = [
+            BackupStatus::Error,
+            BackupStatus::ErrorDeleting,
+            BackupStatus::Creating,
+            BackupStatus::Deleting,
+            BackupStatus::Deleted,
+            BackupStatus::Restoring,
+        ];
+        let status = Condition::any()
+            .add(backups::Column::Status.is_in(unfinished.map(BackupStatus::as_str)))
+            .add(backups::Column::Status.is_null());
+        let rows = live()
+            .filter(backups::Column::Host.eq(host))
+            .filter(status)
+            .order_by_desc(backups::Column::CreatedAt)
+            .order_by_desc(backups::Column::Id)
+            .all(&self.pool)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                convert::backup(row)
+                    .inspect_err(|error| error!(%error, "A backup is left alone"))
+                    .ok()
+            })
+            .collect())
+    }
+
+    /// Whether another live backup of the same volume names the same base image.
+    pub async fn shares_base(&self, backup: &Backup) -> Result<bool> {
+        let Some(metadata) = &backup.service_metadata else {
+            return Ok(false);
+        };
+        let other = live()
+            .select_only()
+            .column(backups::Column::Id)
+            .filter(backups::Column::VolumeId.eq(backup.volume_id.to_string()))
+            .filter(backups::Column::ServiceMetadata.eq(metadata))
+            .filter(backups::Column::Id.ne(backup.id.to_string()))
+            .into_tuple::<String>()
+            .one(&self.pool)
+            .await?;
+        Ok(other.is_some())
+    }
+
+    /// Records that a worker has taken a new backup on.
+    ///
+    /// # Errors
+    /// `Conflict` if it is not being created any more.
+    pub async fn begin_backup(&self, begin: Begin<'_>, now: NaiveDateTime) -> Result<()> {
+        let update = creating(begin.backup, now)
+            .col_expr(backups::Column::Service, begin.service.into())
+            .col_expr(backups::Column::Container, begin.container.into())
+            .col_expr(backups::Column::AvailabilityZone, begin.zone.into());
+        self.update_creating(begin.backup, update).await
+    }
+
+    /// Records in which image a new backup will lie; with `detach` also that it builds on no other
+    /// backup after all.
+    ///
+    /// # Errors
+    /// `Conflict` if it is not being created any more.
+    pub async fn place_backup(
+        &self,
+        backup: BackupId,
+        service_metadata: &str,
+        detach: bool,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let mut update = creating(backup, now)
+            .col_expr(backups::Column::ServiceMetadata, service_metadata.into());
+        if detach {
+            update = update.col_expr(backups::Column::ParentId, Expr::value(None::<String>));
+        }
+        self.update_creating(backup, update).await
+    }
+
+    async fn update_creating(
+        &self,
+        backup: BackupId,
+        update: UpdateMany<backups::Entity>,
+    ) -> Result<()> {
+        let updated = self
+            .patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?.rows_affected) })
+            .await?;
+        if updated == 1 {
+            return Ok(());
+        }
+        Err(Error::Conflict {
+            what: "backup",
+            id: backup.to_string(),
+            expected: BackupStatus::Creating.to_string(),
+        })
+    }
+
+    /// Forgets a backup's temporary volume and snapshot, which are being deleted.
+    pub async fn forget_temporary(&self, backup: BackupId, now: NaiveDateTime) -> Result<()> {
+        let update = backups::Entity::update_many()
+            .col_expr(backups::Column::TempVolumeId, Expr::value(None::<String>))
+            .col_expr(backups::Column::TempSnapshotId, Expr::value(None::<String>))
+            .col_expr(backups::Column::UpdatedAt, now.into())
+            .filter(backups::Column::Id.eq(backup.to_string()));
+        self.patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?) })
+            .await?;
+        Ok(())
+    }
+}
+
+fn live() -> Select<backups::Entity> {
+    backups::Entity::find().filter(backups::Column::Deleted.eq(false))
+}
+
+fn creating(backup: BackupId, now: NaiveDateTime) -> UpdateMany<backups::Entity> {
+    backups::Entity::update_many()
+        .col_expr(backups::Column::UpdatedAt, now.into())
+        .filter(backups::Column::Id.eq(backup.to_string()))
+        .filter(backups::Column::Deleted.eq(false))
+        .filter(backups::Column::Status.eq(BackupStatus::Creating.as_str()))
+}

@@ -1,0 +1,274 @@
+//! One change of a backup and of what hangs on it, in one transaction.
+
+use api_compat::ids::{BackupId, SnapshotId, VolumeId};
+use api_compat::state::{BackupStatus, Change, VolumeStatus};
+use chrono::NaiveDateTime;
+use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait,
+    UpdateMany,
+};
+
+use super::entity::{backup_metadata, backups, snapshots, volumes};
+use super::quota::QuotaRules;
+use super::{Database, Error, Result, quota};
+
+/// Longest text of `backups.fail_reason`, in characters.
+const FAIL_REASON: usize = 255;
+
+/// The rows that a change is about, with the statuses on which it was decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The backup.
+    pub backup: BackupId,
+    /// The backup's status when it was read.
+    pub status: BackupStatus,
+    /// The volume that is backed up or restored to, and its status when it was read. It is left
+    /// alone if it has another one by now.
+    pub volume: Option<(VolumeId, &'a VolumeStatus)>,
+    /// The snapshot that is backed up; left alone unless it is still `backing-up`.
+    pub snapshot: Option<SnapshotId>,
+}
+
+/// What else is written when an operation is done.
+#[derive(Debug, Clone, Copy)]
+pub enum Done<'a> {
+    /// Nothing else.
+    Nothing,
+    /// A backup is complete.
+    Created {
+        /// Its size in GiB.
+        size: Option<i64>,
+        /// The backup that counts it as a dependent.
+        parent: Option<BackupId>,
+    },
+    /// A volume that was being created from a backup is complete.
+    Launched,
+    /// A backup is gone: its rows are marked as deleted and its quota is given back.
+    Deleted {
+        /// The backup that counted it as a dependent.
+        parent: Option<BackupId>,
+        /// Whose quota it counted against.
+        project: Option<&'a str>,
+        /// Its size in GiB.
+        size: i64,
+        /// How usages are kept.
+        rules: &'a QuotaRules,
+    },
+}
+
+impl Database {
+    /// Writes a change that `api_compat::state::transition` decided.
+    ///
+    /// # Errors
+    /// `Conflict` if the backup has another status than the one that the change was decided on;
+    /// nothing was written then.
+    pub async fn change(
+        &self,
+        subject: Subject<'_>,
+        change: &Change,
+        done: Done<'_>,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let mut tries = 0;
+        self.patience
+            .run(move || {
+                tries += 1;
+                self.try_change(subject, change, done, now, tries > 1)
+            })
+            .await
+    }
+
+    async fn try_change(
+        &self,
+        subject: Subject<'_>,
+        change: &Change,
+        done: Done<'_>,
+        now: NaiveDateTime,
+        again: bool,
+    ) -> Result<()> {
+        let transaction = self.pool.begin().await?;
+        // Locks the row, and so keeps the order backup, volume, parent in every transaction.
+        if !change_backup(&transaction, subject, change, done, now).await? {
+            let found = backups::Entity::find_by_id(subject.backup.to_string())
+                .one(&transaction)
+                .await?
+                .and_then(|row| row.status);
+            transaction.rollback().await?;
+            // The connection may have been lost after the server had committed.
+            let wanted = change.backup.map(BackupStatus::as_str);
+            if again && wanted.is_some() && found.as_deref() == wanted {
+                return Ok(());
+            }
+            return Err(Error::Conflict {
+                what: "backup",
+                id: subject.backup.to_string(),
+                expected: subject.status.to_string(),
+            });
+        }
+        change_volume(&transaction, subject, change, done, now).await?;
+        change_snapshot(&transaction, subject, change, now).await?;
+        match done {
+            Done::Created {
+                parent: Some(parent),
+                ..
+            } => count_dependents(&transaction, parent, 1, now).await?,
+            Done::Deleted {
+                parent,
+                project,
+                size,
+                rules,
+            } => {
+                delete_metadata(&transaction, subject.backup, now).await?;
+                if let Some(parent) = parent {
+                    count_dependents(&transaction, parent, -1, now).await?;
+                }
+                if let Some(project) = project {
+                    quota::give_back(&transaction, project, size, rules, now).await?;
+                }
+            }
+            _ => {}
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Changes the backup's row if it has the expected status; whether it had.
+async fn change_backup(
+    transaction: &DatabaseTransaction,
+    subject: Subject<'_>,
+    change: &Change,
+    done: Done<'_>,
+    now: NaiveDateTime,
+) -> Result<bool> {
+    let mut update = backups::Entity::update_many()
+        .filter(backups::Column::Id.eq(subject.backup.to_string()))
+        .filter(backups::Column::Deleted.eq(false))
+        .filter(backups::Column::Status.eq(subject.status.as_str()));
+    if let Some(status) = change.backup {
+        update = update.col_expr(backups::Column::Status, status.as_str().into());
+    }
+    if let Some(reason) = &change.fail_reason {
+        update = update.col_expr(backups::Column::FailReason, fail_reason(reason).into());
+    }
+    if let Done::Created { size, .. } = done {
+        update = update.col_expr(backups::Column::Size, size.into());
+    }
+    update = match done {
+        // As Cinder's soft delete, which keeps the time of the last change.
+        Done::Deleted { .. } => update
+            .col_expr(backups::Column::Deleted, true.into())
+            .col_expr(backups::Column::DeletedAt, now.into()),
+        _ => update.col_expr(backups::Column::UpdatedAt, now.into()),
+    };
+    Ok(update.exec(transaction).await?.rows_affected == 1)
+}
+
+async fn change_volume(
+    transaction: &DatabaseTransaction,
+    subject: Subject<'_>,
+    change: &Change,
+    done: Done<'_>,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let (Some((id, found)), Some(wanted)) = (subject.volume, &change.volume) else {
+        return Ok(());
+    };
+    let mut update = volumes::Entity::update_many()
+        .col_expr(volumes::Column::Status, wanted.status.as_str().into())
+        .col_expr(volumes::Column::UpdatedAt, now.into())
+        .filter(volumes::Column::Id.eq(id.to_string()))
+        .filter(volumes::Column::Deleted.eq(false))
+        .filter(volumes::Column::Status.eq(found.as_str()));
+    if let Some(previous) = &wanted.previous {
+        update = update.col_expr(volumes::Column::PreviousStatus, previous.as_str().into());
+    }
+    if let Done::Launched = done {
+        update = update.col_expr(volumes::Column::LaunchedAt, now.into());
+    }
+    update.exec(transaction).await?;
+    Ok(())
+}
+
+async fn change_snapshot(
+    transaction: &DatabaseTransaction,
+    subject: Subject<'_>,
+    change: &Change,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let (Some(id), Some(wanted)) = (subject.snapshot, &change.snapshot) else {
+        return Ok(());
+    };
+    snapshots::Entity::update_many()
+        .col_expr(snapshots::Column::Status, wanted.as_str().into())
+        .col_expr(snapshots::Column::UpdatedAt, now.into())
+        .filter(snapshots::Column::Id.eq(id.to_string()))
+        .filter(snapshots::Column::Deleted.eq(false))
+        .filter(snapshots::Column::Status.eq("backing-up"))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn delete_metadata(
+    transaction: &DatabaseTransaction,
+    backup: BackupId,
+    now: NaiveDateTime,
+) -> Result<()> {
+    backup_metadata::Entity::update_many()
+        .col_expr(backup_metadata::Column::Deleted, true.into())
+        .col_expr(backup_metadata::Column::DeletedAt, now.into())
+        .filter(backup_metadata::Column::BackupId.eq(backup.to_string()))
+        .filter(backup_metadata::Column::Deleted.eq(false))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Adds to a parent's number of dependent backups; never below zero. A parent that is gone counts
+/// nothing.
+async fn count_dependents(
+    transaction: &DatabaseTransaction,
+    parent: BackupId,
+    by: i32,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let count: SimpleExpr = Func::coalesce([
+        Expr::col(backups::Column::NumDependentBackups),
+        Expr::val(0),
+    ])
+    .into();
+    let mut update: UpdateMany<backups::Entity> = backups::Entity::update_many()
+        .col_expr(backups::Column::NumDependentBackups, count.clone().add(by))
+        .col_expr(backups::Column::UpdatedAt, now.into())
+        .filter(backups::Column::Id.eq(parent.to_string()))
+        .filter(backups::Column::Deleted.eq(false));
+    if by < 0 {
+        update = update.filter(count.gte(-by));
+    }
+    update.exec(transaction).await?;
+    Ok(())
+}
+
+/// A reason as the column takes it: 255 characters, none of which needs four bytes, since Cinder's
+/// tables are utf8mb3 and refuse those.
+fn fail_reason(text: &str) -> String {
+    text.chars()
+        .take(FAIL_REASON)
+        .map(|c| if u32::from(c) > 0xFFFF { '\u{FFFD}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_fits_the_column() {
+        let reason = fail_reason(&"a💾ü".repeat(200));
+        assert_eq!(reason.chars().count(), 255);
+        assert!(reason.starts_with("a\u{FFFD}üa"));
+        assert!(reason.chars().all(|c| c.len_utf8() < 4));
+    }
+}

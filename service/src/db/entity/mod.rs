@@ -1,0 +1,15 @@
+//! Cinder's tables, as far as a backup service reads or writes them. Their schema is Cinder's own
+//! affair: nothing here creates or alters a table.
+
+pub mod backup_metadata;
+pub mod backups;
+pub mod messages;
+pub mod quota_usages;
+pub mod reservations;
+pub mod services;
+pub mod snapshots;
+pub mod volume_glance_metadata;
+pub mod volume_metadata;
+pub mod volume_type_extra_specs;
+pub mod volume_types;
+pub mod volumes;

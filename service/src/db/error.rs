@@ -1,0 +1,113 @@
+//! What went wrong with the database, and what that means for the caller.
+
+use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
+use sea_orm::sqlx::mysql::MySqlDatabaseError;
+
+/// A read or change that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The row is not (any more) in the status that the change was decided on.
+    #[error("{what} {id} is no longer {expected}")]
+    Conflict {
+        /// The table's name in the singular.
+        what: &'static str,
+        /// The row's id.
+        id: String,
+        /// The status that it was in.
+        expected: String,
+    },
+    /// A row holds what Cinder never writes.
+    #[error("{table} row {id}: column {column} is not usable")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The row's id.
+        id: String,
+        /// The column.
+        column: &'static str,
+    },
+    /// The server refused or could not be reached.
+    #[error("database: {0}")]
+    Database(#[from] DbErr),
+    /// The configuration cannot be used.
+    #[error("[database] {0}")]
+    Configuration(String),
+}
+
+/// What an [`Error`] means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Somebody else changed the row first.
+    Conflict,
+    /// A transaction was given up by the server and may be run again: deadlock, lock wait,
+    /// Galera certification.
+    Transient,
+    /// The server is away, or the connection was lost.
+    Unreachable,
+    /// The server is read-only.
+    ReadOnly,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// What it means.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Configuration(_) | Self::Row { .. } => ErrorKind::Other,
+            Self::Database(error) => kind(error),
+        }
+    }
+}
+
+fn kind(error: &DbErr) -> ErrorKind {
+    if let Some(SqlErr::UniqueConstraintViolation(_)) = error.sql_err() {
+        return ErrorKind::Other;
+    }
+    let runtime = match error {
+        DbErr::ConnectionAcquire(_) => return ErrorKind::Unreachable,
+        DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error,
+        _ => return ErrorKind::Other,
+    };
+    let RuntimeErr::SqlxError(error) = runtime else {
+        return ErrorKind::Other;
+    };
+    match &**error {
+        SqlxError::Io(_)
+        | SqlxError::PoolTimedOut
+        | SqlxError::PoolClosed
+        | SqlxError::Protocol(_)
+        | SqlxError::WorkerCrashed => ErrorKind::Unreachable,
+        SqlxError::Database(error) => error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .map_or(ErrorKind::Other, |error| of_number(error.number())),
+        _ => ErrorKind::Other,
+    }
+}
+
+/// MySQL's and MariaDB's error numbers.
+fn of_number(number: u16) -> ErrorKind {
+    match number {
+        // Deadlock; lock wait timeout; Galera is not ready.
+        1213 | 1205 | 1047 => ErrorKind::Transient,
+        // Too many connections; shutting down; killed; gone away; lost.
+        1040 | 1053 | 1927 | 2006 | 2013 => ErrorKind::Unreachable,
+        // --read-only, in its two wordings.
+        1290 | 1836 => ErrorKind::ReadOnly,
+        _ => ErrorKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadlock_may_be_run_again_and_a_duplicate_key_may_not() {
+        assert_eq!(of_number(1213), ErrorKind::Transient);
+        assert_eq!(of_number(2013), ErrorKind::Unreachable);
+        assert_eq!(of_number(1290), ErrorKind::ReadOnly);
+        assert_eq!(of_number(1062), ErrorKind::Other);
+    }
+}

@@ -1,0 +1,215 @@
+//! A volume's key-value pairs: the user's, and those that came from its image.
+
+use std::collections::BTreeMap;
+
+use api_compat::ids::VolumeId;
+use api_compat::volume_metadata::{Change, Pairs};
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    TransactionTrait,
+};
+
+use super::entity::{volume_glance_metadata, volume_metadata, volumes};
+use super::{Database, Result};
+
+impl Database {
+    /// The user's pairs of a volume, in the order in which they were set.
+    pub async fn volume_metadata(&self, volume: VolumeId) -> Result<Pairs> {
+        user_pairs(&self.pool, &volume.to_string()).await
+    }
+
+    /// The pairs that a bootable volume took over from its image.
+    pub async fn glance_metadata(&self, volume: VolumeId) -> Result<Pairs> {
+        let rows = volume_glance_metadata::Entity::find()
+            .filter(volume_glance_metadata::Column::VolumeId.eq(volume.to_string()))
+            .filter(volume_glance_metadata::Column::Deleted.eq(false))
+            .order_by_asc(volume_glance_metadata::Column::Id)
+            .all(&self.pool)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
+            .collect())
+    }
+
+    /// Gives a volume what a metadata object recorded, in one transaction.
+    pub async fn restore_metadata(
+        &self,
+        volume: VolumeId,
+        changes: &[Change],
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let volume = &volume.to_string();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.patience
+            .run(|| async {
+                let transaction = self.pool.begin().await?;
+                for change in changes {
+                    apply(&transaction, volume, change, now).await?;
+                }
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sets one of the user's pairs of a volume and leaves the others.
+    pub async fn set_volume_metadata(
+        &self,
+        volume: VolumeId,
+        key: &str,
+        value: &str,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let volume = &volume.to_string();
+        self.patience
+            .run(|| async {
+                let transaction = self.pool.begin().await?;
+                set_user_pair(&transaction, volume, key, value, now).await?;
+                transaction.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+async fn apply(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    change: &Change,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let mut update = volumes::Entity::update_many()
+        .col_expr(volumes::Column::UpdatedAt, now.into())
+        .filter(volumes::Column::Id.eq(volume))
+        .filter(volumes::Column::Deleted.eq(false));
+    update = match change {
+        Change::VolumeType(id) => update.col_expr(volumes::Column::VolumeTypeId, id.into()),
+        Change::Name { name, description } => update
+            .col_expr(volumes::Column::DisplayName, name.into())
+            .col_expr(
+                volumes::Column::DisplayDescription,
+                Expr::value(description.clone()),
+            ),
+        Change::EncryptionKey(id) => {
+            update.col_expr(volumes::Column::EncryptionKeyId, Expr::value(id.clone()))
+        }
+        Change::UserMetadata(pairs) => {
+            return replace_user_pairs(transaction, volume, pairs, now).await;
+        }
+        Change::GlanceMetadata(pairs) => {
+            replace_glance_pairs(transaction, volume, pairs, now).await?;
+            update.col_expr(volumes::Column::Bootable, true.into())
+        }
+    };
+    update.exec(transaction).await?;
+    Ok(())
+}
+
+async fn user_pairs(connection: &impl ConnectionTrait, volume: &str) -> Result<Pairs> {
+    let rows = volume_metadata::Entity::find()
+        .filter(volume_metadata::Column::VolumeId.eq(volume))
+        .filter(volume_metadata::Column::Deleted.eq(false))
+        .order_by_asc(volume_metadata::Column::Id)
+        .all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
+        .collect())
+}
+
+async fn replace_user_pairs(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    pairs: &Pairs,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let wanted: BTreeMap<&str, &str> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
+    for (key, _) in user_pairs(transaction, volume).await? {
+        if !wanted.contains_key(&*key) {
+            // As Cinder's soft delete, which keeps the time of the last change.
+            volume_metadata::Entity::update_many()
+                .col_expr(volume_metadata::Column::Deleted, true.into())
+                .col_expr(volume_metadata::Column::DeletedAt, now.into())
+                .filter(volume_metadata::Column::VolumeId.eq(volume))
+                .filter(volume_metadata::Column::Key.eq(key))
+                .filter(volume_metadata::Column::Deleted.eq(false))
+                .exec(transaction)
+                .await?;
+        }
+    }
+    for (key, value) in wanted {
+        set_user_pair(transaction, volume, key, value, now).await?;
+    }
+    Ok(())
+}
+
+async fn set_user_pair(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    key: &str,
+    value: &str,
+    now: NaiveDateTime,
+) -> Result<()> {
+    let updated = volume_metadata::Entity::update_many()
+        .col_expr(volume_metadata::Column::Value, value.into())
+        .col_expr(volume_metadata::Column::UpdatedAt, now.into())
+        .filter(volume_metadata::Column::VolumeId.eq(volume))
+        .filter(volume_metadata::Column::Key.eq(key))
+        .filter(volume_metadata::Column::Deleted.eq(false))
+        .exec(transaction)
+        .await?;
+    if updated.rows_affected > 0 {
+        return Ok(());
+    }
+    let row = volume_metadata::ActiveModel {
+        id: NotSet,
+        volume_id: Set(volume.to_owned()),
+        key: Set(Some(key.to_owned())),
+        value: Set(Some(value.to_owned())),
+        created_at: Set(Some(now)),
+        updated_at: Set(None),
+        deleted_at: Set(None),
+        deleted: Set(Some(false)),
+    };
+    volume_metadata::Entity::insert(row).exec(transaction).await?;
+    Ok(())
+}
+
+async fn replace_glance_pairs(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    pairs: &Pairs,
+    now: NaiveDateTime,
+) -> Result<()> {
+    volume_glance_metadata::Entity::update_many()
+        .col_expr(volume_glance_metadata::Column::Deleted, true.into())
+        .col_expr(volume_glance_metadata::Column::DeletedAt, now.into())
+        .filter(volume_glance_metadata::Column::VolumeId.eq(volume))
+        .filter(volume_glance_metadata::Column::Deleted.eq(false))
+        .exec(transaction)
+        .await?;
+    for (key, value) in pairs {
+        let row = volume_glance_metadata::ActiveModel {
+            id: NotSet,
+            volume_id: Set(Some(volume.to_owned())),
+            snapshot_id: Set(None),
+            key: Set(Some(key.clone())),
+            value: Set(Some(value.clone())),
+            created_at: Set(Some(now)),
+            updated_at: Set(None),
+            deleted_at: Set(None),
+            deleted: Set(Some(false)),
+        };
+        volume_glance_metadata::Entity::insert(row)
+            .exec(transaction)
+            .await?;
+    }
+    Ok(())
+}

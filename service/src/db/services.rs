@@ -1,0 +1,153 @@
+//! `services`: how other services see that a worker is there, and which versions it speaks.
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use uuid::Uuid;
+
+use super::entity::services;
+use super::{Database, Result};
+
+/// What a worker writes about itself.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// `[DEFAULT] host`.
+    pub host: String,
+    /// `cinder-backup`; also the topic.
+    pub binary: String,
+    /// The availability zone.
+    pub zone: String,
+    /// The newest RPC version that it serves.
+    pub rpc_version: String,
+    /// The newest object history that it knows.
+    pub object_version: String,
+    /// Whether a new row starts out enabled (`enable_new_services`).
+    pub enabled: bool,
+}
+
+/// The versions that a service has published.
+#[derive(Debug, Clone)]
+pub struct Versions {
+    /// Which kind of service.
+    pub binary: Option<String>,
+    /// Its RPC version.
+    pub rpc: Option<String>,
+    /// Its object history.
+    pub objects: Option<String>,
+}
+
+impl Database {
+    /// Finds the worker's row and brings its versions up to date, or creates it; its id.
+    pub async fn register(&self, service: &Registration, now: NaiveDateTime) -> Result<i32> {
+        self.patience
+            .run(|| async {
+                match self.find_service(service).await? {
+                    Some(row) => self.update_service(row, service, now).await,
+                    None => self.insert_service(service, now).await,
+                }
+            })
+            .await
+    }
+
+    async fn find_service(&self, service: &Registration) -> Result<Option<services::Model>> {
+        // The collation compares without regard to case; hosts that differ in it are different.
+        let rows = services::Entity::find()
+            .filter(services::Column::Deleted.eq(false))
+            .filter(services::Column::Binary.eq(&service.binary))
+            .filter(services::Column::Host.eq(&service.host))
+            .order_by_asc(services::Column::Id)
+            .all(&self.pool)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .find(|row| row.host.as_deref() == Some(service.host.as_str())))
+    }
+
+    async fn update_service(
+        &self,
+        row: services::Model,
+        service: &Registration,
+        now: NaiveDateTime,
+    ) -> Result<i32> {
+        let current = row.rpc_current_version.as_ref() == Some(&service.rpc_version)
+            && row.object_current_version.as_ref() == Some(&service.object_version);
+        if !current {
+            services::Entity::update_many()
+                .col_expr(
+                    services::Column::RpcCurrentVersion,
+                    service.rpc_version.as_str().into(),
+                )
+                .col_expr(
+                    services::Column::ObjectCurrentVersion,
+                    service.object_version.as_str().into(),
+                )
+                .col_expr(services::Column::UpdatedAt, now.into())
+                .filter(services::Column::Id.eq(row.id))
+                .exec(&self.pool)
+                .await?;
+        }
+        Ok(row.id)
+    }
+
+    async fn insert_service(&self, service: &Registration, now: NaiveDateTime) -> Result<i32> {
+        let row = services::ActiveModel {
+            id: NotSet,
+            uuid: Set(Some(Uuid::new_v4().to_string())),
+            host: Set(Some(service.host.clone())),
+            binary: Set(Some(service.binary.clone())),
+            topic: Set(Some(service.binary.clone())),
+            report_count: Set(0),
+            disabled: Set(Some(!service.enabled)),
+            availability_zone: Set(Some(service.zone.clone())),
+            rpc_current_version: Set(Some(service.rpc_version.clone())),
+            object_current_version: Set(Some(service.object_version.clone())),
+            replication_status: Set(Some("not-capable".to_owned())),
+            frozen: Set(Some(false)),
+            created_at: Set(Some(now)),
+            updated_at: Set(Some(now)),
+            deleted_at: Set(None),
+            deleted: Set(Some(false)),
+        };
+        Ok(row.insert(&self.pool).await?.id)
+    }
+
+    /// Says that the worker is alive; false when its row is gone.
+    pub async fn heartbeat(&self, id: i32, zone: &str, now: NaiveDateTime) -> Result<bool> {
+        let updated = services::Entity::update_many()
+            .col_expr(
+                services::Column::ReportCount,
+                Expr::col(services::Column::ReportCount).add(1),
+            )
+            .col_expr(services::Column::AvailabilityZone, zone.into())
+            .col_expr(services::Column::UpdatedAt, now.into())
+            .filter(services::Column::Id.eq(id))
+            .filter(services::Column::Deleted.eq(false))
+            .exec(&self.pool)
+            .await?;
+        Ok(updated.rows_affected == 1)
+    }
+
+    /// The versions of every service that is registered, dead and disabled ones too.
+    pub async fn versions(&self) -> Result<Vec<Versions>> {
+        let rows = services::Entity::find()
+            .filter(services::Column::Deleted.eq(false))
+            .select_only()
+            .column(services::Column::Binary)
+            .column(services::Column::RpcCurrentVersion)
+            .column(services::Column::ObjectCurrentVersion)
+            .into_tuple::<(Option<String>, Option<String>, Option<String>)>()
+            .all(&self.pool)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|(binary, rpc, objects)| Versions {
+                binary,
+                rpc,
+                objects,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading volumes and snapshots, and what a restore changes of a volume besides its status.
+
+use std::collections::BTreeMap;
+
+use api_compat::ids::{SnapshotId, VolumeId};
+use api_compat::objects::{Snapshot, Volume, VolumeType};
+use chrono::NaiveDateTime;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+
+use super::entity::{snapshots, volume_type_extra_specs, volume_types, volumes};
+use super::{Database, Result, convert};
+
+impl Database {
+    /// A volume that is not deleted.
+    ///
+    /// # Errors
+    /// `Row` if the row holds what is no volume's.
+    pub async fn volume(&self, id: VolumeId) -> Result<Option<Volume>> {
+        let row = volumes::Entity::find_by_id(id.to_string())
+            .filter(volumes::Column::Deleted.eq(false))
+            .one(&self.pool)
+            .await?;
+        row.map(convert::volume).transpose()
+    }
+
+    /// A snapshot that is not deleted.
+    ///
+    /// # Errors
+    /// `Row` if the row holds what is no snapshot's.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
+        let row = snapshots::Entity::find_by_id(id.to_string())
+            .filter(snapshots::Column::Deleted.eq(false))
+            .one(&self.pool)
+            .await?;
+        row.map(convert::snapshot).transpose()
+    }
+
+    /// Marks a snapshot as being deleted, as cinder-volume expects it.
+    pub async fn mark_snapshot_deleting(&self, id: SnapshotId, now: NaiveDateTime) -> Result<()> {
+        snapshots::Entity::update_many()
+            .col_expr(snapshots::Column::Status, "deleting".into())
+            .col_expr(snapshots::Column::UpdatedAt, now.into())
+            .filter(snapshots::Column::Id.eq(id.to_string()))
+            .filter(snapshots::Column::Deleted.eq(false))
+            .exec(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether a volume type exists.
+    pub async fn volume_type_exists(&self, id: &str) -> Result<bool> {
+        let found = volume_types::Entity::find_by_id(id)
+            .filter(volume_types::Column::Deleted.eq(false))
+            .count(&self.pool)
+            .await?;
+        Ok(found > 0)
+    }
+
+    /// A volume type, deleted or not: volumes may outlive theirs.
+    pub async fn volume_type(&self, id: &str) -> Result<Option<VolumeType>> {
+        let Some(row) = volume_types::Entity::find_by_id(id).one(&self.pool).await? else {
+            return Ok(None);
+        };
+        let specs = volume_type_extra_specs::Entity::find()
+            .filter(volume_type_extra_specs::Column::VolumeTypeId.eq(id))
+            .filter(volume_type_extra_specs::Column::Deleted.eq(false))
+            .all(&self.pool)
+            .await?;
+        let extra_specs: BTreeMap<_, _> = specs
+            .into_iter()
+            .filter_map(|spec| Some((spec.key?, spec.value)))
+            .collect();
+        Ok(Some(convert::volume_type(row, extra_specs)))
+    }
+}

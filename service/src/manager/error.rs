@@ -1,0 +1,78 @@
+//! Why an operation failed, and how that reads at each of its addresses.
+
+use api_compat::ids::NotAnId;
+use api_compat::messaging::Failure;
+use api_compat::names::NameError;
+use api_compat::state::Refusal;
+use api_compat::volume_metadata::{MetadataError, RestoreError};
+
+use crate::{amqp, attach, db, vault};
+
+/// Why an operation failed.
+///
+/// The text is what `fail_reason` and the log say.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state of the backup or of its volume does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Box<Refusal>),
+    /// The request itself cannot be carried out, as Cinder's InvalidBackup.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such volume.
+    #[error("Volume {0} could not be found.")]
+    VolumeNotFound(String),
+    /// There is no such snapshot.
+    #[error("Snapshot {0} could not be found.")]
+    SnapshotNotFound(String),
+    /// There is no such backup.
+    #[error("Backup {0} could not be found.")]
+    BackupNotFound(String),
+    /// A row holds an id that cannot be one.
+    #[error(transparent)]
+    Id(#[from] NotAnId),
+    /// A row names an image that cannot be this backup's.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The volume could not be reached.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
+    /// The backup pool could not be worked with.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    /// The database could not be worked with.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// Another service could not be reached.
+    #[error(transparent)]
+    Call(#[from] amqp::CallError),
+    /// The recorded metadata cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The recorded metadata does not fit the volume.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+impl Error {
+    /// Whether somebody asked for the operation to end.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Vault(error) if error.is_cancelled())
+    }
+}
+
+/// What the caller of a call gets to see.
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Refused(refusal) => refusal.failure.clone(),
+            Error::VolumeNotFound(id) => Failure::volume_not_found(id),
+            Error::SnapshotNotFound(id) => Failure::snapshot_not_found(id),
+            Error::BackupNotFound(id) => Failure::backup_not_found(id),
+            Error::Invalid(_) | Error::Id(_) | Error::Name(_) => {
+                Failure::invalid_backup(&error.to_string())
+            }
+            _ => Failure::backup_driver(&error.to_string()),
+        }
+    }
+}

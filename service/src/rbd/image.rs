@@ -1,0 +1,472 @@
+//! An open image.
+
+use std::ffi::c_char;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::cluster::SendPointer;
+use super::error::{c_name, check};
+use super::pool::PoolHandle;
+use super::sys::{self, RbdImage, RbdImageInfo};
+use super::{Error, ErrorKind, Result, completion, task};
+
+/// A set of image features, as bits of `rbd/features.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Features(u64);
+
+impl Features {
+    /// Clones are possible.
+    pub const LAYERING: Self = Self(1);
+    /// The image is striped over its objects in another way than one after the other.
+    pub const STRIPING: Self = Self(1 << 1);
+    /// One client at a time writes.
+    pub const EXCLUSIVE_LOCK: Self = Self(1 << 2);
+    /// A map tells which objects exist.
+    pub const OBJECT_MAP: Self = Self(1 << 3);
+    /// The object map tells which objects changed between snapshots.
+    pub const FAST_DIFF: Self = Self(1 << 4);
+    /// Snapshots of a clone are flattened with it.
+    pub const DEEP_FLATTEN: Self = Self(1 << 5);
+    /// Writes go through a journal.
+    pub const JOURNALING: Self = Self(1 << 6);
+
+    /// The features with these bits, known here or not.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The bits as librbd wants them.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Both sets together.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOrAssign for Features {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = self.union(other);
+    }
+}
+
+impl std::ops::BitOr for Features {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
+    }
+}
+
+/// For what an image is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// An open image, at a snapshot or as it is now; clones share the handle.
+///
+/// The image closes in the background when the last clone and the last operation are gone;
+/// [`Image::close`] waits for that.
+#[derive(Clone)]
+pub struct Image {
+    handle: Arc<ImageHandle>,
+}
+
+/// The owned `rbd_image_t`, the pool that it belongs to, and what was learnt when it was opened.
+pub(super) struct ImageHandle {
+    raw: RbdImage,
+    name: String,
+    pool: Arc<PoolHandle>,
+    image: String,
+    facts: Facts,
+    size: AtomicU64,
+    /// Who wants to know when the image is closed.
+    closing: Mutex<Vec<oneshot::Sender<()>>>,
+}
+
+/// What does not change while an image is open.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    object_size: u64,
+    stripe_unit: u64,
+    stripe_count: u64,
+    features: Features,
+    flags: u64,
+    parent_overlap: u64,
+}
+
+// SAFETY: librbd allows an open image to be used from any thread and from several at once; closing
+// happens once, when the last owner is gone.
+unsafe impl Send for ImageHandle {}
+// SAFETY: as above.
+unsafe impl Sync for ImageHandle {}
+
+impl Drop for ImageHandle {
+    fn drop(&mut self) {
+        let raw = SendPointer(self.raw);
+        let pool = Arc::clone(&self.pool);
+        let name = std::mem::take(&mut self.name);
+        let waiting = std::mem::take(
+            self.closing
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        task::release("an image", move || {
+            let SendPointer(raw) = { raw };
+            // SAFETY: `raw` came from `rbd_open*`, nobody else has it any more, this thread is not
+            // one of librbd's, and the pool is still open.
+            let code = unsafe { sys::rbd_close(raw) };
+            drop(pool);
+            if let Err(error) = check("close", &name, code) {
+                // Nothing can be lost: without a cache every write has its own result.
+                tracing::warn!(%error, "image closed with an error");
+            }
+            for waiter in waiting {
+                let _ = waiter.send(());
+            }
+        });
+    }
+}
+
+impl ImageHandle {
+    pub(super) fn raw(&self) -> RbdImage {
+        self.raw
+    }
+
+    /// `pool/image` or `pool/image@snapshot`
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Image {
+    pub(super) async fn open(
+        pool: &Arc<PoolHandle>,
+        image: &str,
+        snapshot: Option<&str>,
+        access: Access,
+    ) -> Result<Self> {
+        const OPEN: &str = "open";
+        let c_image = c_name(OPEN, image)?;
+        let c_snapshot = snapshot.map(|name| c_name(OPEN, name)).transpose()?;
+        let name = match snapshot {
+            Some(snapshot) => format!("{}@{}", pool.describe(image), snapshot.escape_debug()),
+            None => pool.describe(image),
+        };
+        let image = image.to_owned();
+        let pool = Arc::clone(pool);
+        task::blocking(OPEN, &name.clone(), move || {
+            let at = c_snapshot
+                .as_ref()
+                .map_or(std::ptr::null(), |name| name.as_ptr());
+            let open = match access {
+                Access::Read => sys::rbd_open_read_only,
+                Access::Write => sys::rbd_open,
+            };
+            let mut raw: RbdImage = std::ptr::null_mut();
+            // SAFETY: the pool is live, the names are NUL-terminated (no snapshot: null), `raw`
+            // receives the handle.
+            let code = unsafe { open(pool.raw(), c_image.as_ptr(), &raw mut raw, at) };
+            check(OPEN, &name, code)?;
+            let mut handle = ImageHandle {
+                raw,
+                name,
+                pool,
+                image,
+                facts: Facts {
+                    object_size: 0,
+                    stripe_unit: 0,
+                    stripe_count: 0,
+                    features: Features::default(),
+                    flags: 0,
+                    parent_overlap: 0,
+                },
+                size: AtomicU64::new(0),
+                closing: Mutex::new(Vec::new()),
+            };
+            // From here on an error closes the image again: the handle owns it.
+            handle.facts = read_facts(&handle)?;
+            handle.size = AtomicU64::new(read_number(&handle, sys::rbd_get_size)?);
+            Ok(Self {
+                handle: Arc::new(handle),
+            })
+        })
+        .await
+    }
+
+    pub(super) fn handle(&self) -> &Arc<ImageHandle> {
+        &self.handle
+    }
+
+    /// `pool/image` or `pool/image@snapshot`, as errors name it.
+    pub fn name(&self) -> &str {
+        self.handle.name()
+    }
+
+    /// Opens the same image for reading at one of its snapshots, as another handle.
+    pub async fn open_at(&self, snapshot: &str) -> Result<Self> {
+        let handle = &self.handle;
+        Self::open(&handle.pool, &handle.image, Some(snapshot), Access::Read).await
+    }
+
+    /// Size in bytes: of the snapshot, or of the image now. An image that was opened for reading
+    /// keeps the size that it had then.
+    pub async fn size(&self) -> Result<u64> {
+        let handle = Arc::clone(&self.handle);
+        task::blocking("stat", self.name(), move || {
+            let size = read_number(&handle, sys::rbd_get_size)?;
+            handle.size.store(size, Ordering::Relaxed);
+            Ok(size)
+        })
+        .await
+    }
+
+    /// The size when it was last asked for, which is at the latest when the image was opened.
+    pub fn known_size(&self) -> u64 {
+        self.handle.size.load(Ordering::Relaxed)
+    }
+
+    /// Size of its objects in bytes.
+    pub fn object_size(&self) -> u64 {
+        self.handle.facts.object_size
+    }
+
+    /// Bytes after which the layout repeats: the object size, times the stripe count if striped.
+    ///
+    /// Any range that starts and ends at multiples of it touches a set of objects that no other
+    /// such range touches.
+    pub fn stripe_period(&self) -> u64 {
+        self.handle.facts.object_size * self.handle.facts.stripe_count
+    }
+
+    /// Stripe unit in bytes and stripe count; the object size and 1 if the layout is the plain one.
+    pub fn striping(&self) -> (u64, u64) {
+        (
+            self.handle.facts.stripe_unit,
+            self.handle.facts.stripe_count,
+        )
+    }
+
+    /// Its features.
+    pub fn features(&self) -> Features {
+        self.handle.facts.features
+    }
+
+    /// Whether the object map can tell which objects changed: the feature is there and neither map
+    /// is marked invalid, as of opening, at the snapshot that was opened.
+    pub fn has_valid_fast_diff(&self) -> bool {
+        let facts = &self.handle.facts;
+        facts.features.contains(Features::FAST_DIFF) && facts.flags & sys::FLAGS_MAP_INVALID == 0
+    }
+
+    /// How many of the first bytes shine through from a parent where the image, a clone, has none of
+    /// its own; 0 if it has no parent.
+    pub fn parent_overlap(&self) -> u64 {
+        self.handle.facts.parent_overlap
+    }
+
+    /// Changes the size. What lies behind a smaller one is gone, and reads as zeros should the image
+    /// grow again.
+    pub async fn resize(&self, size: u64) -> Result<()> {
+        const RESIZE: &str = "resize";
+        let handle = Arc::clone(&self.handle);
+        task::blocking(RESIZE, self.name(), move || {
+            // SAFETY: the image is open; without a progress function its argument is not used.
+            let code =
+                unsafe { sys::rbd_resize2(handle.raw, size, true, None, std::ptr::null_mut()) };
+            check(RESIZE, &handle.name, code).map(drop)
+        })
+        .await?;
+        self.size().await.map(drop)
+    }
+
+    /// Fills the whole buffer from the image and gives it back.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the range does not lie in the image.
+    pub async fn read<B>(&self, offset: u64, mut buffer: B) -> Result<B>
+    where
+        B: AsMut<[u8]> + Send + 'static,
+    {
+        const READ: &str = "read";
+        let length = buffer.as_mut().len();
+        self.check_range(READ, offset, length as u64)?;
+        let (read, buffer) = completion::run(
+            &self.handle,
+            READ,
+            buffer,
+            move |image, buffer, completion| {
+                let buffer = buffer.as_mut();
+                // SAFETY: the image is open and `buffer` stays where it is, unused by anyone else,
+                // until librbd calls back.
+                unsafe {
+                    sys::rbd_aio_read2(
+                        image,
+                        offset,
+                        buffer.len(),
+                        buffer.as_mut_ptr().cast::<c_char>(),
+                        completion,
+                        sys::BULK_TRANSFER,
+                    )
+                }
+            },
+        )
+        .await?;
+        if read < length {
+            let reason = format!("only {read} of {length} bytes at {offset}");
+            return Err(Error::new(ErrorKind::Io, READ, self.name(), reason));
+        }
+        Ok(buffer)
+    }
+
+    /// Writes data; it is on disk when [`Image::flush`] has returned.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the range does not lie in the image; `ReadOnly`; `NoSpace`.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        const WRITE: &str = "write";
+        self.check_range(WRITE, offset, data.len() as u64)?;
+        self.run(WRITE, data, move |image, data, completion| {
+            // SAFETY: the image is open and `data` stays unchanged where it is until librbd calls
+            // back.
+            unsafe {
+                sys::rbd_aio_write2(
+                    image,
+                    offset,
+                    data.len(),
+                    data.as_ptr().cast::<c_char>(),
+                    completion,
+                    sys::BULK_TRANSFER,
+                )
+            }
+        })
+        .await
+    }
+
+    /// Gives space back where that is cheap: parts smaller than `rbd_discard_granularity_bytes` may
+    /// keep their content. To be sure of zeros use [`Image::write_zeroes`].
+    pub async fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        const DISCARD: &str = "discard";
+        self.check_range(DISCARD, offset, length)?;
+        self.run(DISCARD, (), move |image, (), completion| {
+            // SAFETY: the image is open.
+            unsafe { sys::rbd_aio_discard(image, offset, length, completion) }
+        })
+        .await
+    }
+
+    /// Makes a range read as zeros, whatever its alignment, and gives its space back.
+    pub async fn write_zeroes(&self, offset: u64, length: u64) -> Result<()> {
+        const ZERO: &str = "write zeroes to";
+        self.check_range(ZERO, offset, length)?;
+        let length = usize::try_from(length)
+            .map_err(|_| Error::from_code(ZERO, self.name(), -i64::from(libc::EINVAL)))?;
+        self.run(ZERO, (), move |image, (), completion| {
+            // SAFETY: the image is open.
+            unsafe {
+                sys::rbd_aio_write_zeroes(image, offset, length, completion, 0, sys::BULK_TRANSFER)
+            }
+        })
+        .await
+    }
+
+    /// Returns when everything whose write has completed is on disk.
+    pub async fn flush(&self) -> Result<()> {
+        self.run("flush", (), |image, (), completion| {
+            // SAFETY: the image is open.
+            unsafe { sys::rbd_aio_flush(image, completion) }
+        })
+        .await
+    }
+
+    /// Closes the image and returns when that is done: the watch of an image that was opened for
+    /// writing is then gone.
+    ///
+    /// Waits for every clone of this handle and every operation that is still under way.
+    pub async fn close(self) {
+        let (sender, closed) = oneshot::channel();
+        self.handle
+            .closing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sender);
+        drop(self);
+        // An error only means that no thread could be had, which is logged there.
+        let _ = closed.await;
+    }
+
+    async fn run<B, S>(&self, operation: &'static str, buffer: B, submit: S) -> Result<()>
+    where
+        B: Send + 'static,
+        S: FnOnce(RbdImage, &mut B, sys::RbdCompletion) -> libc::c_int + Send,
+    {
+        completion::run(&self.handle, operation, buffer, submit)
+            .await
+            .map(drop)
+    }
+
+    /// librbd silently cuts what reaches over the end; that would be a write that never happened.
+    fn check_range(&self, operation: &'static str, offset: u64, length: u64) -> Result<()> {
+        let size = self.known_size();
+        match offset.checked_add(length) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                operation,
+                self.name(),
+                format!("{length} bytes at {offset} reach over its end at {size}"),
+            )),
+        }
+    }
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image")
+            .field("name", &self.handle.name)
+            .field("size", &self.known_size())
+            .field("facts", &self.handle.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read_facts(handle: &ImageHandle) -> Result<Facts> {
+    let mut info = std::mem::MaybeUninit::<RbdImageInfo>::zeroed();
+    // SAFETY: the image is open; librbd fills at most the given size. All-zero is a valid value.
+    let info = unsafe {
+        let code = sys::rbd_stat(handle.raw, info.as_mut_ptr(), size_of::<RbdImageInfo>());
+        check("stat", &handle.name, code)?;
+        info.assume_init()
+    };
+    Ok(Facts {
+        object_size: info.object_size,
+        stripe_unit: read_number(handle, sys::rbd_get_stripe_unit)?,
+        stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
+        features: Features(read_number(handle, sys::rbd_get_features)?),
+        flags: read_number(handle, sys::rbd_get_flags)?,
+        parent_overlap: read_number(handle, sys::rbd_get_overlap)?,
+    })
+}
+
+/// Calls one of librbd's functions that write one number about an image.
+fn read_number(
+    handle: &ImageHandle,
+    function: unsafe extern "C" fn(RbdImage, *mut u64) -> libc::c_int,
+) -> Result<u64> {
+    let mut value = 0;
+    // SAFETY: the image is open, `value` receives the number.
+    let code = unsafe { function(handle.raw, &raw mut value) };
+    check("stat", &handle.name, code)?;
+    Ok(value)
+}

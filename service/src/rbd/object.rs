@@ -1,0 +1,185 @@
+//! Small RADOS objects, read and written as a whole.
+
+use std::ffi::{CStr, CString, c_char};
+use std::sync::Arc;
+
+use ceph::rados::{
+    rados_create_write_op, rados_read, rados_release_write_op, rados_remove, rados_stat,
+    rados_write_full, rados_write_op_create, rados_write_op_operate, rados_write_op_t,
+    rados_write_op_write_full,
+};
+
+use super::error::{c_name, check};
+use super::pool::PoolHandle;
+use super::{Error, ErrorKind, Pool, Result, task};
+
+/// How much of an object one request reads.
+const READ_STEP: usize = 1 << 20;
+
+/// `LIBRADOS_CREATE_EXCLUSIVE`
+const CREATE_EXCLUSIVE: libc::c_int = 1;
+
+impl Pool {
+    /// Reads an object whole; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// `TooLarge` when it is longer than `limit` bytes.
+    pub async fn read_object(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        const READ: &str = "read object";
+        self.with_object(READ, name, move |pool, name, object| {
+            exists(read_all(pool, name, object, limit))
+        })
+        .await
+    }
+
+    /// Writes an object whole: what it held before is gone, atomically.
+    pub async fn write_object(&self, name: &str, content: &[u8]) -> Result<()> {
+        const WRITE: &str = "write object";
+        let content = content.to_owned();
+        self.with_object(WRITE, name, move |pool, name, object| {
+            // SAFETY: the pool is live, the name NUL-terminated, the content readable.
+            let code = unsafe {
+                rados_write_full(
+                    pool.raw(),
+                    name.as_ptr(),
+                    content.as_ptr().cast::<c_char>(),
+                    content.len(),
+                )
+            };
+            check(WRITE, object, code).map(drop)
+        })
+        .await
+    }
+
+    /// Writes an object that must not exist yet, atomically.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and then nothing was written.
+    pub async fn create_object(&self, name: &str, content: &[u8]) -> Result<()> {
+        const CREATE: &str = "create object";
+        let content = content.to_owned();
+        self.with_object(CREATE, name, move |pool, name, object| {
+            let operation = WriteOperation::new();
+            // SAFETY: the operation is live until the end of the block, the pool as well; name and
+            // content outlive the call that uses them.
+            let code = unsafe {
+                rados_write_op_create(operation.0, CREATE_EXCLUSIVE, std::ptr::null());
+                rados_write_op_write_full(
+                    operation.0,
+                    content.as_ptr().cast::<c_char>(),
+                    content.len(),
+                );
+                rados_write_op_operate(
+                    operation.0,
+                    pool.raw(),
+                    name.as_ptr(),
+                    std::ptr::null_mut(),
+                    0,
+                )
+            };
+            check(CREATE, object, code).map(drop)
+        })
+        .await
+    }
+
+    /// The length of an object in bytes; `None` when it does not exist.
+    pub async fn object_size(&self, name: &str) -> Result<Option<u64>> {
+        const STAT: &str = "stat object";
+        self.with_object(STAT, name, move |pool, name, object| {
+            let mut size = 0;
+            // SAFETY: the pool is live, the name NUL-terminated, `size` receives the length; the
+            // time is not asked for.
+            let code = unsafe {
+                rados_stat(
+                    pool.raw(),
+                    name.as_ptr(),
+                    &raw mut size,
+                    std::ptr::null_mut(),
+                )
+            };
+            Ok(exists(check(STAT, object, code))?.map(|_| size))
+        })
+        .await
+    }
+
+    /// Removes an object; false when there was none.
+    pub async fn remove_object(&self, name: &str) -> Result<bool> {
+        const REMOVE: &str = "remove object";
+        self.with_object(REMOVE, name, move |pool, name, object| {
+            // SAFETY: the pool is live, the name NUL-terminated.
+            let code = unsafe { rados_remove(pool.raw(), name.as_ptr()) };
+            Ok(exists(check(REMOVE, object, code))?.is_some())
+        })
+        .await
+    }
+
+    /// Runs a blocking call on one object, which is given as C wants it and as errors name it.
+    async fn with_object<T, F>(&self, operation: &'static str, name: &str, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&PoolHandle, &CStr, &str) -> Result<T> + Send + 'static,
+    {
+        let c_object: CString = c_name(operation, name)?;
+        let pool = Arc::clone(self.handle());
+        let object = pool.describe(name);
+        task::blocking(operation, &object.clone(), move || {
+            call(&pool, &c_object, &object)
+        })
+        .await
+    }
+}
+
+/// Turns "there is none" into a result.
+fn exists<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn read_all(pool: &PoolHandle, name: &CStr, object: &str, limit: usize) -> Result<Vec<u8>> {
+    const READ: &str = "read object";
+    let mut content = Vec::new();
+    loop {
+        let start = content.len();
+        content.resize(start + READ_STEP, 0);
+        let rest = &mut content[start..];
+        // SAFETY: the pool is live, the name NUL-terminated, `rest` writable for its length.
+        let code = unsafe {
+            rados_read(
+                pool.raw(),
+                name.as_ptr(),
+                rest.as_mut_ptr().cast::<c_char>(),
+                rest.len(),
+                start as u64,
+            )
+        };
+        let read = check(READ, object, code)?;
+        let read = usize::try_from(read).unwrap_or_default().min(READ_STEP);
+        content.truncate(start + read);
+        if content.len() > limit {
+            let reason = format!("it is longer than {limit} bytes");
+            return Err(Error::new(ErrorKind::TooLarge, READ, object, reason));
+        }
+        if read < READ_STEP {
+            return Ok(content);
+        }
+    }
+}
+
+/// The owned `rados_write_op_t`.
+struct WriteOperation(rados_write_op_t);
+
+impl WriteOperation {
+    fn new() -> Self {
+        // SAFETY: allocates and returns a new operation.
+        Self(unsafe { rados_create_write_op() })
+    }
+}
+
+impl Drop for WriteOperation {
+    fn drop(&mut self) {
+        // SAFETY: the operation came from `rados_create_write_op`; this is its only release.
+        unsafe { rados_release_write_op(self.0) }
+    }
+}

@@ -1,0 +1,80 @@
+//! Why a transfer did not come to its end.
+
+use super::block::BlockError;
+use crate::rbd::ErrorKind;
+
+/// Where a transfer failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where the bytes come from, finding out which included.
+    Source,
+    /// Where they go to.
+    Sink,
+}
+
+/// Why a transfer did not come to its end; of several errors the one that came first.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// Somebody asked for it.
+    #[error("the transfer was cancelled")]
+    Cancelled,
+    /// Which extents there are could not be found out.
+    #[error("cannot find out what to transfer: {0}")]
+    Plan(#[source] BlockError),
+    /// The plan ended without saying that it is complete, so nobody knows what is missing.
+    #[error("the plan of the transfer broke off")]
+    PlanBrokeOff,
+    /// The source could not be read.
+    #[error("cannot read {length} bytes at offset {offset} of the source: {error}")]
+    Read {
+        /// Where the operation started.
+        offset: u64,
+        /// How much it was to read.
+        length: u64,
+        /// What the source said.
+        #[source]
+        error: BlockError,
+    },
+    /// The sink could not be written or zeroed.
+    #[error("cannot write {length} bytes at offset {offset} of the destination: {error}")]
+    Write {
+        /// Where the operation started.
+        offset: u64,
+        /// How much it was to write.
+        length: u64,
+        /// What the sink said.
+        #[source]
+        error: BlockError,
+    },
+    /// What was written could not be made safe.
+    #[error("cannot flush the destination: {0}")]
+    Flush(#[source] BlockError),
+}
+
+impl TransferError {
+    /// What the error means; none if the transfer was cancelled.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Cancelled => None,
+            Self::PlanBrokeOff => Some(ErrorKind::Io),
+            Self::Plan(error)
+            | Self::Read { error, .. }
+            | Self::Write { error, .. }
+            | Self::Flush(error) => Some(error.kind()),
+        }
+    }
+
+    /// Which side failed; none if the transfer was cancelled.
+    pub fn side(&self) -> Option<Side> {
+        match self {
+            Self::Cancelled => None,
+            Self::Plan(_) | Self::PlanBrokeOff | Self::Read { .. } => Some(Side::Source),
+            Self::Write { .. } | Self::Flush(_) => Some(Side::Sink),
+        }
+    }
+
+    /// Whether somebody asked for it.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled)
+    }
+}

@@ -1,0 +1,34 @@
+//! Moves bytes: a plan of extents, pumped from a source to a sink.
+//!
+//! A [`Plan`] says which extents there are to move; [`pump`] reads them from a [`BlockSource`] and
+//! writes them to a [`BlockSink`], many at a time, within a memory [`Budget`], leaving out what is
+//! zero. [`copy_diff`] and [`erase`] are the two plans for RBD images, ready made.
+//!
+//! This room knows blocks and offsets. It does not know what a backup is, nor how anything is called.
+
+mod block;
+mod budget;
+mod copy;
+mod diff_plan;
+mod error;
+mod extent;
+mod periods;
+mod plan;
+mod progress;
+mod pump;
+mod zero_runs;
+
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod pump_tests;
+
+pub use block::{BlockError, BlockSink, BlockSource};
+pub use budget::{Budget, Buffer};
+pub use copy::{copy_diff, erase};
+pub use diff_plan::Holes;
+pub use error::{Side, TransferError};
+pub use extent::{Extent, ExtentKind};
+pub use plan::Plan;
+pub use progress::{Progress, Stats};
+pub use pump::{Destination, PumpOptions, pump};

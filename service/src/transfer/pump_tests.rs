@@ -1,0 +1,287 @@
+//! The pump between disks in memory.
+
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::memory::{Call, Disk, Fault};
+use super::{
+    BlockError, Budget, Destination, Extent, ExtentKind, Plan, Progress, PumpOptions, Side, Stats,
+    TransferError, pump,
+};
+use crate::rbd::ErrorKind;
+
+const PAGE: usize = 4096;
+
+fn options(budget: &Budget, destination: Destination) -> PumpOptions {
+    PumpOptions {
+        operation_size: 4 * PAGE as u64,
+        ..PumpOptions::new(budget.clone(), destination)
+    }
+}
+
+async fn run(
+    extents: Vec<Extent>,
+    source: &Disk,
+    sink: &Disk,
+    options: &PumpOptions,
+) -> Result<Stats, TransferError> {
+    let progress = Progress::default();
+    let plan = Plan::of(extents, &progress);
+    let cancel = CancellationToken::new();
+    let stats = pump(plan, source, sink, options, &progress, &cancel).await?;
+    assert_eq!(progress.done(), progress.planned());
+    Ok(stats)
+}
+
+fn pattern(pages: usize) -> Vec<u8> {
+    (0..pages * PAGE)
+        .map(|at| (at / 7 % 255 + 1) as u8)
+        .collect()
+}
+
+#[tokio::test]
+async fn zeros_are_left_out_on_a_fresh_destination() {
+    let mut content = pattern(16);
+    content[3 * PAGE..5 * PAGE].fill(0);
+    let (source, sink) = (Disk::new(content.clone()), Disk::new(vec![0; 16 * PAGE]));
+    let options = options(&Budget::new(1 << 20), Destination::Fresh);
+    let extents = vec![
+        Extent::data(0..8 * PAGE as u64),
+        Extent::zero(8 * PAGE as u64..12 * PAGE as u64),
+    ];
+    let stats = run(extents, &source, &sink, &options)
+        .await
+        .expect("transfer");
+    assert_eq!(sink.content()[..8 * PAGE], content[..8 * PAGE]);
+    let pages = |count: usize| (count * PAGE) as u64;
+    assert_eq!(
+        stats,
+        Stats {
+            bytes_read: pages(8),
+            bytes_written: pages(6),
+            bytes_discarded: 0,
+            bytes_zero_skipped: pages(6),
+            extents: 2,
+            operations: 3,
+        }
+    );
+    assert_eq!(sink.calls().last(), Some(&Call::Flush));
+}
+
+#[tokio::test]
+async fn zeros_replace_what_the_destination_held() {
+    let mut content = pattern(8);
+    content[3 * PAGE..5 * PAGE].fill(0);
+    content[6 * PAGE..].fill(0);
+    let (source, sink) = (Disk::new(content.clone()), Disk::new(vec![9; 8 * PAGE]));
+    let options = options(&Budget::new(1 << 20), Destination::MayHoldData);
+    let extents = vec![
+        Extent::data(0..6 * PAGE as u64),
+        Extent::zero(6 * PAGE as u64..8 * PAGE as u64),
+    ];
+    let stats = run(extents, &source, &sink, &options)
+        .await
+        .expect("transfer");
+    assert_eq!(sink.content(), content);
+    assert_eq!(stats.bytes_discarded, 4 * PAGE as u64);
+}
+
+#[tokio::test]
+async fn an_error_names_side_offset_and_kind() {
+    let at = 9 * PAGE as u64 + 17;
+    let whole = || vec![Extent::data(0..16 * PAGE as u64)];
+    let options = options(&Budget::new(1 << 20), Destination::Fresh);
+    let sound = || Disk::new(pattern(16));
+
+    let failing = sound().with_fault(at, Fault::Errno(libc::EIO));
+    let error = run(whole(), &failing, &sound(), &options)
+        .await
+        .expect_err("the source fails");
+    assert_eq!(error.side(), Some(Side::Source));
+    assert_eq!(error.kind(), Some(ErrorKind::Io));
+    assert!(matches!(
+        error,
+        TransferError::Read { offset, length, .. } if (offset..offset + length).contains(&at)
+    ));
+
+    let failing = sound().with_fault(at, Fault::Errno(libc::ENOSPC));
+    let error = run(whole(), &sound(), &failing, &options)
+        .await
+        .expect_err("the sink fails");
+    assert_eq!(error.side(), Some(Side::Sink));
+    assert_eq!(error.kind(), Some(ErrorKind::NoSpace));
+    assert!(matches!(
+        error,
+        TransferError::Write { offset, length, .. } if (offset..offset + length).contains(&at)
+    ));
+    assert!(!failing.calls().contains(&Call::Flush));
+}
+
+#[tokio::test]
+async fn after_an_error_nothing_new_is_started_and_all_memory_is_returned() {
+    let budget = Budget::new(1 << 20);
+    let options = PumpOptions {
+        depth: 2,
+        ..options(&budget, Destination::Fresh)
+    };
+    let source = Disk::new(pattern(64)).with_fault(0, Fault::Errno(libc::EIO));
+    let sink = Disk::new(vec![0; 64 * PAGE]);
+    run(
+        vec![Extent::data(0..64 * PAGE as u64)],
+        &source,
+        &sink,
+        &options,
+    )
+    .await
+    .expect_err("the source fails");
+    assert!(source.calls().len() <= 2, "{:?}", source.calls());
+    assert_eq!(budget.allocated(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_ends_a_transfer_that_hangs() {
+    let budget = Budget::new(1 << 20);
+    let options = options(&budget, Destination::Fresh);
+    let source = Disk::new(pattern(64)).with_fault(5 * PAGE as u64, Fault::Hangs);
+    let sink = Disk::new(vec![0; 64 * PAGE]);
+    let progress = Progress::default();
+    let cancel = CancellationToken::new();
+    let plan = Plan::everything(64 * PAGE as u64, &progress);
+    let transfer = pump(plan, &source, &sink, &options, &progress, &cancel);
+    let stop = async {
+        while progress.done() < 60 * PAGE as u64 {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    };
+    let (outcome, ()) = tokio::join!(transfer, stop);
+    assert!(outcome.expect_err("cancelled").is_cancelled());
+    assert!(!sink.calls().contains(&Call::Flush));
+    assert_eq!(budget.allocated(), 0);
+}
+
+#[tokio::test]
+async fn a_cancelled_transfer_does_not_start() {
+    let options = options(&Budget::new(1 << 20), Destination::Fresh);
+    let (source, sink) = (Disk::new(pattern(4)), Disk::new(vec![0; 4 * PAGE]));
+    let progress = Progress::default();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let plan = Plan::everything(4 * PAGE as u64, &progress);
+    let outcome = pump(plan, &source, &sink, &options, &progress, &cancel).await;
+    assert!(outcome.expect_err("cancelled").is_cancelled());
+    assert!(source.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_planner_that_dies_is_no_short_plan() {
+    let (sender, plan) = Plan::channel();
+    drop(sender);
+    let options = options(&Budget::new(1 << 20), Destination::Fresh);
+    let disk = Disk::new(Vec::new());
+    let progress = Progress::default();
+    let cancel = CancellationToken::new();
+    let outcome = pump(plan, &disk, &disk, &options, &progress, &cancel).await;
+    assert!(matches!(outcome, Err(TransferError::PlanBrokeOff)));
+}
+
+#[tokio::test]
+async fn transfers_share_a_budget_that_is_smaller_than_one_of_them_wants() {
+    let budget = Budget::new(12 * PAGE);
+    let options = PumpOptions {
+        depth: 32,
+        ..options(&budget, Destination::Fresh)
+    };
+    let disks: Vec<(Disk, Disk)> = (0..4)
+        .map(|_| (Disk::new(pattern(64)), Disk::new(vec![0; 64 * PAGE])))
+        .collect();
+    let all = disks.iter().map(|(source, sink)| {
+        run(
+            vec![Extent::data(0..64 * PAGE as u64)],
+            source,
+            sink,
+            &options,
+        )
+    });
+    for outcome in futures_util::future::join_all(all).await {
+        outcome.expect("transfer");
+    }
+    for (source, sink) in &disks {
+        assert_eq!(source.content(), sink.content());
+    }
+    assert!(budget.peak() <= budget.capacity());
+    assert_eq!(budget.allocated(), 0);
+}
+
+#[test]
+fn errors_of_devices_mean_what_errors_of_images_mean() {
+    let error = BlockError::Io(std::io::Error::from_raw_os_error(libc::EDQUOT));
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(
+        BlockError::Io(std::io::Error::other("x")).kind(),
+        ErrorKind::Io
+    );
+}
+
+/// A step in a disk's life: bytes written (or zeroed) somewhere.
+fn changes() -> impl Strategy<Value = Vec<(usize, usize, bool)>> {
+    proptest::collection::vec((0usize..64 * 512, 1usize..9 * 512, any::<bool>()), 0..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn after_a_transfer_the_destination_reads_as_the_source(
+        before in changes(),
+        after in changes(),
+        fresh in any::<bool>(),
+        depth in 1usize..20,
+        operation_size in prop_oneof![Just(512u64), Just(4096), Just(10_000)],
+        zero_grain in prop_oneof![Just(1usize), Just(512), Just(4096)],
+        budget_pages in 1usize..8,
+    ) {
+        const SIZE: usize = 64 * 512;
+        let apply = |disk: &mut Vec<u8>, steps: &[(usize, usize, bool)], mark: u8| {
+            let mut touched = vec![false; SIZE];
+            for (step, (at, length, data)) in steps.iter().enumerate() {
+                let range = *at..(*at + *length).min(SIZE);
+                disk[range.clone()].fill(if *data { mark + step as u8 } else { 0 });
+                touched[range].fill(true);
+            }
+            touched
+        };
+        let mut old = vec![0; SIZE];
+        apply(&mut old, &before, 1);
+        let mut new = if fresh { vec![0; SIZE] } else { old.clone() };
+        let touched = apply(&mut new, &after, 100);
+
+        // What a diff would name: every run of touched bytes, cut where it turns to zeros.
+        let kind = |at: usize| if new[at] == 0 { ExtentKind::Zero } else { ExtentKind::Data };
+        let mut extents: Vec<Extent> = Vec::new();
+        for at in (0..SIZE).filter(|at| touched[*at]) {
+            match extents.last_mut() {
+                Some(last) if last.end() == at as u64 && last.kind == kind(at) => last.length += 1,
+                _ => extents.push(Extent { offset: at as u64, length: 1, kind: kind(at) }),
+            }
+        }
+
+        let budget = Budget::new(budget_pages * 4096);
+        let options = PumpOptions {
+            depth,
+            operation_size,
+            zero_grain,
+            ..PumpOptions::new(
+                budget.clone(),
+                if fresh { Destination::Fresh } else { Destination::MayHoldData },
+            )
+        };
+        let source = Disk::new(new.clone());
+        let sink = Disk::new(if fresh { vec![0; SIZE] } else { old });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let stats = runtime.block_on(run(extents, &source, &sink, &options))?;
+        prop_assert!(sink.content() == new);
+        prop_assert!(budget.peak() <= budget.capacity());
+        prop_assert_eq!(budget.allocated(), 0);
+        prop_assert!(stats.bytes_written <= stats.bytes_read);
+    }
+}

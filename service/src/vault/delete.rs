@@ -1,0 +1,65 @@
+//! Removing a backup from its pool.
+
+use std::time::Duration;
+
+use api_compat::names;
+use backon::{ExponentialBuilder, Retryable};
+use tracing::{info, warn};
+
+use super::plan::{Candidate, Deletion};
+use super::store::remove_snapshots;
+use super::{BackupRecord, Result, Vault};
+use crate::rbd::{self, ErrorKind, Pool};
+
+impl Vault {
+    /// Removes a backup's restore point, its base image when nothing else is in it, and its
+    /// metadata object. What is gone already is no error, so that a delete can be repeated.
+    pub async fn delete(&self, record: &BackupRecord) -> Result<()> {
+        let pool = match self.pool_of(record).await {
+            Err(error) if error.is_not_found() => {
+                warn!(backup = %record.backup, "The backup's pool does not exist; nothing to delete");
+                return Ok(());
+            }
+            pool => pool?,
+        };
+        let found = self.find(&pool, record).await?;
+        let complete = self.has_metadata(record).await?;
+        for candidate in &found {
+            let deletion = record.deletion(candidate, complete);
+            remove(&pool, candidate, &deletion).await?;
+        }
+        // Last, since for a full copy in the shared image it is the proof of ownership.
+        pool.remove_object(&names::metadata_object(record.backup))
+            .await?;
+        Ok(())
+    }
+}
+
+async fn remove(pool: &Pool, candidate: &Candidate, deletion: &Deletion) -> Result<()> {
+    let image = candidate.image.to_string();
+    let snapshots: Vec<&str> = deletion.snapshots.iter().map(String::as_str).collect();
+    remove_snapshots(pool, &image, &snapshots).await?;
+    if deletion.remove_image {
+        remove_image(pool, &image).await?;
+        info!(image, "Removed the base image");
+    }
+    Ok(())
+}
+
+/// Removes an image. A watcher keeps it busy: a client that died is forgotten by the cluster after
+/// 30 s, so the tries span a little more than that.
+async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
+    let patience = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(10))
+        .with_max_times(6);
+    let removed = (|| pool.remove_image(image))
+        .retry(patience)
+        .when(|error| error.kind() == ErrorKind::Busy)
+        .notify(|error, pause| warn!(image, %error, "Retrying in {} s", pause.as_secs()))
+        .await;
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

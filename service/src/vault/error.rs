@@ -1,0 +1,50 @@
+//! What can go wrong with what lies in the backup pool.
+
+use crate::{rbd, transfer};
+
+/// Why an operation on the backup pool failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Ceph refused or failed a call.
+    #[error(transparent)]
+    Rbd(#[from] rbd::Error),
+    /// Moving bytes failed; the error names the side and the offset.
+    #[error(transparent)]
+    Transfer(#[from] transfer::TransferError),
+    /// An image, snapshot or object that must exist does not.
+    #[error("{0}")]
+    Missing(String),
+    /// What is there contradicts itself; nothing was changed.
+    #[error("{0}")]
+    Damaged(String),
+    /// The request does not fit what is there.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+
+impl Error {
+    pub(super) fn missing(text: impl Into<String>) -> Self {
+        Self::Missing(text.into())
+    }
+
+    pub(super) fn damaged(text: impl Into<String>) -> Self {
+        Self::Damaged(text.into())
+    }
+
+    pub(super) fn invalid(text: impl Into<String>) -> Self {
+        Self::Invalid(text.into())
+    }
+
+    /// Whether the cause is that something does not exist.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Missing(_) => true,
+            Self::Rbd(error) => error.kind() == rbd::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+/// Short form for this room.
+pub type Result<T> = std::result::Result<T, Error>;

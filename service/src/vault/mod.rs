@@ -1,0 +1,127 @@
+//! What lies in the backup pools: base images, a snapshot for each backup, metadata objects.
+//!
+//! [`plan`] decides from plain facts; the other files gather the facts and act. The order of a
+//! backup is: base image, snapshot of the source, data, flush, snapshot of the base, metadata
+//! object; the caller writes the row last. Each step is keyed by the backup's id, so that what was
+//! interrupted after any of them can be repeated or undone.
+
+mod delete;
+mod error;
+mod link;
+mod metadata;
+pub mod plan;
+mod restore;
+mod store;
+
+pub use error::{Error, Result};
+pub use link::Link;
+pub use plan::{BackupRecord, BackupSpec, Method, Parent};
+pub use restore::RestorePoint;
+pub use store::BackupPlan;
+
+use crate::rbd::{ClusterOptions, Image, Pool};
+use crate::transfer::Budget;
+
+/// How new base images look.
+#[derive(Debug, Clone, Default)]
+pub struct ImageFormat {
+    /// Bytes of a stripe; 0 for the plain layout (`backup_ceph_stripe_unit`).
+    pub stripe_unit: u64,
+    /// Objects that a stripe spans; 0 for the plain layout (`backup_ceph_stripe_count`).
+    pub stripe_count: u64,
+    /// Whether images are journaled (`backup_ceph_image_journals`).
+    pub journaling: bool,
+}
+
+/// How the vault moves bytes.
+#[derive(Clone)]
+pub struct Engine {
+    /// Bytes in flight, shared by all operations of the worker.
+    pub budget: Budget,
+    /// Reads and writes in flight in one operation.
+    pub depth: usize,
+    /// Concurrent look-ups of exact extents in one operation.
+    pub scanners: usize,
+}
+
+/// A volume's image and the pool that holds it.
+#[derive(Clone)]
+pub struct Volume {
+    /// The pool, in whatever cluster the volume lies.
+    pub pool: Pool,
+    /// The image's name.
+    pub image: String,
+}
+
+impl Volume {
+    /// Opens the image for looking at it.
+    pub async fn open_read_only(&self) -> Result<Image> {
+        Ok(self.pool.open(&self.image, None).await?)
+    }
+
+    /// Opens the image for writing, or for changing its snapshots.
+    pub async fn open(&self) -> Result<Image> {
+        Ok(self.pool.open_rw(&self.image).await?)
+    }
+}
+
+/// The backup pools of one cluster.
+pub struct Vault {
+    link: Link,
+    default_pool: String,
+    format: ImageFormat,
+    engine: Engine,
+}
+
+impl Vault {
+    /// A vault that connects at its first use.
+    pub fn new(
+        cluster: ClusterOptions,
+        default_pool: String,
+        format: ImageFormat,
+        engine: Engine,
+    ) -> Self {
+        Self {
+            link: Link::new(cluster),
+            default_pool,
+            format,
+            engine,
+        }
+    }
+
+    /// The pool that receives backups whose request names none.
+    pub fn default_pool(&self) -> &str {
+        &self.default_pool
+    }
+
+    /// Whether the cluster answers and the configured pool can be opened.
+    pub async fn check(&self) -> Result<()> {
+        let pool = self.pool(&self.default_pool).await?;
+        pool.read_object("cinderblock.probe", 1).await?;
+        Ok(())
+    }
+
+    async fn pool(&self, name: &str) -> Result<Pool> {
+        match self.link.cluster().await?.pool(name).await {
+            Ok(pool) => Ok(pool),
+            Err(error) => {
+                self.link.note(error.kind()).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn pool_of(&self, record: &BackupRecord) -> Result<Pool> {
+        self.pool(record.pool.as_deref().unwrap_or(&self.default_pool))
+            .await
+    }
+}
+
+async fn snapshot_names(image: &Image) -> Result<Vec<String>> {
+    Ok(image
+        .snapshots()
+        .await?
+        .into_iter()
+        .map(|snapshot| snapshot.name)
+        .collect())
+}

@@ -1,0 +1,237 @@
+//! What to do with a chain, decided from plain facts.
+//!
+//! Nothing here talks to a cluster: the rooms beside gather the facts, ask, and act.
+
+use api_compat::ids::{BackupId, VolumeId};
+use api_compat::names::{BackupImage, BackupSnapshot};
+
+use super::error::Error;
+
+/// A backup that is to be made.
+#[derive(Debug, Clone)]
+pub struct BackupSpec {
+    /// The backup's id.
+    pub backup: BackupId,
+    /// The id in the backup's row; for a backup of a snapshot the volume of that snapshot.
+    pub volume: VolumeId,
+    /// The pool that receives it.
+    pub pool: String,
+    /// For an incremental, the backup that it builds on.
+    pub parent: Option<Parent>,
+}
+
+/// The backup that an incremental builds on.
+#[derive(Debug, Clone, Copy)]
+pub struct Parent {
+    /// Its id.
+    pub backup: BackupId,
+    /// The image that holds its chain.
+    pub base: BackupImage,
+}
+
+/// What an incremental found of its parent.
+#[derive(Debug, Clone, Default)]
+pub struct ParentFacts {
+    /// Snapshots on the parent's base image; `None` when that image does not exist.
+    pub base_snapshots: Option<Vec<String>>,
+    /// Snapshots on the source volume.
+    pub source_snapshots: Vec<String>,
+}
+
+/// How a backup is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// Everything that is allocated, into an image of its own.
+    Full,
+    /// What changed since this snapshot, which stands on the source and in the base image.
+    Incremental {
+        /// The parent's snapshot.
+        from: String,
+    },
+    /// A full one in place of an incremental: the source no longer has the parent's snapshot.
+    ForcedFull,
+}
+
+/// Decides between a full and an incremental backup.
+///
+/// A parent that cannot be built upon for a reason on the backup side is refused, as in Cinder:
+/// the chain is damaged and its owner has to know. A source that lost the snapshot (trimmed by
+/// `backup_ceph_max_snapshots`, migrated, retyped, or the parent was a copy without one) gets a
+/// full backup instead.
+pub fn choose(parent: Option<(&Parent, &ParentFacts)>) -> Result<Method, Error> {
+    let Some((parent, facts)) = parent else {
+        return Ok(Method::Full);
+    };
+    let Some(in_base) = &facts.base_snapshots else {
+        return Err(Error::missing(format!(
+            "Can't find base name image {}.",
+            parent.base
+        )));
+    };
+    match &snapshots_of(parent.backup, in_base)[..] {
+        [] => Err(Error::missing(format!(
+            "Can't find snapshot from parent {} and base name image {}.",
+            parent.backup, parent.base
+        ))),
+        [from] if facts.source_snapshots.contains(from) => Ok(Method::Incremental {
+            from: from.to_string(),
+        }),
+        [_] => Ok(Method::ForcedFull),
+        several => Err(Error::damaged(format!(
+            "Backup should only have one snapshot but instead has {}",
+            several.len()
+        ))),
+    }
+}
+
+/// Those of `snapshots` that were made for `backup`.
+pub fn snapshots_of(backup: BackupId, snapshots: &[String]) -> Vec<String> {
+    snapshots
+        .iter()
+        .filter(|name| BackupSnapshot::parse(name).is_some_and(|snapshot| snapshot.is_of(backup)))
+        .cloned()
+        .collect()
+}
+
+/// Whether any of `snapshots` belongs to some backup.
+pub fn holds_backups(snapshots: &[String]) -> bool {
+    snapshots
+        .iter()
+        .any(|name| BackupSnapshot::parse(name).is_some())
+}
+
+/// The backup snapshots of a source volume that exceed `keep`, oldest first; `listed` is in the
+/// order of their ids. `keep` of zero keeps them all (`backup_ceph_max_snapshots`).
+pub fn surplus_snapshots(listed: &[String], keep: usize) -> Vec<String> {
+    let ours: Vec<&String> = listed
+        .iter()
+        .filter(|name| BackupSnapshot::parse(name).is_some())
+        .collect();
+    if keep == 0 || ours.len() <= keep {
+        return Vec::new();
+    }
+    ours[..ours.len() - keep]
+        .iter()
+        .map(|name| name.to_string())
+        .collect()
+}
+
+/// What a backup's row says about where it lies.
+#[derive(Debug, Clone)]
+pub struct BackupRecord {
+    /// The backup's id.
+    pub backup: BackupId,
+    /// The volume that it was made of.
+    pub volume: VolumeId,
+    /// The pool (`container`); `None` means the configured one.
+    pub pool: Option<String>,
+    /// The base image that `service_metadata` names, already checked to be one of this volume.
+    pub base: Option<BackupImage>,
+    /// Whether it was made of a snapshot: Python puts those into the volume's shared image.
+    pub of_snapshot: bool,
+    /// Whether no other live backup names the same base image.
+    pub sole: bool,
+}
+
+/// One image in which a backup may lie, with what was found there.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The image.
+    pub image: BackupImage,
+    /// Its snapshots.
+    pub snapshots: Vec<String>,
+}
+
+impl BackupRecord {
+    /// The images in which this backup may lie, most likely first, without repetition.
+    pub fn candidates(&self) -> Vec<BackupImage> {
+        let mut images: Vec<BackupImage> = self.base.into_iter().collect();
+        for image in [self.own_image(), BackupImage::legacy(self.volume)] {
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
+        images
+    }
+
+    fn own_image(&self) -> BackupImage {
+        BackupImage::own(self.volume, self.backup)
+    }
+
+    /// Where to read this backup, of the candidates that exist: a snapshot of its own wins;
+    /// a full copy without one (non-RBD source, or a snapshot's, made by Python) is the image
+    /// itself, provided that the image is this backup's for certain.
+    ///
+    /// `metadata_object` tells whether `backup.<id>.meta` exists: it is written when a copy is
+    /// complete, and is the only proof that the shared image is this backup's.
+    pub fn restore_point(
+        &self,
+        found: &[Candidate],
+        metadata_object: bool,
+    ) -> Result<Option<(BackupImage, Option<String>)>, Error> {
+        for candidate in found {
+            match &snapshots_of(self.backup, &candidate.snapshots)[..] {
+                [] => {}
+                [one] => return Ok(Some((candidate.image, Some(one.clone())))),
+                several => {
+                    return Err(Error::damaged(format!(
+                        "Backup should only have one snapshot but instead has {}",
+                        several.len()
+                    )));
+                }
+            }
+        }
+        Ok(found
+            .iter()
+            .find(|candidate| metadata_object && self.owns_whole(candidate, metadata_object))
+            .map(|candidate| (candidate.image, None)))
+    }
+
+    /// Whether an image without any backup's snapshot is this backup's alone.
+    ///
+    /// The image that carries this backup's id is, and so is the base of a chain that no other
+    /// row names any more. The volume's shared image is only when the backup is of a snapshot and
+    /// its metadata object proves that the copy was finished: a row that failed before owns
+    /// nothing there, and taking it for the owner is how Python deletes other backups' data.
+    pub fn owns_whole(&self, candidate: &Candidate, metadata_object: bool) -> bool {
+        if holds_backups(&candidate.snapshots) {
+            return false;
+        }
+        if candidate.image == self.own_image() || self.base == Some(candidate.image) {
+            return self.sole;
+        }
+        candidate.image.is_legacy()
+            && self.base.is_none()
+            && self.of_snapshot
+            && metadata_object
+    }
+
+    /// What deleting this backup does to one image.
+    pub fn deletion(&self, candidate: &Candidate, metadata_object: bool) -> Deletion {
+        let own = snapshots_of(self.backup, &candidate.snapshots);
+        let others: Vec<String> = candidate
+            .snapshots
+            .iter()
+            .filter(|name| !own.contains(name))
+            .cloned()
+            .collect();
+        let remaining = Candidate {
+            image: candidate.image,
+            snapshots: others,
+        };
+        let chain_ends = !own.is_empty() && !holds_backups(&remaining.snapshots) && self.sole;
+        Deletion {
+            remove_image: chain_ends || self.owns_whole(candidate, metadata_object),
+            snapshots: own,
+        }
+    }
+}
+
+/// What deleting a backup does to one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Snapshots to remove.
+    pub snapshots: Vec<String>,
+    /// Whether nothing of a backup is left then, so that the image goes too.
+    pub remove_image: bool,
+}

@@ -1,0 +1,118 @@
+//! Finding a backup's restore point and writing it into a volume.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::plan::Candidate;
+use super::store::snapshots_if_exists;
+use super::{BackupRecord, Error, Result, Vault, Volume};
+use crate::rbd::{DiffQuery, Image, Pool};
+use crate::transfer::{self, Destination, Progress, Stats};
+
+/// Where a backup can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// The pool.
+    pub pool: String,
+    /// The image.
+    pub image: String,
+    /// The snapshot; `None` for a full copy that Python made without one.
+    pub snapshot: Option<String>,
+}
+
+impl Vault {
+    /// Finds where a backup can be read: opened by name, without listing the pool.
+    pub async fn find_restore_point(&self, record: &BackupRecord) -> Result<RestorePoint> {
+        let pool = self.pool_of(record).await?;
+        let found = self.find(&pool, record).await?;
+        let complete = self.has_metadata(record).await?;
+        match record.restore_point(&found, complete)? {
+            Some((image, snapshot)) => Ok(RestorePoint {
+                pool: pool.name().to_owned(),
+                image: image.to_string(),
+                snapshot,
+            }),
+            None => Err(Error::missing(format!(
+                "No restore point of backup {} exists in pool {} (looked in {})",
+                record.backup,
+                pool.name(),
+                record.candidates().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ))),
+        }
+    }
+
+    pub(super) async fn find(&self, pool: &Pool, record: &BackupRecord) -> Result<Vec<Candidate>> {
+        let mut found = Vec::new();
+        for image in record.candidates() {
+            if let Some(snapshots) = snapshots_if_exists(pool, &image.to_string()).await? {
+                found.push(Candidate { image, snapshots });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a restore point into a volume of `size` bytes. Afterwards the volume reads as the
+    /// backup did, followed by zeroes, and no space is taken where the backup takes none.
+    ///
+    /// `new` promises that the volume was never written; it is believed unless the image's object
+    /// map shows otherwise.
+    pub async fn restore(
+        &self,
+        point: &RestorePoint,
+        target: &Volume,
+        size: u64,
+        new: bool,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        let pool = self.pool(&point.pool).await?;
+        let source = pool
+            .open(&point.image, point.snapshot.as_deref())
+            .await?;
+        let needed = source.known_size();
+        if needed > size {
+            return Err(Error::invalid(format!(
+                "The backup holds {needed} bytes, which do not fit into a volume of {size} bytes"
+            )));
+        }
+        let image = target.open().await?;
+        if image.known_size() != size {
+            image.resize(size).await?;
+        }
+        let destination = match new && is_blank(&image).await? {
+            true => Destination::Fresh,
+            false => Destination::MayHoldData,
+        };
+        let options = self.pump_options(destination);
+        let stats =
+            transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await;
+        image.close().await;
+        source.close().await;
+        Ok(stats?)
+    }
+}
+
+/// Whether nothing is allocated in an image, as far as its object map can tell at once.
+async fn is_blank(image: &Image) -> Result<bool> {
+    if !image.has_valid_fast_diff() {
+        return Ok(true);
+    }
+    let blank = Arc::new(AtomicBool::new(true));
+    let found = blank.clone();
+    let everything = DiffQuery {
+        from: None,
+        range: 0..image.known_size(),
+        include_parent: true,
+        whole_objects: true,
+    };
+    image
+        .diff(everything, move |_| {
+            found.store(false, Ordering::Relaxed);
+            ControlFlow::Break(())
+        })
+        .await?;
+    Ok(blank.load(Ordering::Relaxed))
+}

@@ -1,0 +1,313 @@
+//! Making a backup of an RBD volume.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api_compat::ids::BackupId;
+use api_compat::names::{self, BackupImage, BackupSnapshot};
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::plan::{self, BackupSpec, Method, ParentFacts};
+use super::{Error, Result, Vault, Volume, snapshot_names};
+use crate::rbd::{DiffQuery, ErrorKind, Features, Image, ImageOptions, Pool};
+use crate::transfer::{self, Destination, Progress, PumpOptions, Stats};
+
+/// What will be done to make one backup.
+#[derive(Debug, Clone)]
+pub struct BackupPlan {
+    /// The backup.
+    pub backup: BackupId,
+    /// The pool that receives it.
+    pub pool: String,
+    /// The image that receives it.
+    pub base: BackupImage,
+    /// Full, incremental, or full because there was no way to make an incremental.
+    pub method: Method,
+    /// The snapshot to take, of the source first and of the base image when the data is there.
+    pub snapshot: String,
+    /// The source's size in bytes.
+    pub size: u64,
+}
+
+impl Vault {
+    /// Decides how to make a backup, from what stands in both pools now. Changes nothing.
+    ///
+    /// `now` is the time that the snapshot's name shall carry.
+    pub async fn plan_backup(
+        &self,
+        spec: &BackupSpec,
+        source: &Volume,
+        now: DateTime<Utc>,
+    ) -> Result<BackupPlan> {
+        let image = source.open_read_only().await?;
+        let source_snapshots = snapshot_names(&image).await;
+        let size = image.known_size();
+        image.close().await;
+        let source_snapshots = source_snapshots?;
+        if size == 0 {
+            return Err(Error::invalid("Need non-zero volume size"));
+        }
+
+        // A snapshot that carries this backup's id was taken by an attempt that did not end.
+        let snapshot = plan::snapshots_of(spec.backup, &source_snapshots)
+            .pop()
+            .unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
+        let pool = self.pool(&spec.pool).await?;
+        let facts = match &spec.parent {
+            Some(parent) => Some(ParentFacts {
+                base_snapshots: snapshots_if_exists(&pool, &parent.base.to_string()).await?,
+                source_snapshots,
+            }),
+            None => None,
+        };
+        let method = plan::choose(spec.parent.as_ref().zip(facts.as_ref()))?;
+        let base = match (&method, &spec.parent) {
+            (Method::Incremental { .. }, Some(parent)) => parent.base,
+            _ => BackupImage::own(spec.volume, spec.backup),
+        };
+        Ok(BackupPlan {
+            backup: spec.backup,
+            pool: spec.pool.clone(),
+            base,
+            method,
+            snapshot,
+            size,
+        })
+    }
+
+    /// Makes the backup: when this returns, its restore point stands.
+    ///
+    /// Repeating it after an interruption is safe: the source's snapshot is kept, the bytes are
+    /// moved again, and a restore point that stands already ends it at once.
+    pub async fn store(
+        &self,
+        plan: &BackupPlan,
+        source: &Volume,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        let pool = self.pool(&plan.pool).await?;
+        let base = plan.base.to_string();
+        if snapshots_if_exists(&pool, &base)
+            .await?
+            .is_some_and(|snapshots| snapshots.contains(&plan.snapshot))
+        {
+            info!(image = %plan.base, "The restore point is complete already");
+            return Ok(Stats::default());
+        }
+        let destination = self.prepare_base(&pool, plan).await?;
+
+        let head = source.open().await?;
+        let taken = match head.create_snapshot(&plan.snapshot).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            taken => taken,
+        };
+        head.close().await;
+        taken?;
+
+        let snapshot = Some(plan.snapshot.as_str());
+        let from = source.pool.open(&source.image, snapshot).await?;
+        let base = pool.open_rw(&base).await?;
+        let stats = self
+            .copy(plan, &from, &base, destination, progress, cancel)
+            .await;
+        // Closed before anybody undoes what failed: an image that is open cannot be removed.
+        base.close().await;
+        from.close().await;
+        stats
+    }
+
+    async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
+        if let Method::Incremental { .. } = plan.method {
+            return Ok(Destination::MayHoldData);
+        }
+        // What an interrupted attempt left in an image of this backup's own is of no use.
+        remove_if_exists(pool, &plan.base.to_string()).await?;
+        let mut features = Features::LAYERING
+            | Features::EXCLUSIVE_LOCK
+            | Features::OBJECT_MAP
+            | Features::FAST_DIFF;
+        if self.format.journaling {
+            features = features | Features::JOURNALING;
+        }
+        let options = ImageOptions {
+            size: plan.size,
+            features: Some(features),
+            stripe_unit: self.format.stripe_unit,
+            stripe_count: self.format.stripe_count,
+            ..ImageOptions::default()
+        };
+        pool.create_image(&plan.base.to_string(), &options).await?;
+        Ok(Destination::Fresh)
+    }
+
+    async fn copy(
+        &self,
+        plan: &BackupPlan,
+        from: &Image,
+        base: &Image,
+        destination: Destination,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        if let Method::Incremental { from } = &plan.method {
+            settle(base, from).await?;
+        }
+        // As at the snapshot: the volume may have grown, or been shrunk by hand.
+        if base.known_size() != from.known_size() {
+            base.resize(from.known_size()).await?;
+        }
+        let since = match &plan.method {
+            Method::Incremental { from } => Some(from.as_str()),
+            Method::Full | Method::ForcedFull => None,
+        };
+        let stats = transfer::copy_diff(
+            from,
+            since,
+            base,
+            &self.pump_options(destination),
+            &progress,
+            cancel,
+        )
+        .await?;
+        base.create_snapshot(&plan.snapshot).await?;
+        Ok(stats)
+    }
+
+    pub(super) fn pump_options(&self, destination: Destination) -> PumpOptions {
+        PumpOptions {
+            depth: self.engine.depth,
+            scanners: self.engine.scanners,
+            ..PumpOptions::new(self.engine.budget.clone(), destination)
+        }
+    }
+
+    /// Removes whatever a failed backup left, on both sides. Each step is tried, whatever became
+    /// of the one before; failures are logged, since the backup's own error is what counts.
+    pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
+        if let Err(error) = self.undo_base(plan).await {
+            warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
+        }
+        if let Err(error) = remove_snapshots(&source.pool, &source.image, &[&plan.snapshot]).await {
+            warn!(
+                image = %source.image, snapshot = %plan.snapshot, %error,
+                "Cannot remove the snapshot of a failed backup from its volume"
+            );
+        }
+    }
+
+    async fn undo_base(&self, plan: &BackupPlan) -> Result<()> {
+        let pool = self.pool(&plan.pool).await?;
+        let base = plan.base.to_string();
+        remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
+        if !matches!(plan.method, Method::Incremental { .. }) {
+            remove_if_exists(&pool, &base).await?;
+        }
+        let metadata = names::metadata_object(plan.backup);
+        pool.remove_object(&metadata).await?;
+        Ok(())
+    }
+
+    /// Removes the oldest backup snapshots of a volume beyond `keep` (0 keeps all), as
+    /// `backup_ceph_max_snapshots` asks. Failures are logged: the backup itself is complete.
+    pub async fn trim_source(&self, source: &Volume, keep: usize) {
+        if keep == 0 {
+            return;
+        }
+        let trimmed = async {
+            let listed = snapshots_if_exists(&source.pool, &source.image)
+                .await?
+                .unwrap_or_default();
+            let surplus = plan::surplus_snapshots(&listed, keep);
+            let surplus: Vec<&str> = surplus.iter().map(String::as_str).collect();
+            remove_snapshots(&source.pool, &source.image, &surplus).await
+        };
+        if let Err(error) = trimmed.await {
+            warn!(image = %source.image, %error, "Cannot remove old backup snapshots of the volume");
+        }
+    }
+
+    /// Removes a backup's snapshots from its source volume.
+    pub async fn release_source(&self, source: &Volume, backup: BackupId) -> Result<()> {
+        let listed = snapshots_if_exists(&source.pool, &source.image)
+            .await?
+            .unwrap_or_default();
+        let own = plan::snapshots_of(backup, &listed);
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        remove_snapshots(&source.pool, &source.image, &own).await
+    }
+}
+
+/// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental builds.
+///
+/// It does not where an incremental was broken off, or a newer backup was deleted: what those wrote
+/// is still there, and a range that the volume got and lost again since is in no diff.
+async fn settle(base: &Image, from: &str) -> Result<()> {
+    let resized = base
+        .snapshots()
+        .await?
+        .iter()
+        .any(|snapshot| snapshot.name == from && snapshot.size != base.known_size());
+    let differs = Arc::new(AtomicBool::new(resized));
+    let found = differs.clone();
+    let since = DiffQuery {
+        from: Some(from.to_owned()),
+        range: 0..base.known_size(),
+        include_parent: false,
+        whole_objects: true,
+    };
+    base.diff(since, move |_| {
+        found.store(true, Ordering::Relaxed);
+        ControlFlow::Break(())
+    })
+    .await?;
+    if differs.load(Ordering::Relaxed) {
+        info!(image = base.name(), snapshot = from, "Taking back what a backup that is gone wrote");
+        base.roll_back(from).await?;
+    }
+    Ok(())
+}
+
+/// The snapshots of an image, in the order of their ids; `None` when there is no such image.
+pub(super) async fn snapshots_if_exists(pool: &Pool, image: &str) -> Result<Option<Vec<String>>> {
+    match pool.open(image, None).await {
+        Ok(image) => {
+            let names = snapshot_names(&image).await;
+            image.close().await;
+            Ok(Some(names?))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes those of `snapshots` that exist, if the image does.
+pub(super) async fn remove_snapshots(pool: &Pool, image: &str, snapshots: &[&str]) -> Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let image = match pool.open_rw(image).await {
+        Ok(image) => image,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut outcome = Ok(());
+    for snapshot in snapshots {
+        match image.remove_snapshot(snapshot).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => outcome = Err(error.into()),
+            _ => {}
+        }
+    }
+    image.close().await;
+    outcome
+}
+
+async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {
+    match pool.remove_image(image).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,153 @@
+//! The command line, as Python's cinder-backup takes it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+
+/// OpenStack block storage backup service for Ceph RBD.
+///
+/// Reads the same cinder.conf as Python's cinder-backup and takes its place: it serves
+/// `openstack volume backup create`, `restore` and `delete` for volumes kept in Ceph, and may run
+/// beside Python workers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cinder-backup",
+    version,
+    after_help = "Without --config-file, cinder.conf and cinder-backup.conf are searched in \
+~/.cinder, ~, /etc/cinder and /etc. Options can also be given as environment variables: \
+OS_<GROUP>__<OPTION>, such as OS_DEFAULT__BACKUP_CEPH_POOL."
+)]
+pub struct CommandLine {
+    /// Configuration file; may be given several times, later ones win.
+    #[arg(long, value_name = "PATH")]
+    pub config_file: Vec<PathBuf>,
+
+    /// Directory whose *.conf files are read in the order of their names; may be given several
+    /// times.
+    #[arg(long, value_name = "DIR")]
+    pub config_dir: Vec<PathBuf>,
+
+    /// Log at level DEBUG instead of INFO.
+    #[arg(long, short, action = ArgAction::SetTrue, overrides_with = "nodebug")]
+    pub debug: bool,
+
+    /// The inverse of --debug.
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "debug")]
+    pub nodebug: bool,
+
+    /// File to write the log to, instead of standard error.
+    #[arg(long, visible_alias = "logfile", value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+
+    /// Directory for the log file.
+    #[arg(long, visible_alias = "logdir", value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+
+    /// Format of the time in log lines (strftime).
+    #[arg(long, value_name = "FORMAT")]
+    pub log_date_format: Option<String>,
+
+    /// Top-level directory for the state of Cinder.
+    #[arg(long = "state_path", value_name = "PATH")]
+    pub state_path: Option<String>,
+
+    /// Accepted for compatibility; logging is configured by the other options.
+    #[arg(
+        long = "log-config-append",
+        visible_aliases = ["log-config", "log_config"],
+        value_name = "PATH"
+    )]
+    pub log_config_append: Option<PathBuf>,
+
+    /// Accepted for compatibility: the log goes to a file or to standard error.
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub use_syslog: bool,
+
+    /// The inverse of --use-syslog.
+    #[arg(long = "nouse-syslog", action = ArgAction::SetTrue)]
+    pub nouse_syslog: bool,
+
+    /// Accepted for compatibility: the log goes to a file or to standard error.
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub use_journal: bool,
+
+    /// The inverse of --use-journal.
+    #[arg(long = "nouse-journal", action = ArgAction::SetTrue)]
+    pub nouse_journal: bool,
+
+    /// Write each log line as one JSON object.
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "nouse_json")]
+    pub use_json: bool,
+
+    /// The inverse of --use-json.
+    #[arg(long = "nouse-json", action = ArgAction::SetTrue, overrides_with = "use_json")]
+    pub nouse_json: bool,
+
+    /// Accepted for compatibility.
+    #[arg(long, value_name = "FACILITY")]
+    pub syslog_log_facility: Option<String>,
+}
+
+impl CommandLine {
+    /// The options of `[DEFAULT]` that were given, as name and value.
+    pub fn overrides(&self) -> Vec<(String, String)> {
+        let flag = |yes: bool, no: bool| (yes != no).then(|| yes.to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+        [
+            ("debug", flag(self.debug, self.nodebug)),
+            ("log_file", path(&self.log_file)),
+            ("log_dir", path(&self.log_dir)),
+            ("log_date_format", self.log_date_format.clone()),
+            ("state_path", self.state_path.clone()),
+            ("use_json", flag(self.use_json, self.nouse_json)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> CommandLine {
+        CommandLine::try_parse_from(std::iter::once(&"cinder-backup").chain(args)).unwrap()
+    }
+
+    #[test]
+    fn takes_what_distributions_pass() {
+        let debian = parse(&[
+            "--config-file=/etc/cinder/cinder.conf",
+            "--log-file=/var/log/cinder/cinder-backup.log",
+            "--use-syslog",
+        ]);
+        assert_eq!(debian.config_file, [PathBuf::from("/etc/cinder/cinder.conf")]);
+        let rdo = parse(&[
+            "--config-file",
+            "/usr/share/cinder/cinder-dist.conf",
+            "--config-file",
+            "/etc/cinder/cinder.conf",
+            "--logfile",
+            "/var/log/cinder/backup.log",
+        ]);
+        assert_eq!(rdo.config_file.len(), 2);
+        assert_eq!(
+            rdo.overrides(),
+            [("log_file".to_owned(), "/var/log/cinder/backup.log".to_owned())]
+        );
+        assert!(parse(&[]).overrides().is_empty());
+    }
+
+    #[test]
+    fn the_last_of_two_opposite_flags_wins() {
+        assert_eq!(
+            parse(&["--debug", "--nodebug"]).overrides(),
+            [("debug".to_owned(), "false".to_owned())]
+        );
+        assert_eq!(
+            parse(&["--nodebug", "-d"]).overrides(),
+            [("debug".to_owned(), "true".to_owned())]
+        );
+    }
+}

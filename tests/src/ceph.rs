@@ -1,0 +1,121 @@
+//! A lab's Ceph cluster, looked at with Ceph's own commands.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::lab::{Lab, run};
+
+/// One of the lab's two clusters, as its administrator sees it.
+#[derive(Clone)]
+pub struct Cluster {
+    conf: String,
+}
+
+/// A checksum of everything in an image or volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content(String);
+
+impl Cluster {
+    /// The cluster of the volumes.
+    pub fn volumes(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            conf: lab.variable("LAB_VOLUMES_CEPH_CONF")?,
+        })
+    }
+
+    /// The cluster of the backups.
+    pub fn backups(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            conf: lab.variable("LAB_BACKUPS_CEPH_CONF")?,
+        })
+    }
+
+    /// Runs `rbd`.
+    pub async fn rbd(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new("rbd").arg("--conf").arg(&self.conf).args(arguments)).await
+    }
+
+    /// Runs `ceph`.
+    pub async fn ceph(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new("ceph").arg("--conf").arg(&self.conf).args(arguments)).await
+    }
+
+    /// Runs `rados`.
+    pub async fn rados(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new("rados").arg("--conf").arg(&self.conf).args(arguments)).await
+    }
+
+    /// The images of a pool.
+    pub async fn images(&self, pool: &str) -> Result<Vec<String>> {
+        let listed = self.rbd(&["ls", "--pool", pool, "--format", "json"]).await?;
+        Ok(serde_json::from_str(&listed)?)
+    }
+
+    /// The names of an image's snapshots.
+    pub async fn snapshots(&self, image: &str) -> Result<Vec<String>> {
+        let listed = self.rbd(&["snap", "ls", image, "--format", "json"]).await?;
+        let listed: Vec<Value> = serde_json::from_str(&listed)?;
+        Ok(listed
+            .iter()
+            .filter_map(|snapshot| snapshot["name"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// Bytes of an image that are allocated.
+    pub async fn used(&self, image: &str) -> Result<u64> {
+        let usage = self.rbd(&["du", image, "--format", "json"]).await?;
+        let usage: Value = serde_json::from_str(&usage)?;
+        usage["total_used_size"]
+            .as_u64()
+            .context("rbd du printed no total_used_size")
+    }
+
+    /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.
+    pub async fn content(&self, image: &str) -> Result<Content> {
+        let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | sha256sum"#;
+        let sum = run(Command::new("bash").args(["-c", script, "-", &self.conf, image])).await?;
+        Ok(Content(sum))
+    }
+
+    /// Writes `data` into an image at an offset, as one diff that `rbd import-diff` applies.
+    pub async fn write(&self, image: &str, offset: u64, data: &[u8]) -> Result<()> {
+        self.import_diff(image, &[(offset, Some(data), data.len() as u64)])
+            .await
+    }
+
+    /// Discards a range of an image.
+    pub async fn discard(&self, image: &str, offset: u64, length: u64) -> Result<()> {
+        self.import_diff(image, &[(offset, None, length)]).await
+    }
+
+    async fn import_diff(&self, image: &str, records: &[(u64, Option<&[u8]>, u64)]) -> Result<()> {
+        let mut stream = b"rbd diff v1\n".to_vec();
+        for (offset, data, length) in records {
+            stream.push(if data.is_some() { b'w' } else { b'z' });
+            stream.extend(offset.to_le_bytes());
+            stream.extend(length.to_le_bytes());
+            stream.extend(data.unwrap_or_default());
+        }
+        stream.push(b'e');
+        let mut child = Command::new("rbd")
+            .args(["--conf", &self.conf, "import-diff", "--no-progress", "-", image])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut input = child.stdin.take().context("rbd has no standard input")?;
+        input.write_all(&stream).await?;
+        drop(input);
+        let output = child.wait_with_output().await?;
+        ensure!(
+            output.status.success(),
+            "rbd import-diff into {image} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}

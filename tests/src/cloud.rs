@@ -1,0 +1,246 @@
+//! Cinder's REST API, as a project user or the administrator.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::ceph::Cluster;
+use crate::lab::Lab;
+
+/// How long an operation on a small volume may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A session with the cloud.
+#[derive(Clone)]
+pub struct Cloud {
+    lab: Lab,
+    client: Client,
+    token: String,
+    project_url: String,
+    project: String,
+}
+
+/// What a test waits for.
+#[derive(Debug, Clone, Copy)]
+pub enum Resource {
+    /// A volume.
+    Volume,
+    /// A backup.
+    Backup,
+    /// A snapshot.
+    Snapshot,
+}
+
+impl Resource {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Volume => "volume",
+            Self::Backup => "backup",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+impl Cloud {
+    /// Logs in as a user of the lab (`demo` or `admin`), whose project has the same name.
+    pub async fn login(lab: &Lab, user: &str) -> Result<Self> {
+        let client = Client::builder().timeout(Duration::from_secs(60)).build()?;
+        let domain = json!({"id": "default"});
+        let request = json!({"auth": {
+            "identity": {"methods": ["password"], "password": {
+                "user": {"name": user, "password": user, "domain": domain}}},
+            "scope": {"project": {"name": user, "domain": domain}},
+        }});
+        let url = format!("{}/auth/tokens", lab.variable("LAB_KEYSTONE_URL")?);
+        let answer = client.post(&url).json(&request).send().await?;
+        ensure!(answer.status().is_success(), "{url}: {}", answer.status());
+        let token = answer
+            .headers()
+            .get("X-Subject-Token")
+            .context("Keystone sent no token")?
+            .to_str()?
+            .to_owned();
+        let body: Value = answer.json().await?;
+        let project = body["token"]["project"]["id"]
+            .as_str()
+            .context("the token has no project")?
+            .to_owned();
+        Ok(Self {
+            project_url: format!("{}/{project}", lab.variable("LAB_CINDER_URL")?),
+            lab: lab.clone(),
+            client,
+            token,
+            project,
+        })
+    }
+
+    /// The id of this session's project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// The lab's cluster of volumes.
+    pub fn volumes(&self) -> Result<Cluster> {
+        Cluster::volumes(&self.lab)
+    }
+
+    /// The lab's cluster of backups.
+    pub fn backups(&self) -> Result<Cluster> {
+        Cluster::backups(&self.lab)
+    }
+
+    /// Sends a request; the status and the answer.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value)> {
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.project_url))
+            .header("X-Auth-Token", &self.token)
+            .header("OpenStack-API-Version", "volume 3.64");
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    async fn expect(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let (status, answer) = self.request(method, path, body).await?;
+        ensure!(status.is_success(), "{path}: {status}: {answer}");
+        Ok(answer)
+    }
+
+    /// A resource as the API shows it; `None` when there is none.
+    pub async fn show(&self, what: Resource, id: &str) -> Result<Option<Value>> {
+        let key = what.key();
+        let (status, mut answer) = self.request(Method::GET, &format!("/{key}s/{id}"), None).await?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(answer[key].take())),
+            status => bail!("{key} {id}: {status}: {answer}"),
+        }
+    }
+
+    /// Waits until a resource has a status; any status that begins with `error` ends the wait
+    /// with the reason.
+    pub async fn wait(&self, what: Resource, id: &str, wanted: &str) -> Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let shown = self
+                .show(what, id)
+                .await?
+                .with_context(|| format!("{what:?} {id} is gone"))?;
+            let status = shown["status"].as_str().unwrap_or_default();
+            if status == wanted {
+                return Ok(shown);
+            }
+            ensure!(
+                !status.starts_with("error"),
+                "{what:?} {id} is {status}: {}",
+                shown["fail_reason"]
+            );
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{what:?} {id} is still {status}, not {wanted}"
+            );
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until a resource is gone.
+    pub async fn wait_gone(&self, what: Resource, id: &str) -> Result<()> {
+        let begun = Instant::now();
+        while let Some(shown) = self.show(what, id).await? {
+            let status = shown["status"].as_str().unwrap_or_default();
+            ensure!(
+                !status.starts_with("error"),
+                "{what:?} {id} is {status}: {}",
+                shown["fail_reason"]
+            );
+            ensure!(begun.elapsed() < PATIENCE, "{what:?} {id} is still {status}");
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Creates a volume of `size` GiB and waits for it; its id.
+    pub async fn create_volume(&self, size: u64) -> Result<String> {
+        let body = json!({"volume": {"size": size}});
+        self.create(Resource::Volume, body).await
+    }
+
+    /// Creates a resource and waits until it is available; its id.
+    pub async fn create(&self, what: Resource, body: Value) -> Result<String> {
+        let id = self.begin_create(what, body).await?;
+        self.wait(what, &id, "available").await?;
+        Ok(id)
+    }
+
+    /// Asks for a resource without waiting for it; its id.
+    pub async fn begin_create(&self, what: Resource, body: Value) -> Result<String> {
+        let key = what.key();
+        let answer = self.expect(Method::POST, &format!("/{key}s"), Some(body)).await?;
+        Ok(answer[key]["id"].as_str().context("no id")?.to_owned())
+    }
+
+    /// Backs a volume up and waits for it; the backup's id.
+    pub async fn back_up(&self, volume: &str, incremental: bool) -> Result<String> {
+        let body = json!({"backup": {
+            "volume_id": volume, "incremental": incremental, "force": true,
+        }});
+        self.create(Resource::Backup, body).await
+    }
+
+    /// Restores a backup to a new volume, or to an existing one, and waits; the volume's id.
+    pub async fn restore(&self, backup: &str, volume: Option<&str>) -> Result<String> {
+        let target = self.begin_restore(backup, volume).await?;
+        self.wait(Resource::Volume, &target, "available").await?;
+        self.wait(Resource::Backup, backup, "available").await?;
+        Ok(target)
+    }
+
+    /// Asks for a restore without waiting for it; the volume's id.
+    pub async fn begin_restore(&self, backup: &str, volume: Option<&str>) -> Result<String> {
+        let body = json!({"restore": {"volume_id": volume}});
+        let answer = self
+            .expect(Method::POST, &format!("/backups/{backup}/restore"), Some(body))
+            .await?;
+        Ok(answer["restore"]["volume_id"]
+            .as_str()
+            .context("no volume id")?
+            .to_owned())
+    }
+
+    /// Asks for a resource's deletion and waits until it is gone.
+    pub async fn delete(&self, what: Resource, id: &str) -> Result<()> {
+        let path = format!("/{}s/{id}", what.key());
+        self.expect(Method::DELETE, &path, None).await?;
+        self.wait_gone(what, id).await
+    }
+
+    /// An action on a resource, such as `os-reset_status`.
+    pub async fn action(&self, what: Resource, id: &str, action: Value) -> Result<()> {
+        let path = format!("/{}s/{id}/action", what.key());
+        self.expect(Method::POST, &path, Some(action)).await?;
+        Ok(())
+    }
+
+    /// How many backups the project's quota counts, and how many GiB.
+    pub async fn backup_usage(&self) -> Result<(i64, i64)> {
+        let path = format!("/os-quota-sets/{}?usage=true", self.project);
+        let answer = self.expect(Method::GET, &path, None).await?;
+        let usage = |key: &str| answer["quota_set"][key]["in_use"].as_i64();
+        usage("backups")
+            .zip(usage("backup_gigabytes"))
+            .context("no usage in the quota set")
+    }
+}

@@ -1,0 +1,70 @@
+//! The lab that a test runs in, as `tests/lab/lab env` describes it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+
+/// The lab's addresses and commands.
+#[derive(Clone)]
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// The lab that the environment names. A missing variable is an error: these tests mean
+    /// nothing without real parts.
+    pub fn from_env() -> Result<Self> {
+        Ok(Self {
+            name: variable("LAB_NAME")?,
+        })
+    }
+
+    /// One of the lab's variables, such as `LAB_CINDER_URL`.
+    pub fn variable(&self, name: &str) -> Result<String> {
+        variable(name)
+    }
+
+    /// Runs a command of the lab, such as `["stop", "worker"]`, on this lab.
+    pub async fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        let mut words = arguments.iter();
+        let verb = words.next().context("no command given")?;
+        let lab = repository().join("tests/lab/lab");
+        let mut command = Command::new(lab);
+        command.arg(verb).arg("--name").arg(&self.name).args(words);
+        run(&mut command).await
+    }
+}
+
+/// The root of the checkout.
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| {
+        format!("{name} is not set: these tests need the lab, run `make test` (see tests/lab)")
+    })
+}
+
+/// Runs a command to its end; its standard output, or an error with what it wrote to both.
+pub async fn run(command: &mut Command) -> Result<String> {
+    let output = command
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?} failed with {}:\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if text.contains('\0') {
+        bail!("{command:?} printed binary data");
+    }
+    Ok(text)
+}

@@ -1,0 +1,218 @@
+//! Chains of backups: every order of making, restoring and deleting keeps every other backup whole.
+
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Cloud, Cluster, Content, Lab, Resource};
+use serde_json::json;
+
+const MIB: u64 = 1 << 20;
+
+/// A volume, and what its backups must contain.
+struct Chain {
+    cloud: Cloud,
+    volumes: Cluster,
+    backups: Cluster,
+    volume: String,
+    made: Vec<(String, Content)>,
+}
+
+impl Chain {
+    async fn begin(size: u64) -> Result<Self> {
+        let lab = Lab::from_env()?;
+        let cloud = Cloud::login(&lab, "demo").await?;
+        let volume = cloud.create_volume(size).await?;
+        let (volumes, backups) = (cloud.volumes()?, cloud.backups()?);
+        Ok(Self {
+            cloud,
+            volumes,
+            backups,
+            volume,
+            made: Vec::new(),
+        })
+    }
+
+    fn image(&self) -> String {
+        image(&self.volume)
+    }
+
+    async fn write(&self, offset: u64, byte: u8, length: u64) -> Result<()> {
+        let data = vec![byte; usize::try_from(length)?];
+        self.volumes.write(&self.image(), offset, &data).await
+    }
+
+    async fn back_up(&mut self, incremental: bool) -> Result<String> {
+        let content = self.volumes.content(&self.image()).await?;
+        let backup = self.cloud.back_up(&self.volume, incremental).await?;
+        self.made.push((backup.clone(), content));
+        Ok(backup)
+    }
+
+    async fn delete(&mut self, backup: &str) -> Result<()> {
+        self.cloud.delete(Resource::Backup, backup).await?;
+        self.made.retain(|(id, _)| id != backup);
+        Ok(())
+    }
+
+    /// Restores every backup to a new volume and compares.
+    async fn verify(&self) -> Result<()> {
+        for (backup, content) in &self.made {
+            let restored = self.cloud.restore(backup, None).await?;
+            let found = self.volumes.content(&image(&restored)).await?;
+            ensure!(&found == content, "backup {backup} restores as something else");
+            self.cloud.delete(Resource::Volume, &restored).await?;
+        }
+        Ok(())
+    }
+
+    async fn base_image(&self) -> Result<Option<String>> {
+        let images = self.backups.images("backups").await?;
+        Ok(images.into_iter().find(|name| name.contains(&self.volume)))
+    }
+}
+
+fn image(volume: &str) -> String {
+    format!("volumes/volume-{volume}")
+}
+
+#[tokio::test]
+async fn deletes_from_the_end_leave_the_rest_whole() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 8 * MIB).await?;
+    let full = chain.back_up(false).await?;
+    chain.write(2 * MIB + 100, 2, MIB).await?;
+    let first = chain.back_up(true).await?;
+    chain.volumes.discard(&chain.image(), 4 * MIB, 4 * MIB).await?;
+    chain.write(900 * MIB, 3, 5000).await?;
+    let second = chain.back_up(true).await?;
+    chain.verify().await?;
+
+    // One in the middle, or the first, has backups that depend on it: Cinder's API refuses.
+    let path = format!("/backups/{first}");
+    let (status, _) = chain
+        .cloud
+        .request(reqwest::Method::DELETE, &path, None)
+        .await?;
+    ensure!(status == reqwest::StatusCode::BAD_REQUEST, "{status}");
+
+    chain.delete(&second).await?;
+    chain.verify().await?;
+    // The next incremental builds on `first` although the image's head holds `second`.
+    chain.write(5 * MIB, 4, MIB).await?;
+    let third = chain.back_up(true).await?;
+    chain.verify().await?;
+    for backup in [&third, &first, &full] {
+        chain.delete(backup).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    ensure!(chain.volumes.snapshots(&chain.image()).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_chains_of_one_volume_do_not_touch_each_other() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 4 * MIB).await?;
+    let old = chain.back_up(false).await?;
+    chain.write(MIB, 2, MIB).await?;
+    chain.back_up(false).await?;
+    chain.write(3 * MIB, 3, 2 * MIB).await?;
+    chain.back_up(true).await?;
+    chain.delete(&old).await?;
+    chain.verify().await
+}
+
+#[tokio::test]
+async fn a_volume_that_grew_goes_on_in_its_chain() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(1000 * MIB, 1, MIB).await?;
+    chain.back_up(false).await?;
+    chain
+        .cloud
+        .action(Resource::Volume, &chain.volume, json!({"os-extend": {"new_size": 2}}))
+        .await?;
+    chain
+        .cloud
+        .wait(Resource::Volume, &chain.volume, "available")
+        .await?;
+    chain.write(2000 * MIB, 2, MIB).await?;
+    chain.back_up(true).await?;
+    chain.verify().await?;
+
+    // An old, small point into a volume as large as the grown one: its image has the full size.
+    let (old, _) = &chain.made[0];
+    let target = chain.cloud.create_volume(2).await?;
+    chain.cloud.restore(old, Some(&target)).await?;
+    let info = chain.volumes.rbd(&["info", &image(&target)]).await?;
+    ensure!(info.contains("size 2 GiB"), "{info}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unchanged_volume_costs_nothing() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 7, 16 * MIB).await?;
+    chain.back_up(false).await?;
+    chain.back_up(true).await?;
+    let base = chain.base_image().await?.unwrap_or_default();
+    let used = chain.backups.used(&format!("backups/{base}")).await?;
+    ensure!(used <= 17 * MIB, "the image takes {used} bytes");
+    chain.verify().await
+}
+
+#[tokio::test]
+async fn an_incremental_without_its_parents_snapshot_becomes_a_full_one() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 4 * MIB).await?;
+    chain.back_up(false).await?;
+    let source = chain.image();
+    for snapshot in chain.volumes.snapshots(&source).await? {
+        let snapshot = format!("{source}@{snapshot}");
+        chain.volumes.rbd(&["snap", "rm", "--no-progress", &snapshot]).await?;
+    }
+    chain.write(8 * MIB, 2, MIB).await?;
+    let forced = chain.back_up(true).await?;
+    let shown = chain.cloud.show(Resource::Backup, &forced).await?;
+    ensure!(
+        shown.is_some_and(|backup| backup["is_incremental"] == false),
+        "the backup still counts as incremental"
+    );
+    chain.verify().await
+}
+
+#[tokio::test]
+async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 5, 3 * MIB).await?;
+    let content = chain.volumes.content(&chain.image()).await?;
+    let body = json!({"snapshot": {"volume_id": chain.volume}});
+    let snapshot = chain.cloud.create(Resource::Snapshot, body).await?;
+    chain.write(MIB, 6, MIB).await?;
+    for _ in 0..2 {
+        let body = json!({"backup": {
+            "volume_id": chain.volume, "snapshot_id": snapshot,
+        }});
+        let backup = chain.cloud.create(Resource::Backup, body).await?;
+        chain.made.push((backup, content.clone()));
+    }
+    chain.verify().await?;
+    let shown = chain.cloud.wait(Resource::Snapshot, &snapshot, "available").await?;
+    ensure!(shown["status"] == "available");
+    for (backup, _) in chain.made.clone() {
+        chain.delete(&backup).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn quota_counts_what_there_is() -> Result<()> {
+    let lab = Lab::from_env()?;
+    // The administrator's project: no other test makes backups in it.
+    let cloud = Cloud::login(&lab, "admin").await?;
+    let (backups, gigabytes) = cloud.backup_usage().await?;
+    let volume = cloud.create_volume(2).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    ensure!(cloud.backup_usage().await? == (backups + 1, gigabytes + 2));
+    cloud.delete(Resource::Backup, &backup).await?;
+    ensure!(cloud.backup_usage().await? == (backups, gigabytes));
+    Ok(())
+}

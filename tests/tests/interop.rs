@@ -1,0 +1,101 @@
+//! One chain, made in turns by Python's cinder-backup and by ours; either restores what the other
+//! wrote.
+//!
+//! One of the two runs at a time, as when an operator swaps the service and puts it back.
+
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Cloud, Lab, Resource};
+
+const MIB: u64 = 1 << 20;
+
+/// The two workers, of which one runs at a time.
+struct Workers {
+    lab: Lab,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worker {
+    Ours,
+    Python,
+}
+
+impl Worker {
+    fn part(self) -> &'static str {
+        match self {
+            Self::Ours => "worker",
+            Self::Python => "cinder-backup",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Ours => Self::Python,
+            Self::Python => Self::Ours,
+        }
+    }
+}
+
+impl Workers {
+    /// Lets this worker run and stops the other.
+    async fn only(&self, worker: Worker) -> Result<()> {
+        self.lab.command(&["stop", worker.other().part()]).await?;
+        self.lab.command(&["start", worker.part(), "--wait"]).await?;
+        Ok(())
+    }
+}
+
+fn image(volume: &str) -> String {
+    format!("volumes/volume-{volume}")
+}
+
+#[tokio::test]
+async fn one_chain_in_turns() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let workers = Workers { lab: lab.clone() };
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volumes = cloud.volumes()?;
+    let volume = cloud.create_volume(1).await?;
+    let mut made = Vec::new();
+
+    let turns = [
+        (Worker::Python, false),
+        (Worker::Ours, true),
+        (Worker::Python, true),
+        (Worker::Ours, true),
+        (Worker::Ours, false),
+        (Worker::Python, true),
+    ];
+    for (turn, (worker, incremental)) in turns.into_iter().enumerate() {
+        workers.only(worker).await?;
+        let turn = u8::try_from(turn)? + 1;
+        let offset = u64::from(turn) * 3 * MIB;
+        volumes.write(&image(&volume), offset, &vec![turn; 2 << 20]).await?;
+        volumes.write(&image(&volume), 0, &[turn; 777]).await?;
+        let content = volumes.content(&image(&volume)).await?;
+        let backup = cloud.back_up(&volume, incremental).await?;
+        made.push((backup, content));
+    }
+    for worker in [Worker::Python, Worker::Ours] {
+        workers.only(worker).await?;
+        for (backup, content) in &made {
+            let restored = cloud.restore(backup, None).await?;
+            ensure!(
+                &volumes.content(&image(&restored)).await? == content,
+                "{worker:?} restores {backup} as something else"
+            );
+            cloud.delete(Resource::Volume, &restored).await?;
+        }
+    }
+    // Each deletes what the other made, newest first, down to nothing.
+    for (backup, _) in made.split_off(4).iter().rev() {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    workers.only(Worker::Python).await?;
+    for (backup, _) in made.iter().rev() {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    workers.only(Worker::Ours).await?;
+    let left = cloud.backups()?.images("backups").await?;
+    ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");
+    Ok(())
+}
