@@ -1,5 +1,6 @@
 //! The `cinder-backup` worker and the engine under it.
 
+pub mod amqp;
 pub mod db;
 pub mod rbd;
 pub mod transfer;

@@ -32,7 +32,6 @@ impl Config {
         for rabbit in [&self.rabbit, &self.notification_rabbit] {
             check_queues(rabbit, &mut problems);
         }
-        problems.dedup();
         problems
     }
 
@@ -92,11 +91,15 @@ impl Config {
 /// Combinations that oslo.messaging refuses when it declares a queue.
 fn check_queues(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
     let mut add = |name, text: &str| {
-        problems.push(Problem {
+        let problem = Problem {
             group: "oslo_messaging_rabbit",
             name,
             text: text.to_owned(),
-        });
+        };
+        // Notifications usually share the options, and then the problems.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     };
     let quorum = rabbit.rabbit_quorum_queue || rabbit.rabbit_transient_quorum_queue;
     if rabbit.rabbit_ha_queues && quorum {
@@ -122,4 +125,106 @@ fn add(problems: &mut Vec<Problem>, name: &'static str, text: &str) {
         name,
         text: text.to_owned(),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::load;
+
+    const GOOD: &str = "\
+[DEFAULT]
+backup_driver = cinder.backup.drivers.ceph.CephBackupDriver
+[database]
+connection = mysql+pymysql://c:hunter2@db/cinder
+";
+
+    fn problems(name: &str, change: &str) -> Vec<String> {
+        let config = load(name, &format!("{GOOD}{change}")).unwrap();
+        config.check().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_usable_configuration_has_no_problems() {
+        assert_eq!(problems("usable", ""), [""; 0]);
+    }
+
+    #[test]
+    fn other_drivers_are_refused() {
+        let driver = |name, driver: &str| {
+            problems(name, &format!("[DEFAULT]\nbackup_driver = {driver}\n")).len()
+        };
+        assert_eq!(driver("driver-module", "cinder.backup.drivers.ceph"), 0);
+        assert_eq!(
+            driver("driver-nfs", "cinder.backup.drivers.nfs.NFSBackupDriver"),
+            1
+        );
+        let config = load("driver-default", "").unwrap();
+        assert_eq!(config.check()[0].name, "backup_driver");
+    }
+
+    #[test]
+    fn problems_are_told_together_and_once() {
+        let change = "[DEFAULT]\nhost =\n[oslo_messaging_rabbit]\nrabbit_stream_fanout = 1\n";
+        assert_eq!(
+            problems("together", change),
+            [
+                "[DEFAULT] host: must not be empty",
+                "[oslo_messaging_rabbit] rabbit_stream_fanout: \
+                 needs rabbit_qos_prefetch_count above 0",
+                "[oslo_messaging_rabbit] rabbit_stream_fanout: needs rabbit_transient_quorum_queue",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_worker_cannot_work_with_is_told() {
+        let rabbit = "[oslo_messaging_rabbit]\n";
+        for (number, (change, option)) in [
+            (
+                "[DEFAULT]\nbackup_ceph_stripe_unit = 65536\n",
+                "backup_ceph_stripe_unit",
+            ),
+            (
+                "[DEFAULT]\nbackup_ceph_stripe_count = 4\n",
+                "backup_ceph_stripe_unit",
+            ),
+            ("[DEFAULT]\nreport_interval = 60\n", "report_interval"),
+            ("[DEFAULT]\nreport_interval = 0\n", "report_interval"),
+            ("[DEFAULT]\nperiodic_interval = 0\n", "periodic_interval"),
+            ("[DEFAULT]\nhost =\n", "host"),
+            ("[DEFAULT]\nbackup_ceph_user =\n", "backup_ceph_user"),
+            ("[DEFAULT]\nbackup_ceph_pool =\n", "backup_ceph_pool"),
+            ("[DEFAULT]\nbackup_ceph_conf =\n", "backup_ceph_conf"),
+            (
+                "[DEFAULT]\nvolume_name_template = volume\n",
+                "volume_name_template",
+            ),
+            (
+                "[DEFAULT]\nsnapshot_name_template = %s-%d\n",
+                "snapshot_name_template",
+            ),
+            (
+                &format!("{rabbit}rabbit_ha_queues = 1\nrabbit_quorum_queue = 1\n"),
+                "rabbit_ha_queues",
+            ),
+            (
+                &format!("{rabbit}rabbit_stream_fanout = 1\nrabbit_qos_prefetch_count = 9\n"),
+                "rabbit_stream_fanout",
+            ),
+            (
+                &format!("{rabbit}rabbit_stream_fanout = 1\nrabbit_transient_quorum_queue = 1\n"),
+                "rabbit_stream_fanout",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let problems = problems(&format!("problem-{number}"), change);
+            assert_eq!(problems.len(), 1, "{change}: {problems:?}");
+            assert!(
+                problems[0].contains(&format!("] {option}:")),
+                "{problems:?}"
+            );
+        }
+    }
 }

@@ -132,10 +132,7 @@ mod tests {
 
     type Take<'a> = &'a mut dyn FnMut(&str) -> Option<String>;
 
-    fn mode(
-        of: fn(Take<'_>) -> Result<Tls, TlsError>,
-        query: &str,
-    ) -> Result<TlsMode, TlsError> {
+    fn mode(of: fn(Take<'_>) -> Result<Tls, TlsError>, query: &str) -> Result<TlsMode, TlsError> {
         let pairs: Vec<_> = query_pairs(query).collect();
         let mut take = |name: &str| {
             let pair = pairs.iter().find(|(key, _)| key == name);

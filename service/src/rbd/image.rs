@@ -89,6 +89,7 @@ pub(super) struct ImageHandle {
     name: String,
     pool: Arc<PoolHandle>,
     image: String,
+    access: Access,
     facts: Facts,
     size: AtomicU64,
     /// Who wants to know when the image is closed.
@@ -184,6 +185,7 @@ impl Image {
                 name,
                 pool,
                 image,
+                access,
                 facts: Facts {
                     object_size: 0,
                     stripe_unit: 0,
@@ -280,6 +282,7 @@ impl Image {
     /// grow again.
     pub async fn resize(&self, size: u64) -> Result<()> {
         const RESIZE: &str = "resize";
+        self.check_writable(RESIZE)?;
         let handle = Arc::clone(&self.handle);
         task::blocking(RESIZE, self.name(), move || {
             // SAFETY: the image is open; without a progress function its argument is not used.
@@ -336,6 +339,7 @@ impl Image {
     /// `InvalidArgument` when the range does not lie in the image; `ReadOnly`; `NoSpace`.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         const WRITE: &str = "write";
+        self.check_writable(WRITE)?;
         self.check_range(WRITE, offset, data.len() as u64)?;
         self.run(WRITE, data, move |image, data, completion| {
             // SAFETY: the image is open and `data` stays unchanged where it is until librbd calls
@@ -358,6 +362,7 @@ impl Image {
     /// keep their content. To be sure of zeros use [`Image::write_zeroes`].
     pub async fn discard(&self, offset: u64, length: u64) -> Result<()> {
         const DISCARD: &str = "discard";
+        self.check_writable(DISCARD)?;
         self.check_range(DISCARD, offset, length)?;
         self.run(DISCARD, (), move |image, (), completion| {
             // SAFETY: the image is open.
@@ -369,6 +374,7 @@ impl Image {
     /// Makes a range read as zeros, whatever its alignment, and gives its space back.
     pub async fn write_zeroes(&self, offset: u64, length: u64) -> Result<()> {
         const ZERO: &str = "write zeroes to";
+        self.check_writable(ZERO)?;
         self.check_range(ZERO, offset, length)?;
         let length = usize::try_from(length)
             .map_err(|_| Error::from_code(ZERO, self.name(), -i64::from(libc::EINVAL)))?;
@@ -414,6 +420,19 @@ impl Image {
         completion::run(&self.handle, operation, buffer, submit)
             .await
             .map(drop)
+    }
+
+    /// librbd (16.2) never ends a write to an image that was opened for reading and has the exclusive
+    /// lock feature.
+    pub(super) fn check_writable(&self, operation: &'static str) -> Result<()> {
+        match self.handle.access {
+            Access::Write => Ok(()),
+            Access::Read => Err(Error::from_code(
+                operation,
+                self.name(),
+                -i64::from(libc::EROFS),
+            )),
+        }
     }
 
     /// librbd silently cuts what reaches over the end; that would be a write that never happened.

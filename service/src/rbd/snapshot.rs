@@ -64,6 +64,7 @@ impl Image {
         snapshot: &str,
         function: unsafe extern "C" fn(sys::RbdImage, *const libc::c_char) -> libc::c_int,
     ) -> Result<()> {
+        self.check_writable(operation)?;
         let c_snapshot: CString = c_name(operation, snapshot)?;
         let object = format!("{}@{}", self.name(), snapshot.escape_debug());
         let handle = Arc::clone(self.handle());

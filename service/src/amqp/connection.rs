@@ -1,0 +1,62 @@
+//! Connecting to one of the brokers.
+
+use std::time::Duration;
+
+use api_compat::config::LoginMethod;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{
+    AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
+};
+use lapin::{Connection, ConnectionProperties};
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use super::Options;
+
+/// How long one host may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Opens a connection to the `turn`-th host of the list, which starts again at its end. `purpose`
+/// becomes a part of the name that RabbitMQ shows.
+///
+/// # Errors
+/// The reason as a text without credentials.
+pub async fn open(options: &Options, turn: usize, purpose: &str) -> Result<Connection, String> {
+    let host = &options.url.hosts[turn % options.url.hosts.len()];
+    let address = format!("{}:{}", host.host, host.port);
+    let name = format!("cinder-backup:{}:{purpose}:{}", std::process::id(), Uuid::new_v4());
+    let uri = AMQPUri {
+        scheme: match options.tls {
+            Some(_) => AMQPScheme::AMQPS,
+            None => AMQPScheme::AMQP,
+        },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: host.user.clone(),
+                password: host.password.expose_secret().to_owned(),
+            },
+            host: host.host.clone(),
+            port: host.port,
+        },
+        vhost: options.url.virtual_host.clone(),
+        query: AMQPQueryString {
+            heartbeat: Some(options.heartbeat),
+            auth_mechanism: Some(match options.login {
+                LoginMethod::Plain => SASLMechanism::Plain,
+                LoginMethod::AmqPlain => SASLMechanism::AMQPlain,
+                LoginMethod::External => SASLMechanism::External,
+                LoginMethod::RabbitCrDemo => SASLMechanism::RabbitCrDemo,
+            }),
+            ..AMQPQueryString::default()
+        },
+    };
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
+    let tls = options.tls.clone().unwrap_or_else(OwnedTLSConfig::default);
+    let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Err(_) => Err(format!("{address}: no answer")),
+    }
+}

@@ -1,0 +1,45 @@
+//! What can go wrong with the broker and with those behind it.
+
+use api_compat::messaging::Failure;
+use api_compat::messaging::queue::OptionsError;
+
+/// Why a call or cast came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The other side raised an exception. The text leaves out its traceback.
+    #[error("{0}")]
+    Remote(Failure),
+    /// No answer came in time.
+    #[error("Timed out after {seconds} s waiting for an answer to {method}")]
+    Timeout {
+        /// The method that was called.
+        method: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The broker is away.
+    #[error("The message broker cannot be reached: {0}")]
+    Unreachable(String),
+    /// There is no such queue (any more).
+    #[error("The message could not be routed: {0}")]
+    Unroutable(String),
+}
+
+/// Why messaging cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Options that exclude each other.
+    #[error("[oslo_messaging_rabbit] {0}")]
+    Options(#[from] OptionsError),
+    /// A certificate or key that cannot be read.
+    #[error("cannot read {path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// Something that this service cannot do.
+    #[error("[oslo_messaging_rabbit] {0}")]
+    Unsupported(&'static str),
+}

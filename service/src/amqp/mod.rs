@@ -1,0 +1,190 @@
+//! oslo.messaging over RabbitMQ: requests come in, answers, calls and casts go out.
+//!
+//! There are three connections, each with a loop of its own that makes it anew when it ends, and
+//! tries the hosts of the transport URL in turn: one consumes requests, one consumes answers to our
+//! calls, one publishes. RabbitMQ may block the one that publishes (memory or disk alarm) without
+//! holding up the others.
+
+mod calls;
+mod connection;
+mod consumer;
+mod error;
+mod options;
+mod publisher;
+mod server;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_compat::messaging::RequestContext;
+use api_compat::messaging::request::hex_id;
+use api_compat::notification::{self, Notification};
+use api_compat::messaging::CallIds;
+use api_compat::rpc::{Destination, MessageIds, Outgoing};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+use uuid::Uuid;
+
+pub use error::{CallError, SetupError};
+pub use options::Options;
+pub use server::{Incoming, Reply, Server};
+
+use calls::Calls;
+use publisher::{Message, Publisher, Target};
+
+/// How long a cast may wait for a broker that is away.
+const CAST_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The way to other services. Clones share its connections.
+#[derive(Clone)]
+pub struct Amqp {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Arc<Options>,
+    publisher: Arc<Publisher>,
+    calls: Calls,
+}
+
+impl Amqp {
+    /// A handle that connects at its first use.
+    ///
+    /// # Errors
+    /// When the queue options exclude each other.
+    pub fn new(options: Options) -> Result<Self, SetupError> {
+        options.queues.check()?;
+        let options = Arc::new(options);
+        let publisher = Arc::new(Publisher::new(options.clone()));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                calls: Calls::new(options.clone()),
+                options,
+                publisher,
+            }),
+        })
+    }
+
+    /// Starts to consume the requests to `topic` and to this host.
+    pub fn serve(&self, topic: &str, host: &str) -> Server {
+        let Inner {
+            options, publisher, ..
+        } = &*self.inner;
+        Server::start(options.clone(), publisher.clone(), topic, host)
+    }
+
+    /// Calls another service and waits for its answer, for as long as `rpc_response_timeout` says.
+    ///
+    /// # Errors
+    /// [`CallError`]: the other side's exception, or no answer.
+    pub async fn call(&self, call: Outgoing, context: &RequestContext) -> Result<Value, CallError> {
+        let Inner {
+            options,
+            publisher,
+            calls,
+        } = &*self.inner;
+        let method = call.method;
+        let limit = options.response_timeout;
+        let deadline = Instant::now() + limit;
+        let answered = async {
+            let mut pending = calls.register().await;
+            let ids = MessageIds {
+                unique_id: hex_id(Uuid::new_v4()),
+                call: Some(CallIds {
+                    msg_id: pending.id().to_owned(),
+                    reply_queue: calls.queue().to_owned(),
+                }),
+            };
+            let target = target(&call.destination, options);
+            let body = call.into_request(context.clone(), ids).encode();
+            let message = Message::new(target, body).expires(limit);
+            publisher.publish(message, Some(deadline)).await?;
+            pending.answer().await
+        };
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Timeout {
+                method,
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+
+    /// Sends a request that is not answered. When this returns, the broker has it.
+    ///
+    /// # Errors
+    /// `Unreachable` when the broker is away for longer than five minutes.
+    pub async fn cast(&self, cast: Outgoing, context: &RequestContext) -> Result<(), CallError> {
+        let deadline = Instant::now() + CAST_PATIENCE;
+        self.cast_before(cast, context, deadline).await
+    }
+
+    /// Like [`Amqp::cast`], with a deadline of the caller's.
+    ///
+    /// # Errors
+    /// `Unreachable` when the broker does not take it in time.
+    pub async fn cast_before(
+        &self,
+        cast: Outgoing,
+        context: &RequestContext,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let Inner {
+            options, publisher, ..
+        } = &*self.inner;
+        let target = target(&cast.destination, options);
+        let ids = MessageIds {
+            unique_id: hex_id(Uuid::new_v4()),
+            call: None,
+        };
+        let body = cast.into_request(context.clone(), ids).encode();
+        publisher
+            .publish(Message::new(target, body), Some(deadline))
+            .await?;
+        Ok(())
+    }
+
+    /// Sends a notification to each of the topics. A failure is logged: what it tells of stands.
+    pub async fn notify(&self, notification: Notification) {
+        let Inner {
+            options, publisher, ..
+        } = &*self.inner;
+        let Some(format) = options.notifications.format else {
+            return;
+        };
+        let body = notification.encode(format);
+        for topic in &options.notifications.topics {
+            let queue = options.queues.notification(
+                &options.control_exchange,
+                topic,
+                notification::PRIORITY,
+            );
+            let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
+            let deadline = Instant::now() + options.response_timeout;
+            if let Err(error) = publisher.publish(message, Some(deadline)).await {
+                warn!(topic, %error, "Cannot send a notification");
+            }
+        }
+    }
+
+    /// Closes the connections that publish and receive answers.
+    pub async fn close(&self) {
+        self.inner.calls.close().await;
+        self.inner.publisher.close().await;
+    }
+}
+
+fn target(destination: &Destination, options: &Options) -> Target {
+    match destination {
+        Destination::Topic(topic) => Target::Exchange {
+            exchange: options.queues.control_exchange(&options.control_exchange),
+            routing_key: topic.clone(),
+        },
+        Destination::Fanout(topic) => Target::Exchange {
+            exchange: options.queues.fanout_exchange(topic),
+            routing_key: (*topic).to_owned(),
+        },
+    }
+}

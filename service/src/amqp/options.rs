@@ -1,0 +1,177 @@
+//! What the configuration says about messaging.
+
+use std::path::Path;
+use std::time::Duration;
+
+use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl};
+use api_compat::messaging::queue::QueueOptions;
+use api_compat::notification::Format;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+
+use super::SetupError;
+
+/// Everything that messaging needs to know.
+pub struct Options {
+    /// The brokers.
+    pub url: TransportUrl,
+    /// `control_exchange`.
+    pub control_exchange: String,
+    /// What shapes queues and exchanges.
+    pub queues: QueueOptions,
+    /// `rpc_response_timeout`.
+    pub response_timeout: Duration,
+    /// How to log in.
+    pub login: LoginMethod,
+    /// Certificates, when the brokers are reached through TLS.
+    pub tls: Option<OwnedTLSConfig>,
+    /// `heartbeat_timeout_threshold`, in seconds; 0 turns heartbeats off.
+    pub heartbeat: u16,
+    /// Wait before the first try to reconnect, what each further try adds, and the most.
+    pub retry: Retry,
+    /// How long the answer to a caller whose queue is gone is tried again.
+    pub missing_consumer_timeout: Duration,
+    /// `rpc_ping_enabled`.
+    pub ping: bool,
+    /// Notifications.
+    pub notifications: Notifications,
+}
+
+/// Waits between tries to reach a broker (`rabbit_retry_interval` and its companions).
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Before the second try.
+    pub first: Duration,
+    /// Added with each further one.
+    pub step: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Retry {
+    /// The wait after `tries` tries that failed.
+    pub fn wait(&self, tries: u32) -> Duration {
+        (self.first + self.step * tries.saturating_sub(1)).min(self.longest)
+    }
+}
+
+/// Where notifications go.
+#[derive(Debug, Clone)]
+pub struct Notifications {
+    /// With or without an envelope; none sends nothing.
+    pub format: Option<Format>,
+    /// `topics`.
+    pub topics: Vec<String>,
+}
+
+impl Options {
+    /// Reads the configuration, and the certificates that it names.
+    ///
+    /// # Errors
+    /// [`SetupError`] for files that cannot be read and options that cannot be honoured.
+    pub fn from_config(config: &Config) -> Result<Self, SetupError> {
+        let rabbit = &config.rabbit;
+        let driver = config.notifications.driver.0.as_slice();
+        let named = |name: &str| driver.iter().any(|driver| driver == name);
+        let format = match (named("messagingv2"), named("messaging")) {
+            (true, _) => Some(Format::V2),
+            (false, true) => Some(Format::V1),
+            _ => None,
+        };
+        Ok(Self {
+            url: config.messaging.transport_url.clone(),
+            control_exchange: config.messaging.control_exchange.clone(),
+            queues: queues(rabbit),
+            response_timeout: Duration::from_secs(config.messaging.rpc_response_timeout),
+            login: rabbit.rabbit_login_method,
+            tls: rabbit.ssl.then(|| tls(rabbit)).transpose()?,
+            heartbeat: rabbit.heartbeat_timeout_threshold,
+            retry: Retry {
+                first: Duration::from_secs(rabbit.rabbit_retry_interval),
+                step: Duration::from_secs(rabbit.rabbit_retry_backoff),
+                longest: Duration::from_secs(rabbit.rabbit_interval_max),
+            },
+            missing_consumer_timeout: Duration::from_secs(
+                rabbit.kombu_missing_consumer_retry_timeout,
+            ),
+            ping: config.messaging.rpc_ping_enabled,
+            notifications: Notifications {
+                format,
+                topics: config.notifications.topics.clone(),
+            },
+        })
+    }
+}
+
+fn queues(rabbit: &Rabbit) -> QueueOptions {
+    QueueOptions {
+        amqp_durable_queues: rabbit.amqp_durable_queues,
+        amqp_auto_delete: rabbit.amqp_auto_delete,
+        rabbit_ha_queues: rabbit.rabbit_ha_queues,
+        rabbit_quorum_queue: rabbit.rabbit_quorum_queue,
+        rabbit_transient_quorum_queue: rabbit.rabbit_transient_quorum_queue,
+        rabbit_quorum_delivery_limit: rabbit.rabbit_quorum_delivery_limit,
+        rabbit_quorum_max_memory_length: rabbit.rabbit_quorum_max_memory_length,
+        rabbit_quorum_max_memory_bytes: saturated(rabbit.rabbit_quorum_max_memory_bytes),
+        rabbit_transient_queues_ttl: saturated(rabbit.rabbit_transient_queues_ttl),
+        rabbit_stream_fanout: rabbit.rabbit_stream_fanout,
+        rabbit_qos_prefetch_count: rabbit.rabbit_qos_prefetch_count,
+        enable_cancel_on_failover: rabbit.enable_cancel_on_failover,
+        use_queue_manager: rabbit.use_queue_manager,
+        hostname: rabbit.hostname.clone(),
+        processname: rabbit.processname.clone(),
+    }
+}
+
+/// AMQP's signed numbers end where these would matter.
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The server's certificate is always verified: against `ssl_ca_file`, or without one against the
+/// system's certificates, where Python would not look at it at all.
+fn tls(rabbit: &Rabbit) -> Result<OwnedTLSConfig, SetupError> {
+    if !rabbit.ssl_enforce_hostname_verification {
+        return Err(SetupError::Unsupported(
+            "ssl_enforce_hostname_verification cannot be turned off",
+        ));
+    }
+    let identity = match (&rabbit.ssl_cert_file, &rabbit.ssl_key_file) {
+        (Some(certificate), Some(key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read(certificate)?,
+            key: read(key)?,
+        }),
+        _ => None,
+    };
+    let cert_chain = match &rabbit.ssl_ca_file {
+        Some(path) => Some(String::from_utf8_lossy(&read(path)?).into_owned()),
+        None => None,
+    };
+    Ok(OwnedTLSConfig {
+        identity,
+        cert_chain,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
+    std::fs::read(path).map_err(|error| SetupError::File {
+        path: path.display().to_string(),
+        error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_by_steps_up_to_the_longest() {
+        let second = Duration::from_secs(1);
+        let retry = Retry {
+            first: second,
+            step: second * 2,
+            longest: second * 6,
+        };
+        let waits: Vec<u64> = (1..6).map(|tries| retry.wait(tries).as_secs()).collect();
+        assert_eq!(waits, [1, 3, 5, 6, 6]);
+    }
+}

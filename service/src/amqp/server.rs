@@ -1,0 +1,248 @@
+//! Requests to this worker.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_compat::messaging::request::hex_id;
+use api_compat::messaging::{self, CallIds, Failure, Outcome, Request};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::consumer::Consumer;
+use super::publisher::{Message, Publisher, Target};
+use super::{CallError, Options};
+
+/// Requests that wait for the worker to look at them.
+const BACKLOG: usize = 64;
+
+/// Ids by which a second delivery of a request is noticed. oslo.messaging remembers 16.
+const REMEMBERED: usize = 4096;
+
+/// Wait between two tries to answer a caller whose queue is not there.
+const ANSWER_AGAIN: Duration = Duration::from_millis(500);
+
+/// Consumes requests until it is stopped.
+pub struct Server {
+    requests: mpsc::Receiver<Incoming>,
+    ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// A request that has arrived. It is delivered again, here or to another worker, unless it is
+/// accepted.
+pub struct Incoming {
+    request: Request,
+    delivery: Delivery,
+    publisher: Arc<Publisher>,
+    missing_consumer_timeout: Duration,
+}
+
+/// The way to answer a call.
+pub struct Reply {
+    ids: CallIds,
+    publisher: Arc<Publisher>,
+    missing_consumer_timeout: Duration,
+}
+
+impl Server {
+    pub(super) fn start(
+        options: Arc<Options>,
+        publisher: Arc<Publisher>,
+        topic: &str,
+        host: &str,
+    ) -> Self {
+        let (sender, requests) = mpsc::channel(BACKLOG);
+        let (readiness, ready) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let queues = &options.queues;
+        let exchange = &options.control_exchange;
+        let unique = queues.unique_name(Uuid::new_v4(), 2);
+        let consumer = Consumer {
+            queues: vec![
+                queues.topic(exchange, topic),
+                queues.topic(exchange, &format!("{topic}.{host}")),
+                queues.fanout(topic, &unique),
+            ],
+            options: options.clone(),
+            purpose: "listen",
+            stop: stop.clone(),
+            ready: readiness,
+        };
+        let recent = Arc::new(std::sync::Mutex::new(Recent::default()));
+        let missing_consumer_timeout = options.missing_consumer_timeout;
+        let run = consumer.run(move |delivery| {
+            let (sender, publisher, recent) = (sender.clone(), publisher.clone(), recent.clone());
+            async move {
+                let Some(request) = understand(&delivery, &recent).await else {
+                    return;
+                };
+                let incoming = Incoming {
+                    request,
+                    delivery,
+                    publisher,
+                    missing_consumer_timeout,
+                };
+                // Without a receiver the worker is stopping: the message stays in its queue.
+                let _ = sender.send(incoming).await;
+            }
+        });
+        Self {
+            requests,
+            ready,
+            stop,
+            task: tokio::spawn(run),
+        }
+    }
+
+    /// The next request; none when the server was stopped.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        self.requests.recv().await
+    }
+
+    /// Whether requests are being consumed; changes with the broker's coming and going.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Stops to consume. What was not accepted goes back to its queue.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.requests.close();
+        while self.requests.recv().await.is_some() {}
+        if let Err(error) = self.task.await {
+            debug!(%error, "The consumer of requests did not end well");
+        }
+    }
+}
+
+/// Reads a delivery. What cannot be understood is rejected, what came before is dropped.
+async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> Option<Request> {
+    let request = match Request::decode(&delivery.data) {
+        Ok(request) => request,
+        Err(error) => {
+            let bytes = delivery.data.len();
+            warn!(%error, bytes, "A message cannot be understood and is rejected");
+            let rejected = delivery.acker.reject(BasicRejectOptions { requeue: false });
+            if let Err(error) = rejected.await {
+                debug!(%error, "Cannot reject a message");
+            }
+            return None;
+        }
+    };
+    let repeated = request.unique_id.as_deref().is_some_and(|id| {
+        // A set and a queue of ids: neither is left half changed by a panic.
+        let mut recent = recent
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        !delivery.redelivered && recent.has_seen(id)
+    });
+    if repeated {
+        warn!(method = request.method, "A message came twice; the second is dropped");
+        if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+            debug!(%error, "Cannot acknowledge a message");
+        }
+        return None;
+    }
+    Some(request)
+}
+
+impl Incoming {
+    /// The request.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Takes the request on: it will not be delivered again. The second part is there if the
+    /// sender waits for an answer.
+    pub async fn accept(self) -> (Request, Option<Reply>) {
+        if let Err(error) = self.delivery.acker.ack(BasicAckOptions::default()).await {
+            // The connection was lost: the broker delivers the request again, and what has been
+            // done by then is recognised by its rows.
+            debug!(%error, "Cannot acknowledge a message");
+        }
+        let reply = self.request.call.clone().map(|ids| Reply {
+            ids,
+            publisher: self.publisher,
+            missing_consumer_timeout: self.missing_consumer_timeout,
+        });
+        (self.request, reply)
+    }
+}
+
+impl Reply {
+    /// Answers the call. A caller whose queue is not there (its broker node restarts, perhaps) is
+    /// tried again for a while.
+    pub async fn send(self, outcome: Result<Value, Failure>) {
+        let outcome = match outcome {
+            Ok(value) => Outcome::Result(value),
+            Err(failure) => Outcome::Failure(failure),
+        };
+        let reply =
+            messaging::Reply::ending(&self.ids.msg_id, hex_id(Uuid::new_v4()), outcome);
+        let body = reply.encode();
+        let deadline = Instant::now() + self.missing_consumer_timeout;
+        loop {
+            let target = Target::Reply(self.ids.reply_queue.clone());
+            let message = Message::new(target, body.clone());
+            match self.publisher.publish(message, Some(deadline)).await {
+                Ok(()) => return,
+                Err(CallError::Unroutable(_)) if Instant::now() + ANSWER_AGAIN < deadline => {
+                    tokio::time::sleep(ANSWER_AGAIN).await;
+                }
+                Err(error) => {
+                    warn!(queue = self.ids.reply_queue, %error, "Cannot answer a call");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The last ids that were seen.
+#[derive(Default)]
+struct Recent {
+    known: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Recent {
+    /// Whether the id was seen before; it has been from now on.
+    fn has_seen(&mut self, id: &str) -> bool {
+        if !self.known.insert(id.to_owned()) {
+            return true;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_remembered_for_a_while() {
+        let mut recent = Recent::default();
+        assert!(!recent.has_seen("first"));
+        assert!(recent.has_seen("first"));
+        for number in 0..REMEMBERED {
+            assert!(!recent.has_seen(&number.to_string()));
+        }
+        assert!(!recent.has_seen("first"));
+        assert_eq!(recent.known.len(), recent.order.len());
+    }
+}
