@@ -1,7 +1,9 @@
 //! The `cinder-backup` worker and the engine under it.
 
 pub mod amqp;
+pub mod attach;
 pub mod db;
+pub mod manager;
 pub mod rbd;
 pub mod transfer;
 pub mod vault;

@@ -8,15 +8,13 @@ use api_compat::volume_metadata::{MetadataError, RestoreError};
 
 use crate::{amqp, attach, db, vault};
 
-/// Why an operation failed.
-///
-/// The text is what `fail_reason` and the log say.
+/// Why an operation failed. The text is what `fail_reason` and the log say.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The state of the backup or of its volume does not allow it.
-    #[error(transparent)]
-    Refused(#[from] Box<Refusal>),
-    /// The request itself cannot be carried out, as Cinder's InvalidBackup.
+    #[error("{}", .0.reason)]
+    Refused(Box<Refusal>),
+    /// The request cannot be carried out.
     #[error("{0}")]
     Invalid(String),
     /// There is no such volume.
@@ -47,25 +45,18 @@ pub enum Error {
     #[error(transparent)]
     Call(#[from] amqp::CallError),
     /// The recorded metadata cannot be read.
-    #[error(transparent)]
+    #[error("Metadata restore failed: {0}")]
     Metadata(#[from] MetadataError),
     /// The recorded metadata does not fit the volume.
     #[error(transparent)]
     Restore(#[from] RestoreError),
 }
 
-impl Error {
-    /// Whether somebody asked for the operation to end.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Vault(error) if error.is_cancelled())
-    }
-}
-
 /// What the caller of a call gets to see.
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Refused(refusal) => refusal.failure.clone(),
+            Error::Refused(refusal) => refusal.failure(),
             Error::VolumeNotFound(id) => Failure::volume_not_found(id),
             Error::SnapshotNotFound(id) => Failure::snapshot_not_found(id),
             Error::BackupNotFound(id) => Failure::backup_not_found(id),

@@ -1,8 +1,9 @@
 //! Cinder's workflows, one file each.
 //!
 //! The rules that every workflow keeps: the status inside a message is only a hint, the row is
-//! read again and changed by a conditional update; what was begun is undone when it fails, on both
-//! sides; the reason goes to the backup's `fail_reason`, to the user's messages and to the log.
+//! read again; what may happen is decided by `api_compat::state`, and written by a conditional
+//! update; what was begun is undone when it fails, on both sides; the reason goes to the backup's
+//! `fail_reason`, to the user's messages and to the log.
 
 mod capacity;
 mod create;
@@ -12,30 +13,38 @@ mod records;
 mod restore;
 mod startup;
 mod status;
-mod volume;
+mod temporary;
+mod volumes;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_compat::ids::BackupId;
 use api_compat::messaging::{Failure, RequestContext};
-use api_compat::notification;
-use api_compat::rpc::backup::BackupMethod;
-use api_compat::user_message::{Action, Detail, UserMessage};
-use chrono::{NaiveDateTime, Utc};
+use api_compat::notification::{BackupEvent, Notification};
+use api_compat::objects::{Backup, ObjectHistory};
+use api_compat::rpc::BackupMethod;
+use api_compat::state::{Refusal, driver};
+use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
+use uuid::Uuid;
 
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
-use crate::db::{self, Database, entity};
+use crate::db::{Database, Done, QuotaRules, Subject};
 use crate::vault::Vault;
 
 use capacity::Capacity;
 pub use error::Error;
+
+/// Who asks, and in which request.
+type Context = RequestContext;
 
 /// Who this worker is, and how it behaves; from the configuration.
 #[derive(Debug, Clone)]
@@ -48,20 +57,18 @@ pub struct Settings {
     pub driver: String,
     /// `backup_ceph_max_snapshots`; 0 keeps all.
     pub max_source_snapshots: usize,
-    /// `volume_name_template`.
-    pub volume_name_template: String,
     /// Pools that a request may name besides the configured one.
     pub allowed_containers: Vec<String>,
     /// How long to wait for cinder-volume's `continue_backup`.
     pub continue_timeout: Duration,
     /// `backup_max_operations`; 0 does not limit.
     pub max_operations: usize,
-    /// Notification topics; none when notifications are off.
-    pub notification_topics: Vec<String>,
     /// `message_ttl`.
     pub message_ttl: Duration,
-    /// Seconds after which a quota usage is computed anew (`until_refresh`, `max_age`).
-    pub quota: db::QuotaRules,
+    /// How usages are kept.
+    pub quota: QuotaRules,
+    /// The versions of objects that every service understands.
+    pub history: ObjectHistory,
 }
 
 /// Serves the requests of the backup API.
@@ -74,16 +81,15 @@ pub struct Manager {
     /// Whether the driver works: a backup is refused while it does not.
     ready: watch::Receiver<bool>,
     capacity: Capacity,
-    running: Mutex<HashMap<String, CancellationToken>>,
-    awaiting: Mutex<HashMap<String, CancellationToken>>,
+    /// Backups that an operation of this process works on.
+    running: Mutex<HashMap<BackupId, CancellationToken>>,
+    /// Backups for which cinder-volume has been asked; cancelled when it answers.
+    awaiting: Mutex<HashMap<BackupId, CancellationToken>>,
     tasks: TaskTracker,
 }
 
-/// Who asks, and in which request.
-type Context = RequestContext;
-
 impl Manager {
-    /// A manager; `ready` tells whether the vault can be reached.
+    /// A manager; `ready` tells whether the vault can be worked with.
     pub fn new(
         settings: Settings,
         db: Database,
@@ -106,120 +112,166 @@ impl Manager {
         }
     }
 
-    /// The vault, for the worker to check its health.
+    /// The backup pools, for whoever watches their health.
     pub fn vault(&self) -> &Vault {
         &self.vault
     }
 
-    /// Waits until every operation has ended; new ones are not begun by this.
+    /// Starts an operation in the background; [`Manager::drained`] waits for it.
+    pub fn spawn(&self, operation: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(operation);
+    }
+
+    /// Waits until every operation that was spawned has ended.
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Starts the operation that a request asks for. The answer, for a call, comes from the
-    /// future; a cast's outcome is in the rows.
+    /// Carries out what a request asks for. The value answers a call; what became of a cast is in
+    /// the rows.
+    ///
+    /// # Errors
+    /// What Python's worker would raise.
     pub async fn serve(
         self: Arc<Self>,
         method: BackupMethod,
         context: Context,
     ) -> Result<Value, Failure> {
+        let done = |()| Value::Null;
         let outcome = match method {
             BackupMethod::CreateBackup { backup } => {
-                self.clone().create_backup(context, backup).await
+                self.create_backup(context, *backup).await.map(done)
             }
             BackupMethod::ContinueBackup {
                 backup,
                 backup_device,
-            } => self.continue_backup(context, backup, backup_device).await,
+            } => {
+                let id = backup.id;
+                self.continue_backup(context, id, backup_device)
+                    .await
+                    .map(done)
+            }
             BackupMethod::RestoreBackup {
                 backup,
                 volume_id,
-                volume_is_new: _,
-            } => self.restore_backup(context, backup, volume_id).await,
-            BackupMethod::DeleteBackup { backup } => self.delete_backup(context, backup).await,
-            BackupMethod::ExportRecord { backup } => {
-                return self.export_record(&backup).await.map_err(Failure::from);
+                volume_is_new,
+            } => self
+                .restore_backup(context, backup.id, volume_id, volume_is_new)
+                .await
+                .map(done),
+            BackupMethod::DeleteBackup { backup } => {
+                self.delete_backup(context, backup.id).await.map(done)
             }
-            BackupMethod::ImportRecord {
-                backup,
-                backup_service,
-                backup_url,
-                backup_hosts,
-            } => {
-                self.import_record(context, backup, backup_service, backup_url, backup_hosts)
-                    .await
+            BackupMethod::ExportRecord { backup } => self.export_record(backup.id).await,
+            BackupMethod::ImportRecord { backup, .. } => {
+                self.refuse_import(backup.id).await.map(done)
             }
-            BackupMethod::ResetStatus { backup, status } => {
-                self.reset_status(context, backup, status).await
-            }
-            BackupMethod::CheckSupportToForceDelete => return Ok(Value::Bool(false)),
-            // The worker answers these itself.
+            BackupMethod::ResetStatus { backup, status } => self
+                .reset_status(context, backup.id, status)
+                .await
+                .map(done),
+            BackupMethod::CheckSupportToForceDelete => Ok(Value::Bool(false)),
+            BackupMethod::Ping => Ok(Value::from("pong")),
+            // These are about the process: the worker answers them itself.
             BackupMethod::PublishServiceCapabilities
             | BackupMethod::SetLogLevels { .. }
-            | BackupMethod::GetLogLevels { .. } => Ok(()),
+            | BackupMethod::GetLogLevels { .. } => Ok(Value::Null),
         };
-        outcome.map(|()| Value::Null).map_err(Failure::from)
+        outcome.map_err(|error| Failure::from(&error))
     }
 
-    /// Claims a backup for one operation; `None` when another one of this worker has it.
-    fn claim(&self, backup: &str) -> Option<Claim<'_>> {
+    /// Claims a backup for one operation; `None` when another one of this process has it.
+    fn claim(&self, backup: BackupId) -> Option<Claim<'_>> {
         let mut running = lock(&self.running);
-        if running.contains_key(backup) {
+        if running.contains_key(&backup) {
+            warn!(%backup, "Already at work on this backup: the message is ignored");
             return None;
         }
         let cancel = CancellationToken::new();
-        running.insert(backup.to_owned(), cancel.clone());
+        running.insert(backup, cancel.clone());
         Some(Claim {
             manager: self,
-            backup: backup.to_owned(),
+            backup,
             cancel,
         })
     }
 
-    /// Tells the user what became of a request. Failing to do so is logged and changes nothing.
-    async fn tell_user(&self, context: &Context, action: Action, backup: &str, detail: Detail) {
+    async fn backup(&self, id: BackupId) -> Result<Backup, Error> {
+        let row = self.db.backup(id).await?;
+        row.ok_or_else(|| Error::BackupNotFound(id.to_string()))
+    }
+
+    /// Writes what a refusal asks for, tells the user, and hands the refusal on as an error.
+    async fn refuse(
+        &self,
+        context: &Context,
+        subject: Subject<'_>,
+        refusal: Refusal,
+        action: Action,
+    ) -> Error {
+        self.write(subject, &refusal.change, Done::Nothing).await;
+        if let Some(detail) = refusal.detail {
+            self.tell_user(context, action, subject.backup, detail).await;
+        }
+        Error::Refused(Box::new(refusal))
+    }
+
+    /// Writes the end of an operation that failed. There is nobody left to tell of a failure of
+    /// this but the log; the start of the next process finds the row.
+    async fn write(
+        &self,
+        subject: Subject<'_>,
+        change: &api_compat::state::Change,
+        done: Done<'_>,
+    ) {
+        if change == &api_compat::state::Change::default() {
+            return;
+        }
+        let now = Utc::now().naive_utc();
+        if let Err(error) = self.db.change(subject, change, done, now).await {
+            error!(backup = %subject.backup, %error, "Cannot write what became of the backup");
+        }
+    }
+
+    /// Tells the user what became of a request. Failing to do so changes nothing.
+    async fn tell_user(&self, context: &Context, action: Action, id: BackupId, detail: Detail) {
+        let message = UserMessage::about_backup(action, detail, id);
+        self.store_message(context, &message).await;
+    }
+
+    async fn store_message(&self, context: &Context, message: &UserMessage) {
         let Some(project) = context.project_id() else {
-            debug!(backup, "No user to tell: the request has no project");
+            debug!("The request has no project: there is no user to tell");
             return;
         };
-        let message = UserMessage::for_backup(action, detail, backup, project, context.request_id());
-        if let Err(error) = self
+        let (keep, now) = (self.settings.message_ttl, Utc::now().naive_utc());
+        let stored = self
             .db
-            .insert_message(&message, self.settings.message_ttl, now())
-            .await
-        {
-            warn!(backup, %error, "Cannot store the message for the user");
-        }
-    }
-
-    /// Sends a notification about a backup, such as `create.start`.
-    async fn notify(&self, context: &Context, backup: &entity::backups::Model, suffix: &str) {
-        if self.settings.notification_topics.is_empty() {
-            return;
-        }
-        let message = notification::backup_usage(
-            &self.settings.host,
-            suffix,
-            &db::convert::usage(backup),
-            context,
-            now(),
-        );
-        self.amqp
-            .notify(&self.settings.notification_topics, message)
+            .insert_message(message, project, context.request_id(), keep, now)
             .await;
+        if let Err(error) = stored {
+            warn!(event = message.event_id(), %error, "Cannot store the message for the user");
+        }
     }
 
-    /// Whether a row's `service` is the driver that runs here; a row without one is nobody's.
-    fn is_ours(&self, service: Option<&str>) -> bool {
-        service.is_none_or(|service| self.settings.driver.starts_with(service))
+    /// Says on the notification topics what happens to a backup.
+    async fn notify(&self, context: &Context, backup: &Backup, event: BackupEvent) {
+        let ids = (Uuid::new_v4(), Uuid::new_v4());
+        let notification =
+            Notification::new(event, backup, &self.settings.host, context, ids, now());
+        self.amqp.notify(notification).await;
+    }
+
+    fn is_ours(&self, backup: &Backup) -> bool {
+        driver::is_ours(&self.settings.driver, backup.service.as_deref())
     }
 }
 
 /// One operation's claim on a backup, given back when dropped.
 struct Claim<'a> {
     manager: &'a Manager,
-    backup: String,
+    backup: BackupId,
     cancel: CancellationToken,
 }
 
@@ -229,11 +281,16 @@ impl Drop for Claim<'_> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Marks a request as being about a backup, for the user messages of whoever gets it next.
+fn about(context: &mut Context, backup: BackupId, action: Action) {
+    context.set_message(ResourceType::Backup, &backup.to_string(), action);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A map stays whole when its holder panics: inserting and removing are single steps.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn now() -> NaiveDateTime {
-    Utc::now().naive_utc()
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }

@@ -2,53 +2,62 @@
 
 use std::sync::Arc;
 
-use api_compat::names;
-use api_compat::objects::Backup;
-use api_compat::state::{BackupStatus, VolumeStatus};
-use api_compat::user_message::{Action, Detail};
-use api_compat::volume_metadata::{self, Change};
+use api_compat::ids::{BackupId, VolumeId};
+use api_compat::names::{self, Lineage};
+use api_compat::notification::BackupEvent;
+use api_compat::objects::{Backup, Volume as VolumeObject};
+use api_compat::state::driver::{self, Operation};
+use api_compat::state::{BackupStatus, Change, Event, VolumeChange, VolumeStatus, transition};
+use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
+use api_compat::volume_metadata::{self, Change as MetadataChange, Recorded, Target};
 use tracing::{error, info, warn};
 
-use super::{Claim, Context, Error, Manager, now};
+use super::{Claim, Context, Error, Manager, about, now};
 use crate::attach::Attached;
-use crate::db::entity::{backups, volumes};
-use crate::db::{FailRestore, FinishRestore};
+use crate::db::{Done, Subject};
 use crate::transfer::Progress;
-use crate::vault::BackupRecord;
+use crate::vault::{BackupRecord, RestorePoint, Volume};
 
 const GIB: u64 = 1 << 30;
+
+/// A restore that was accepted.
+struct Restoring<'a> {
+    backup: &'a Backup,
+    volume: &'a VolumeObject,
+    status: VolumeStatus,
+    new: bool,
+}
+
+impl Restoring<'_> {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            backup: self.backup.id,
+            status: self.backup.status.unwrap_or(BackupStatus::Error),
+            volume: Some((self.volume.id, &self.status)),
+            snapshot: None,
+        }
+    }
+}
 
 impl Manager {
     /// `restore_backup`: writes a backup's restore point into a volume, then its metadata.
     pub(super) async fn restore_backup(
         &self,
         mut context: Context,
-        backup: Backup,
-        volume_id: String,
+        id: BackupId,
+        volume: VolumeId,
+        new: bool,
     ) -> Result<(), Error> {
-        let id = backup.id;
-        context.set_message_resource("VOLUME_BACKUP", &id, Action::RestoreBackup);
-        let Some(claim) = self.claim(&id) else {
-            warn!(backup = %id, "Already at work on this backup; a repeated message is ignored");
+        about(&mut context, id, Action::Restore);
+        let Some(claim) = self.claim(id) else {
             return Ok(());
         };
         let _room = self.capacity.admit().await;
-        info!(backup = %id, volume = %volume_id, "Restore backup started");
-        let row = self
-            .db
-            .backup(&id)
-            .await?
-            .ok_or_else(|| Error::BackupNotFound(id.clone()))?;
-        self.notify(&context, &row, "restore.start").await;
-        let outcome = self.restore(&context, &row, &volume_id, &claim).await;
+        info!(backup = %id, %volume, "Restore backup started");
+        let outcome = self.restore(&context, volume, new, &claim).await;
         match &outcome {
-            Ok(()) => {
-                info!(backup = %id, volume = %volume_id, "Finished restoring backup");
-                if let Ok(Some(row)) = self.db.backup(&id).await {
-                    self.notify(&context, &row, "restore.end").await;
-                }
-            }
-            Err(error) => error!(backup = %id, volume = %volume_id, %error, "Restore backup failed"),
+            Ok(()) => info!(backup = %id, %volume, "Finished restoring the backup"),
+            Err(error) => error!(backup = %id, %volume, %error, "Restore backup failed"),
         }
         outcome
     }
@@ -56,219 +65,258 @@ impl Manager {
     async fn restore(
         &self,
         context: &Context,
-        row: &backups::Model,
-        volume_id: &str,
+        volume_id: VolumeId,
+        new: bool,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
+        let backup = self.backup(claim.backup).await?;
+        self.notify(context, &backup, BackupEvent::RestoreStart).await;
         let Some(volume) = self.db.volume(volume_id).await? else {
-            let error = Error::VolumeNotFound(volume_id.to_owned());
-            self.end_restore(row, volume_id, FailRestore::VolumeGone, &error)
-                .await;
-            return Err(error);
+            return Err(self.volume_is_gone(&backup, volume_id).await);
         };
-        if let Err((failure, detail, error)) = self.accept(row, &volume) {
-            self.end_restore(row, volume_id, failure, &error).await;
-            if let Some(detail) = detail {
-                self.tell_user(context, Action::RestoreBackup, &row.id, detail)
-                    .await;
-            }
-            return Err(error);
-        }
-        let restored = self.run_restore(context, row, &volume, claim).await;
-        let finished = match restored {
-            Ok(()) => self.finish_restore(row, &volume).await,
-            Err(error) => Err(error),
+        let restoring = Restoring {
+            backup: &backup,
+            volume: &volume,
+            status: volume.status.clone().unwrap_or_else(|| VolumeStatus::from("")),
+            new,
         };
-        if let Err(error) = &finished {
-            self.end_restore(row, volume_id, FailRestore::Restoring, error)
-                .await;
+        self.accept(context, &restoring).await?;
+
+        let outcome = self.run(context, &restoring, claim).await;
+        let event = match &outcome {
+            Ok(()) => Event::RestoreSucceeded,
+            Err(_) => Event::RestoreFailed,
+        };
+        let status = backup.status.unwrap_or(BackupStatus::Error);
+        let change =
+            transition(status, &event).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        if outcome.is_err() {
+            self.write(restoring.subject(), &change, Done::Nothing).await;
+            return outcome;
         }
-        finished
+        let done = match restoring.status {
+            VolumeStatus::Creating => Done::Launched,
+            _ => Done::Nothing,
+        };
+        self.mark_source(&restoring).await?;
+        let now = now().naive_utc();
+        self.db.change(restoring.subject(), &change, done, now).await?;
+        let backup = self.backup(backup.id).await?;
+        self.notify(context, &backup, BackupEvent::RestoreEnd).await;
+        Ok(())
     }
 
-    /// Whether a restore may begin; otherwise how it ends, what the user is told, and why.
-    fn accept(
-        &self,
-        row: &backups::Model,
-        volume: &volumes::Model,
-    ) -> Result<(), (FailRestore, Option<Detail>, Error)> {
-        let volume_status = volume.status.as_deref().unwrap_or("None");
-        if ![VolumeStatus::RESTORING_BACKUP, VolumeStatus::CREATING].contains(&volume_status) {
-            return Err((
-                FailRestore::Restoring,
-                Some(Detail::VolumeInvalidState),
-                Error::InvalidVolume(format!(
-                    "Restore backup aborted, expected volume status restoring-backup,creating \
-                     but got {volume_status}."
-                )),
-            ));
+    /// The backup goes back to `available`: nobody will restore to a volume that is not there.
+    async fn volume_is_gone(&self, backup: &Backup, volume: VolumeId) -> Error {
+        let status = backup.status.unwrap_or(BackupStatus::Error);
+        if status == BackupStatus::Restoring {
+            let subject = Subject {
+                backup: backup.id,
+                status,
+                volume: None,
+                snapshot: None,
+            };
+            let change = Change {
+                backup: Some(BackupStatus::Available),
+                ..Change::default()
+            };
+            self.write(subject, &change, Done::Nothing).await;
         }
-        let status = row.status.as_deref().unwrap_or("None");
-        if status != BackupStatus::RESTORING {
-            return Err((
-                FailRestore::WrongStatus,
-                Some(Detail::BackupInvalidState),
-                Error::InvalidBackup(format!(
-                    "Restore backup aborted: expected backup status restoring but got {status}."
-                )),
-            ));
+        Error::VolumeNotFound(volume.to_string())
+    }
+
+    /// Refuses what must not be begun.
+    async fn accept(&self, context: &Context, restoring: &Restoring<'_>) -> Result<(), Error> {
+        let backup = restoring.backup;
+        let target = &restoring.status;
+        let status = backup.status.unwrap_or(BackupStatus::Error);
+        let refused = match transition(status, &Event::Restore { target }) {
+            Err(refusal) => Some(refusal),
+            Ok(_) if !self.is_ours(backup) => Some(driver::refuse(
+                Operation::Restore,
+                &self.settings.driver,
+                backup.service.as_deref().unwrap_or_default(),
+            )),
+            Ok(_) => None,
+        };
+        if let Some(refusal) = refused {
+            // Python's message about a volume names the volume under the type of a backup.
+            if refusal.detail == Some(Detail::VolumeInvalidState) {
+                let message = UserMessage {
+                    action: Action::Restore,
+                    detail: Detail::VolumeInvalidState,
+                    resource_type: ResourceType::Backup,
+                    resource_uuid: restoring.volume.id.to_string(),
+                };
+                self.store_message(context, &message).await;
+                self.write(restoring.subject(), &refusal.change, Done::Nothing).await;
+                return Err(Error::Refused(Box::new(refusal)));
+            }
+            let subject = restoring.subject();
+            return Err(self.refuse(context, subject, refusal, Action::Restore).await);
         }
-        if !self.is_ours(row.service.as_deref()) {
-            return Err((
-                FailRestore::OtherService,
-                None,
-                Error::InvalidBackup(format!(
-                    "Restore backup aborted, the backup service currently configured [{}] is not \
-                     the backup service that was used to create this backup [{}].",
-                    self.settings.driver,
-                    row.service.as_deref().unwrap_or_default()
-                )),
-            ));
-        }
-        let (needed, have) = (row.size.unwrap_or(0), volume.size.unwrap_or(0));
+        let (needed, have) = (backup.size.unwrap_or(0), restoring.volume.size.unwrap_or(0));
         if needed > have {
-            return Err((
-                FailRestore::Restoring,
-                Some(Detail::BackupRestoreError),
-                Error::InvalidVolume(format!(
-                    "Restore backup aborted, the volume's size {have} GiB is smaller than the \
-                     backup's {needed} GiB."
-                )),
-            ));
+            let change = Change {
+                backup: Some(BackupStatus::Available),
+                volume: Some(VolumeChange {
+                    status: VolumeStatus::ErrorRestoring,
+                    previous: None,
+                }),
+                ..Change::default()
+            };
+            self.write(restoring.subject(), &change, Done::Nothing).await;
+            return Err(Error::Invalid(format!(
+                "The volume's size {have} GiB is smaller than the backup's {needed} GiB."
+            )));
         }
         Ok(())
     }
 
-    async fn run_restore(
+    async fn run(
         &self,
         context: &Context,
-        row: &backups::Model,
-        volume: &volumes::Model,
+        restoring: &Restoring<'_>,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let record = self.record(row).await?;
-        // All that can be known to fail is found out before the volume is written.
-        let point = self.vault.find_restore_point(&record).await?;
-        let changes = self.metadata_changes(row, volume, &record).await?;
-
-        let attached = match self.attacher.attach_volume(context, &volume.id).await {
-            Ok(attached) => attached,
+        let id = restoring.backup.id;
+        // What can be known to fail is found out before the volume is written.
+        let record = self.record(restoring.backup).await?;
+        let prepared = async {
+            let point = self.vault.find_restore_point(&record).await?;
+            let changes = self.metadata_changes(restoring, &record).await?;
+            Ok::<_, Error>((point, changes))
+        };
+        let (point, changes) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(error) => {
-                self.tell_user(context, Action::RestoreBackup, &row.id, Detail::AttachError)
-                    .await;
-                return Err(error.into());
+                let detail = Detail::BackupRestoreError;
+                self.tell_user(context, Action::Restore, id, detail).await;
+                return Err(error);
             }
         };
-        let written = self.write(&point, &attached, volume, claim).await;
+        let attached = match self.attach(context, restoring.volume.id).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                let detail = Detail::AttachError;
+                self.tell_user(context, Action::Restore, id, detail).await;
+                return Err(error);
+            }
+        };
+        let written = self.write_volume(&point, &attached, restoring, claim).await;
         let detached = self.attacher.detach(context, attached).await;
         if written.is_err() {
-            self.tell_user(
-                context,
-                Action::RestoreBackup,
-                &row.id,
-                Detail::BackupRestoreError,
-            )
-            .await;
+            let detail = Detail::BackupRestoreError;
+            self.tell_user(context, Action::Restore, id, detail).await;
         } else if let Err(error) = detached {
-            warn!(backup = %row.id, %error, "Cannot detach the volume");
-            self.tell_user(context, Action::RestoreBackup, &row.id, Detail::DetachError)
-                .await;
+            warn!(backup = %id, %error, "Cannot detach the volume");
+            let detail = Detail::DetachError;
+            self.tell_user(context, Action::Restore, id, detail).await;
         }
         written?;
-        self.apply(volume, changes).await
+        let now = now().naive_utc();
+        let volume = restoring.volume.id;
+        Ok(self.db.restore_metadata(volume, &changes, now).await?)
     }
 
-    async fn write(
+    async fn write_volume(
         &self,
-        point: &crate::vault::RestorePoint,
+        point: &RestorePoint,
         attached: &Attached,
-        volume: &volumes::Model,
+        restoring: &Restoring<'_>,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let size = u64::try_from(volume.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        let size = u64::try_from(restoring.volume.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        let target = Volume {
+            pool: attached.pool.clone(),
+            image: attached.image.clone(),
+        };
         let progress = Arc::new(Progress::default());
         let stats = self
             .vault
-            .restore(point, &attached.volume(), size, progress, &claim.cancel)
+            .restore(point, &target, size, restoring.new, progress, &claim.cancel)
             .await?;
         info!(
-            volume = %volume.id, image = %point.image, read = stats.bytes_read,
-            written = stats.bytes_written, "Restored the volume's data"
+            volume = %restoring.volume.id, image = %point.image, bytes_read = stats.bytes_read,
+            bytes_written = stats.bytes_written, "Restored the volume's data"
         );
         Ok(())
     }
 
+    /// What the metadata object changes of the volume; nothing when there is none.
     async fn metadata_changes(
         &self,
-        row: &backups::Model,
-        volume: &volumes::Model,
+        restoring: &Restoring<'_>,
         record: &BackupRecord,
-    ) -> Result<Vec<Change>, Error> {
-        let Some(text) = self.vault.read_metadata(record).await? else {
+    ) -> Result<Vec<MetadataChange>, Error> {
+        let Some(content) = self.vault.read_metadata(record).await? else {
             return Ok(Vec::new());
         };
-        let recorded =
-            volume_metadata::read(&text).map_err(|error| Error::Metadata(error.to_string()))?;
-        let target = volume_metadata::Target {
-            display_name: volume.display_name.clone(),
-            volume_type_id: volume.volume_type_id.clone(),
-            encryption_key_id: volume.encryption_key_id.clone(),
+        let recorded = volume_metadata::decode(&content)?;
+        let volume = restoring.volume;
+        let target = Target {
+            display_name: volume.display_name.as_deref(),
+            volume_type_id: volume.volume_type_id.as_deref(),
+            recorded_type_exists: self.recorded_type_exists(&recorded).await?,
         };
-        volume_metadata::changes(&recorded, row.display_name.as_deref(), &target)
-            .map_err(|error| Error::Metadata(error.to_string()))
+        let changes = volume_metadata::plan_restore(&recorded, target)?;
+        // The backup's key would have to be copied for the volume, and a volume that has one must
+        // not lose it: neither is possible without a key manager.
+        let takes_key = |change: &MetadataChange| match change {
+            MetadataChange::EncryptionKey(key) => key.is_some() || volume.encryption_key_id.is_some(),
+            _ => false,
+        };
+        if changes.iter().any(takes_key) {
+            return Err(Error::Invalid(
+                "The backup or the volume is encrypted; this backup service has no access to a \
+                 key manager."
+                    .to_owned(),
+            ));
+        }
+        Ok(changes)
     }
 
-    async fn finish_restore(
-        &self,
-        row: &backups::Model,
-        volume: &volumes::Model,
-    ) -> Result<(), Error> {
-        let finish = FinishRestore {
-            backup: &row.id,
-            volume: &volume.id,
-            // A volume restored from its own backup is marked only when it carries another mark.
-            mark_source: row.volume_id != volume.id,
-            launched: volume.status.as_deref() == Some(VolumeStatus::CREATING),
-        };
-        Ok(self.db.finish_restore(&finish, now()).await?)
-    }
-
-    async fn end_restore(
-        &self,
-        row: &backups::Model,
-        volume: &str,
-        failure: FailRestore,
-        error: &Error,
-    ) {
-        let reason = error.to_string();
-        if let Err(error) = self
-            .db
-            .fail_restore(&row.id, volume, failure, &reason, now())
-            .await
-        {
-            error!(backup = %row.id, %error, "Cannot record that the restore failed");
+    async fn recorded_type_exists(&self, recorded: &Recorded) -> Result<bool, Error> {
+        match recorded.base.as_ref().and_then(|base| base.volume_type_id.as_ref()) {
+            Some(id) => Ok(self.db.volume_type_exists(id).await?),
+            None => Ok(false),
         }
     }
 
+    /// Notes in the volume's metadata which backup it came from: on every other volume than the one
+    /// that was backed up, and on that one if it carries a note already.
+    async fn mark_source(&self, restoring: &Restoring<'_>) -> Result<(), Error> {
+        const KEY: &str = "src_backup_id";
+        let (id, volume) = (restoring.backup.id.to_string(), restoring.volume.id);
+        let noted = self.db.volume_metadata(volume).await?;
+        let noted = noted.into_iter().find(|(key, _)| key == KEY);
+        let other = noted.is_some_and(|(_, noted)| noted != id);
+        if restoring.backup.volume_id != volume || other {
+            let now = now().naive_utc();
+            self.db.set_volume_metadata(volume, KEY, &id, now).await?;
+        }
+        Ok(())
+    }
+
     /// What a backup's row says about where it lies.
-    pub(super) async fn record(&self, row: &backups::Model) -> Result<BackupRecord, Error> {
-        let backup =
-            names::BackupId::parse(&row.id).map_err(|e| Error::InvalidBackup(e.to_string()))?;
-        let volume = names::VolumeId::parse(&row.volume_id)
-            .map_err(|e| Error::InvalidBackup(e.to_string()))?;
-        let base = names::base_of(&volume, row.service_metadata.as_deref())
-            .map_err(|e| Error::InvalidBackup(e.to_string()))?;
-        let sole = !self
-            .db
-            .others_name_base(&row.id, &row.volume_id, row.service_metadata.as_deref())
-            .await?;
+    pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
+        let recorded = row.service_metadata.as_deref().filter(|text| !text.is_empty());
+        let base = match recorded {
+            Some(_) => Some(names::base_image(Lineage {
+                backup: row.id,
+                volume: row.volume_id,
+                service_metadata: recorded,
+                parent: None,
+            })?),
+            None => None,
+        };
         Ok(BackupRecord {
-            backup,
-            volume,
+            backup: row.id,
+            volume: row.volume_id,
             pool: row.container.clone().filter(|pool| !pool.is_empty()),
             base,
             of_snapshot: row.snapshot_id.is_some(),
-            sole,
+            sole: !self.db.shares_base(row).await?,
         })
     }
 }

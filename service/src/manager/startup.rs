@@ -1,82 +1,118 @@
-//! What a restart does with operations that an earlier process of this host left unfinished.
+//! What a start does with operations that an earlier process of this host left unfinished.
 
 use std::sync::Arc;
 
+use api_compat::ids::VolumeId;
 use api_compat::messaging::RequestContext;
-use api_compat::state::{BackupStatus, VolumeStatus};
+use api_compat::objects::Backup;
+use api_compat::state::{self, BackupStatus, Event, VolumeStatus, transition};
 use tracing::{error, info};
+use uuid::Uuid;
 
 use super::{Error, Manager, now};
-use crate::db::entity::backups;
-use crate::db::{FailCreate, FailRestore, Source};
+use crate::db::{Done, Subject};
 
 impl Manager {
-    /// Ends or resumes every unfinished operation of this host. Runs before the first message is
-    /// taken. A backup that cannot be dealt with is logged and left.
+    /// Ends or resumes every unfinished operation of this host; to be called before the first
+    /// message is taken. A backup that cannot be dealt with is logged and left.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
-        let rows = self.db.unfinished_backups(&self.settings.host).await?;
-        for row in rows {
+        for row in self.db.unfinished_backups(&self.settings.host).await? {
             if let Err(error) = self.clean_up_one(&row).await {
-                error!(backup = %row.id, %error, "Cannot clean up the unfinished operation");
+                error!(backup = %row.id, %error, "Cannot clean up what was left unfinished");
             }
         }
         Ok(())
     }
 
-    async fn clean_up_one(self: &Arc<Self>, row: &backups::Model) -> Result<(), Error> {
-        let context = RequestContext::admin(now());
-        match row.status.as_deref() {
+    async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
+        let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now());
+        match row.status {
             // No worker ever began it: its message still waits in the queue.
-            Some(BackupStatus::CREATING) if row.service.is_none() => return Ok(()),
-            Some(BackupStatus::CREATING) => {
-                info!(backup = %row.id, "Resetting the backup: it was being created");
-                let volume = self.db.volume(&row.volume_id).await?;
-                let source = match (&row.snapshot_id, volume) {
-                    (Some(id), _) => Some(Source::Snapshot { id: id.clone() }),
-                    (None, Some(volume))
-                        if volume.status.as_deref() == Some(VolumeStatus::BACKING_UP) =>
-                    {
-                        Some(Source::Volume {
-                            previous_status: volume.previous_status.clone(),
-                            id: volume.id,
-                        })
-                    }
-                    _ => None,
+            Some(BackupStatus::Creating) if row.service.is_none() => {}
+            Some(BackupStatus::Creating) => {
+                info!(backup = %row.id, "Its creation was interrupted");
+                let making = self.making(row.id).await?;
+                let event = Event::Interrupted {
+                    source: making.source(),
+                    encrypted: row.encryption_key_id.is_some(),
                 };
-                let failure = FailCreate {
-                    backup: &row.id,
-                    reason: "incomplete backup reset on manager restart",
-                    source,
+                self.interrupted(making.subject(), &event).await?;
+                self.remove_temporary(&context, row.id).await;
+            }
+            Some(BackupStatus::Restoring) => {
+                info!(backup = %row.id, "Its restore was interrupted");
+                self.restore_interrupted(row).await?;
+            }
+            Some(BackupStatus::Deleting) if row.encryption_key_id.is_some() => {
+                let event = Event::Interrupted {
+                    source: state::Source::Gone,
+                    encrypted: true,
                 };
-                self.db.fail_create(&failure, now()).await?;
-                self.remove_temporary(&context, &row.id).await;
+                let subject = Subject {
+                    backup: row.id,
+                    status: BackupStatus::Deleting,
+                    volume: None,
+                    snapshot: None,
+                };
+                self.interrupted(subject, &event).await?;
             }
-            Some(BackupStatus::RESTORING) => {
-                info!(backup = %row.id, "Resetting the backup: it was being restored");
-                let volume = row.restore_volume_id.as_deref().unwrap_or_default();
-                let reason = "incomplete restore reset on manager restart";
-                self.db
-                    .fail_restore(&row.id, volume, FailRestore::Restoring, reason, now())
-                    .await?;
+            Some(BackupStatus::Deleting) => {
+                info!(backup = %row.id, "Resuming its deletion");
+                self.resume_delete(row, context);
             }
-            Some(BackupStatus::DELETING) => {
-                info!(backup = %row.id, "Resuming delete");
-                self.resume_delete(row.id.clone(), context);
-            }
-            Some(BackupStatus::ERROR) => self.remove_temporary(&context, &row.id).await,
+            Some(BackupStatus::Error) => self.remove_temporary(&context, row.id).await,
             _ => {}
         }
         Ok(())
     }
 
-    /// Deletes in the background, once the driver works.
-    fn resume_delete(self: &Arc<Self>, backup: String, context: RequestContext) {
-        let manager = self.clone();
-        self.tasks.spawn(async move {
+    async fn restore_interrupted(&self, row: &Backup) -> Result<(), Error> {
+        let volume = match &row.restore_volume_id {
+            Some(id) => self.db.volume(id.parse::<VolumeId>()?).await?,
+            None => None,
+        };
+        let status = volume
+            .as_ref()
+            .and_then(|volume| volume.status.clone())
+            .unwrap_or_else(|| VolumeStatus::from(""));
+        let subject = Subject {
+            backup: row.id,
+            status: BackupStatus::Restoring,
+            volume: volume.as_ref().map(|volume| (volume.id, &status)),
+            snapshot: None,
+        };
+        let source = match &volume {
+            Some(volume) => state::Source::Volume {
+                status: &status,
+                previous: volume.previous_status.as_ref(),
+            },
+            None => state::Source::Gone,
+        };
+        let event = Event::Interrupted {
+            source,
+            encrypted: row.encryption_key_id.is_some(),
+        };
+        self.interrupted(subject, &event).await
+    }
+
+    async fn interrupted(&self, subject: Subject<'_>, event: &Event<'_>) -> Result<(), Error> {
+        let change = transition(subject.status, event)
+            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let now = now().naive_utc();
+        Ok(self.db.change(subject, &change, Done::Nothing, now).await?)
+    }
+
+    /// Deletes in the background, once the vault can be worked with.
+    fn resume_delete(self: &Arc<Self>, row: &Backup, context: RequestContext) {
+        let (manager, id) = (self.clone(), row.id);
+        self.spawn(async move {
             let mut ready = manager.ready.clone();
             if ready.wait_for(|ready| *ready).await.is_ok() {
-                // The outcome is in the row and in the log.
-                let _ = manager.delete_by_id(context, backup).await;
+                // What became of it is in the row and in the log.
+                let _ = manager.delete_backup(context, id).await;
             }
         });
     }

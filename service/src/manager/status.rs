@@ -1,45 +1,45 @@
-//! `reset_status`: an operator or project sets a backup's status by hand.
+//! `reset_status`: an operator sets a backup's status by hand.
 
-use api_compat::objects::Backup;
-use api_compat::state::BackupStatus;
+use api_compat::ids::BackupId;
+use api_compat::notification::BackupEvent;
+use api_compat::state::driver::{self, Operation};
+use api_compat::state::{BackupStatus, Event, transition};
 use tracing::info;
 
 use super::{Context, Error, Manager, now};
+use crate::db::{Done, Subject};
 
 impl Manager {
-    /// Sets the status; a backup set to `error` gives its temporary volume back.
+    /// Sets the status. A backup that is set to `error` gives its temporary volume back.
     pub(super) async fn reset_status(
         &self,
         context: Context,
-        backup: Backup,
-        status: String,
+        id: BackupId,
+        to: BackupStatus,
     ) -> Result<(), Error> {
-        let id = backup.id;
-        info!(backup = %id, %status, "Reset backup status started");
-        if ![BackupStatus::AVAILABLE, BackupStatus::ERROR].contains(&status.as_str()) {
-            return Err(Error::InvalidBackup(format!(
-                "Cannot reset a backup's status to {status}."
-            )));
+        info!(backup = %id, status = %to, "Reset backup status started");
+        let row = self.backup(id).await?;
+        let status = row.status.unwrap_or(BackupStatus::Error);
+        if !self.is_ours(&row) {
+            let theirs = row.service.as_deref().unwrap_or_default();
+            let refusal = driver::refuse(Operation::ResetStatus, &self.settings.driver, theirs);
+            return Err(Error::Refused(Box::new(refusal)));
         }
-        let row = self
-            .db
-            .backup(&id)
-            .await?
-            .ok_or_else(|| Error::BackupNotFound(id.clone()))?;
-        if !self.is_ours(row.service.as_deref()) {
-            return Err(Error::InvalidBackup(format!(
-                "Reset backup status aborted, the backup service currently configured [{}] is not \
-                 the backup service that was used to create this backup [{}].",
-                self.settings.driver,
-                row.service.as_deref().unwrap_or_default()
-            )));
+        let change = transition(status, &Event::Reset { to })
+            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let subject = Subject {
+            backup: id,
+            status,
+            volume: None,
+            snapshot: None,
+        };
+        let now = now().naive_utc();
+        self.db.change(subject, &change, Done::Nothing, now).await?;
+        if to == BackupStatus::Error {
+            self.remove_temporary(&context, id).await;
         }
-        self.db.set_backup_status(&id, &status, now()).await?;
-        if status == BackupStatus::ERROR {
-            self.remove_temporary(&context, &id).await;
-        }
-        let row = self.db.backup(&id).await?.unwrap_or(row);
-        self.notify(&context, &row, "reset_status.end").await;
+        let row = self.backup(id).await?;
+        self.notify(&context, &row, BackupEvent::ResetStatusEnd).await;
         Ok(())
     }
 }

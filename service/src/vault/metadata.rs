@@ -3,7 +3,7 @@
 use api_compat::ids::BackupId;
 use api_compat::names;
 
-use super::{BackupRecord, Error, Result, Vault};
+use super::{BackupRecord, Result, Vault};
 
 /// A metadata object larger than this is refused: a volume with the most metadata that Cinder
 /// accepts stays far below.
@@ -20,16 +20,11 @@ impl Vault {
             .await?)
     }
 
-    /// The text of a backup's metadata object; `None` when there is none.
-    pub async fn read_metadata(&self, record: &BackupRecord) -> Result<Option<String>> {
+    /// A backup's metadata object; `None` when there is none.
+    pub async fn read_metadata(&self, record: &BackupRecord) -> Result<Option<Vec<u8>>> {
         let name = names::metadata_object(record.backup);
         let pool = self.pool_of(record).await?;
-        let Some(bytes) = pool.read_object(&name, LIMIT).await? else {
-            return Ok(None);
-        };
-        String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| Error::damaged(format!("Metadata object {name} is not UTF-8 text")))
+        Ok(pool.read_object(&name, LIMIT).await?)
     }
 
     pub(super) async fn has_metadata(&self, record: &BackupRecord) -> Result<bool> {

@@ -1,0 +1,108 @@
+//! Volumes and snapshots as a workflow needs them: the rows, and the same attached.
+
+use std::collections::BTreeMap;
+
+use api_compat::ids::{BackupId, VolumeId};
+use api_compat::objects::{Backup, BackupDevice, BackupDeviceInfo, Lazy, Snapshot, Volume};
+use api_compat::state;
+use api_compat::state::VolumeStatus;
+
+use super::{Context, Error, Manager};
+use crate::attach::Attached;
+use crate::db::Subject;
+
+/// A backup in the making, and what it is made of.
+pub(super) struct Making {
+    pub backup: Backup,
+    pub volume: Option<Volume>,
+    pub snapshot: Option<Snapshot>,
+    volume_status: VolumeStatus,
+}
+
+impl Making {
+    /// What gets its status back at the end, for the decision.
+    pub fn source(&self) -> state::Source<'_> {
+        if let Some(snapshot) = &self.snapshot {
+            return match &snapshot.status {
+                Some(status) => state::Source::Snapshot { status },
+                None => state::Source::Gone,
+            };
+        }
+        match &self.volume {
+            Some(volume) => state::Source::Volume {
+                status: &self.volume_status,
+                previous: volume.previous_status.as_ref(),
+            },
+            None => state::Source::Gone,
+        }
+    }
+
+    /// The rows that a decision changes.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            backup: self.backup.id,
+            status: self.backup.status.unwrap_or(state::BackupStatus::Error),
+            volume: match (&self.volume, &self.snapshot) {
+                (Some(volume), None) => Some((volume.id, &self.volume_status)),
+                _ => None,
+            },
+            snapshot: self.snapshot.as_ref().map(|snapshot| snapshot.id),
+        }
+    }
+}
+
+impl Manager {
+    /// Reads a backup with its volume or snapshot; those may be gone.
+    pub(super) async fn making(&self, id: BackupId) -> Result<Making, Error> {
+        let backup = self.backup(id).await?;
+        let volume = self.db.volume(backup.volume_id).await?;
+        let snapshot = match &backup.snapshot_id {
+            Some(id) => self.db.snapshot(id.parse()?).await?,
+            None => None,
+        };
+        let status = volume.as_ref().and_then(|volume| volume.status.clone());
+        Ok(Making {
+            backup,
+            volume,
+            snapshot,
+            volume_status: status.unwrap_or_else(|| VolumeStatus::from("")),
+        })
+    }
+
+    /// A volume as cinder-volume wants it: with its metadata and its type.
+    async fn whole_volume(&self, id: VolumeId) -> Result<Volume, Error> {
+        let volume = self.db.volume(id).await?;
+        let mut volume = volume.ok_or_else(|| Error::VolumeNotFound(id.to_string()))?;
+        let metadata: BTreeMap<_, _> = self.db.volume_metadata(id).await?.into_iter().collect();
+        volume.metadata = Some(metadata);
+        if let Some(id) = &volume.volume_type_id {
+            volume.volume_type = match self.db.volume_type(id).await? {
+                Some(volume_type) => Lazy::Set(Box::new(volume_type)),
+                None => Lazy::Unset,
+            };
+        }
+        Ok(volume)
+    }
+
+    /// Attaches a volume by its id.
+    pub(super) async fn attach(&self, context: &Context, id: VolumeId) -> Result<Attached, Error> {
+        let volume = self.whole_volume(id).await?;
+        let history = self.settings.history;
+        Ok(self.attacher.attach(context, &volume, history).await?)
+    }
+
+    /// Attaches what cinder-volume has prepared for a backup.
+    pub(super) async fn attach_device(
+        &self,
+        context: &Context,
+        device: &BackupDeviceInfo,
+    ) -> Result<Attached, Error> {
+        match &device.device {
+            BackupDevice::Volume(volume) => self.attach(context, volume.id).await,
+            BackupDevice::Snapshot(snapshot) => Err(Error::Invalid(format!(
+                "Snapshot {} is offered as a device; only volumes in Ceph can be backed up.",
+                snapshot.id
+            ))),
+        }
+    }
+}
