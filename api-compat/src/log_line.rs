@@ -77,6 +77,19 @@ impl From<&RequestContext> for LogContext {
     }
 }
 
+/// A context that was printed, read back.
+impl From<String> for LogContext {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for LogContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One line, without the line feed. Print it with `Display`.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLine<'a> {

@@ -7,3 +7,4 @@ pub mod manager;
 pub mod rbd;
 pub mod transfer;
 pub mod vault;
+pub mod worker;

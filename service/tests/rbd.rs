@@ -558,21 +558,59 @@ async fn a_diff_can_be_stopped_and_a_panic_comes_through() {
     image.close().await;
 }
 
+/// Puts the client that has an image open for writing on the cluster's blocklist while it lives.
+struct Blocklisted {
+    conf: std::path::PathBuf,
+    address: String,
+}
+
+impl Blocklisted {
+    fn watcher_of(site: &Site, image: &str) -> Self {
+        let status = site.rbd(&["status", image]);
+        let address = status
+            .split("watcher=")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next())
+            .expect("an image that is open has a watcher")
+            .to_owned();
+        let conf = site.conf.clone();
+        tool("ceph", &conf, &["osd", "blocklist", "add", &address]);
+        Self { conf, address }
+    }
+}
+
+impl Drop for Blocklisted {
+    fn drop(&mut self) {
+        tool(
+            "ceph",
+            &self.conf,
+            &["osd", "blocklist", "rm", &self.address],
+        );
+    }
+}
+
 #[tokio::test]
-async fn a_client_that_was_fenced_off_says_so() {
+async fn a_client_that_was_fenced_off_says_so_and_does_not_hang() {
     let site = volumes().await;
-    let (name, image) = site.usual_image(4 * MIB).await;
-    let write = |image: Image| async move { image.write(0, Bytes::from_static(b"x")).await };
-    write(image.clone()).await.expect("write");
-    let status = site.rbd(&["status", &name.spec]);
-    let address = status
-        .split("watcher=")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next())
-        .expect("an image that is open has a watcher");
-    tool("ceph", &site.conf, &["osd", "blocklist", "add", address]);
-    let outcome = write(image.clone()).await;
-    tool("ceph", &site.conf, &["osd", "blocklist", "rm", address]);
+    let (name, image) = site.usual_image(16 * MIB).await;
+    let data = Noise::new(10).bytes(MIB);
+    image.write(0, data.clone()).await.expect("write");
+    let blocklisted = Blocklisted::watcher_of(&site, &name.spec);
+    let outcome = image.write(0, data.clone()).await;
     assert_eq!(kind(outcome), ErrorKind::Shutdown);
+    assert_eq!(kind(image.write(MIB, data).await), ErrorKind::Shutdown);
+    assert_eq!(kind(image.create_snapshot("x").await), ErrorKind::Shutdown);
+    assert_eq!(kind(image.flush().await), ErrorKind::Shutdown);
+    let missing = site.pool.object_size("x").await;
+    assert_eq!(kind(missing), ErrorKind::Shutdown);
+    image.close().await;
+    // A connection made afterwards is another client.
+    drop(blocklisted);
+    let again = volumes().await;
+    let image = again.pool.open_rw(&name.name).await.expect("open");
+    image
+        .write(0, Bytes::from_static(b"x"))
+        .await
+        .expect("write");
     image.close().await;
 }

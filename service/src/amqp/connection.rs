@@ -11,7 +11,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
-use super::Options;
+use super::Broker;
 
 /// How long one host may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -21,12 +21,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// The reason as a text without credentials.
-pub async fn open(options: &Options, turn: usize, purpose: &str) -> Result<Connection, String> {
-    let host = &options.url.hosts[turn % options.url.hosts.len()];
+pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connection, String> {
+    let host = &broker.url.hosts[turn % broker.url.hosts.len()];
     let address = format!("{}:{}", host.host, host.port);
     let name = format!("cinder-backup:{}:{purpose}:{}", std::process::id(), Uuid::new_v4());
     let uri = AMQPUri {
-        scheme: match options.tls {
+        scheme: match broker.tls {
             Some(_) => AMQPScheme::AMQPS,
             None => AMQPScheme::AMQP,
         },
@@ -38,10 +38,10 @@ pub async fn open(options: &Options, turn: usize, purpose: &str) -> Result<Conne
             host: host.host.clone(),
             port: host.port,
         },
-        vhost: options.url.virtual_host.clone(),
+        vhost: broker.url.virtual_host.clone(),
         query: AMQPQueryString {
-            heartbeat: Some(options.heartbeat),
-            auth_mechanism: Some(match options.login {
+            heartbeat: Some(broker.heartbeat),
+            auth_mechanism: Some(match broker.login {
                 LoginMethod::Plain => SASLMechanism::Plain,
                 LoginMethod::AmqPlain => SASLMechanism::AMQPlain,
                 LoginMethod::External => SASLMechanism::External,
@@ -52,7 +52,7 @@ pub async fn open(options: &Options, turn: usize, purpose: &str) -> Result<Conne
     };
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-    let tls = options.tls.clone().unwrap_or_else(OwnedTLSConfig::default);
+    let tls = broker.tls.clone().unwrap_or_else(OwnedTLSConfig::default);
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),

@@ -58,7 +58,7 @@ impl Consumer {
             }
             tries += 1;
             turn += 1;
-            let wait = self.options.retry.wait(tries) + jitter();
+            let wait = self.options.broker.retry.wait(tries) + jitter();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -78,7 +78,7 @@ impl Consumer {
     {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
-            connection = connection::open(&self.options, turn, self.purpose) => connection?,
+            connection = connection::open(&self.options.broker, turn, self.purpose) => connection?,
         };
         let channel = connection.create_channel().await.map_err(text)?;
         self.limit(&channel).await?;

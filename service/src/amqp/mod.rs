@@ -28,7 +28,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 pub use error::{CallError, SetupError};
-pub use options::Options;
+pub use options::{Broker, Options};
 pub use server::{Incoming, Reply, Server};
 
 use calls::Calls;
@@ -46,6 +46,7 @@ pub struct Amqp {
 struct Inner {
     options: Arc<Options>,
     publisher: Arc<Publisher>,
+    notifier: Arc<Publisher>,
     calls: Calls,
 }
 
@@ -57,12 +58,17 @@ impl Amqp {
     pub fn new(options: Options) -> Result<Self, SetupError> {
         options.queues.check()?;
         let options = Arc::new(options);
-        let publisher = Arc::new(Publisher::new(options.clone()));
+        let publisher = Arc::new(Publisher::new(options.broker.clone()));
+        let notifier = match &options.notifications.broker {
+            Some(broker) => Arc::new(Publisher::new(broker.clone())),
+            None => publisher.clone(),
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 calls: Calls::new(options.clone()),
                 options,
                 publisher,
+                notifier,
             }),
         })
     }
@@ -84,6 +90,7 @@ impl Amqp {
             options,
             publisher,
             calls,
+            ..
         } = &*self.inner;
         let method = call.method;
         let limit = options.response_timeout;
@@ -149,7 +156,7 @@ impl Amqp {
     /// Sends a notification to each of the topics. A failure is logged: what it tells of stands.
     pub async fn notify(&self, notification: Notification) {
         let Inner {
-            options, publisher, ..
+            options, notifier, ..
         } = &*self.inner;
         let Some(format) = options.notifications.format else {
             return;
@@ -163,7 +170,7 @@ impl Amqp {
             );
             let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
             let deadline = Instant::now() + options.response_timeout;
-            if let Err(error) = publisher.publish(message, Some(deadline)).await {
+            if let Err(error) = notifier.publish(message, Some(deadline)).await {
                 warn!(topic, %error, "Cannot send a notification");
             }
         }
@@ -173,6 +180,7 @@ impl Amqp {
     pub async fn close(&self) {
         self.inner.calls.close().await;
         self.inner.publisher.close().await;
+        self.inner.notifier.close().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the configuration says about messaging.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl};
@@ -12,28 +13,32 @@ use super::SetupError;
 
 /// Everything that messaging needs to know.
 pub struct Options {
-    /// The brokers.
-    pub url: TransportUrl,
+    /// Where requests come from and go to.
+    pub broker: Arc<Broker>,
     /// `control_exchange`.
     pub control_exchange: String,
     /// What shapes queues and exchanges.
     pub queues: QueueOptions,
     /// `rpc_response_timeout`.
     pub response_timeout: Duration,
+    /// How long the answer to a caller whose queue is gone is tried again.
+    pub missing_consumer_timeout: Duration,
+    /// Notifications.
+    pub notifications: Notifications,
+}
+
+/// How to reach a broker.
+pub struct Broker {
+    /// Its hosts.
+    pub url: TransportUrl,
     /// How to log in.
     pub login: LoginMethod,
-    /// Certificates, when the brokers are reached through TLS.
+    /// Certificates, when it is reached through TLS.
     pub tls: Option<OwnedTLSConfig>,
     /// `heartbeat_timeout_threshold`, in seconds; 0 turns heartbeats off.
     pub heartbeat: u16,
-    /// Wait before the first try to reconnect, what each further try adds, and the most.
+    /// Waits between tries.
     pub retry: Retry,
-    /// How long the answer to a caller whose queue is gone is tried again.
-    pub missing_consumer_timeout: Duration,
-    /// `rpc_ping_enabled`.
-    pub ping: bool,
-    /// Notifications.
-    pub notifications: Notifications,
 }
 
 /// Waits between tries to reach a broker (`rabbit_retry_interval` and its companions).
@@ -55,12 +60,13 @@ impl Retry {
 }
 
 /// Where notifications go.
-#[derive(Debug, Clone)]
 pub struct Notifications {
     /// With or without an envelope; none sends nothing.
     pub format: Option<Format>,
     /// `topics`.
     pub topics: Vec<String>,
+    /// A broker of their own; none shares that of requests.
+    pub broker: Option<Arc<Broker>>,
 }
 
 impl Options {
@@ -77,11 +83,29 @@ impl Options {
             (false, true) => Some(Format::V1),
             _ => None,
         };
+        let own = config.notifications.transport_url.as_ref();
+        let own = own.map(|url| Broker::new(url, &config.notification_rabbit));
         Ok(Self {
-            url: config.messaging.transport_url.clone(),
+            broker: Broker::new(&config.messaging.transport_url, rabbit)?,
             control_exchange: config.messaging.control_exchange.clone(),
             queues: queues(rabbit),
             response_timeout: Duration::from_secs(config.messaging.rpc_response_timeout),
+            missing_consumer_timeout: Duration::from_secs(
+                rabbit.kombu_missing_consumer_retry_timeout,
+            ),
+            notifications: Notifications {
+                format,
+                topics: config.notifications.topics.clone(),
+                broker: own.transpose()?,
+            },
+        })
+    }
+}
+
+impl Broker {
+    fn new(url: &TransportUrl, rabbit: &Rabbit) -> Result<Arc<Self>, SetupError> {
+        Ok(Arc::new(Self {
+            url: url.clone(),
             login: rabbit.rabbit_login_method,
             tls: rabbit.ssl.then(|| tls(rabbit)).transpose()?,
             heartbeat: rabbit.heartbeat_timeout_threshold,
@@ -90,15 +114,7 @@ impl Options {
                 step: Duration::from_secs(rabbit.rabbit_retry_backoff),
                 longest: Duration::from_secs(rabbit.rabbit_interval_max),
             },
-            missing_consumer_timeout: Duration::from_secs(
-                rabbit.kombu_missing_consumer_retry_timeout,
-            ),
-            ping: config.messaging.rpc_ping_enabled,
-            notifications: Notifications {
-                format,
-                topics: config.notifications.topics.clone(),
-            },
-        })
+        }))
     }
 }
 

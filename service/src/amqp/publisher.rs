@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{CallError, Options, connection, wire};
+use super::{Broker, CallError, connection, wire};
 
 /// How long the broker may take to confirm one message; blocked by an alarm, it takes none.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ impl Message {
 
 /// Publishes with confirmation, on one connection that is made when it is needed.
 pub struct Publisher {
-    options: Arc<Options>,
+    broker: Arc<Broker>,
     session: Mutex<State>,
 }
 
@@ -94,9 +94,9 @@ struct Session {
 
 impl Publisher {
     /// A publisher that connects at its first message.
-    pub fn new(options: Arc<Options>) -> Self {
+    pub fn new(broker: Arc<Broker>) -> Self {
         Self {
-            options,
+            broker,
             session: Mutex::default(),
         }
     }
@@ -127,7 +127,7 @@ impl Publisher {
                 Err(_) => return Err(CallError::Unreachable("no confirmation in time".to_owned())),
             };
             tries += 1;
-            let wait = self.options.retry.wait(tries);
+            let wait = self.broker.retry.wait(tries);
             if self.session.lock().await.closed
                 || deadline.is_some_and(|deadline| Instant::now() + wait > deadline)
             {
@@ -199,8 +199,8 @@ impl Publisher {
 
     async fn connect(&self, turn: usize) -> Result<Session, String> {
         let mut reason = String::new();
-        for host in 0..self.options.url.hosts.len() {
-            match connection::open(&self.options, turn + host, "send").await {
+        for host in 0..self.broker.url.hosts.len() {
+            match connection::open(&self.broker, turn + host, "send").await {
                 Ok(connection) => return Session::open(connection).await,
                 Err(error) => reason = error,
             }

@@ -1,1 +1,16 @@
-fn main() {}
+//! OpenStack block storage backup service for Ceph RBD.
+
+use std::process::ExitCode;
+
+use cinderblock::worker::{self, command_line::CommandLine};
+
+fn main() -> ExitCode {
+    match worker::run(&CommandLine::from_args()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // On standard error too: the log may be what could not be opened.
+            eprintln!("cinder-backup: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

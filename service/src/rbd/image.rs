@@ -3,9 +3,11 @@
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::cluster::SendPointer;
 use super::error::{c_name, check};
@@ -67,6 +69,11 @@ impl std::ops::BitOr for Features {
     }
 }
 
+const READ: &str = "read";
+
+/// How long [`Image::close`] waits.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// For what an image is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -92,6 +99,8 @@ pub(super) struct ImageHandle {
     access: Access,
     facts: Facts,
     size: AtomicU64,
+    /// Cancelled when the cluster has fenced this client off.
+    fence: CancellationToken,
     /// Who wants to know when the image is closed.
     closing: Mutex<Vec<oneshot::Sender<()>>>,
 }
@@ -145,6 +154,10 @@ impl ImageHandle {
         self.raw
     }
 
+    pub(super) fn fence(&self) -> &CancellationToken {
+        &self.fence
+    }
+
     /// `pool/image` or `pool/image@snapshot`
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -195,6 +208,7 @@ impl Image {
                     parent_overlap: 0,
                 },
                 size: AtomicU64::new(0),
+                fence: CancellationToken::new(),
                 closing: Mutex::new(Vec::new()),
             };
             // From here on an error closes the image again: the handle owns it.
@@ -225,13 +239,14 @@ impl Image {
     /// Size in bytes: of the snapshot, or of the image now. An image that was opened for reading
     /// keeps the size that it had then.
     pub async fn size(&self) -> Result<u64> {
+        const STAT: &str = "stat";
         let handle = Arc::clone(&self.handle);
-        task::blocking("stat", self.name(), move || {
+        let size = task::blocking(STAT, self.name(), move || {
             let size = read_number(&handle, sys::rbd_get_size)?;
             handle.size.store(size, Ordering::Relaxed);
             Ok(size)
-        })
-        .await
+        });
+        self.unless_fenced(STAT, size).await
     }
 
     /// The size when it was last asked for, which is at the latest when the image was opened.
@@ -284,13 +299,13 @@ impl Image {
         const RESIZE: &str = "resize";
         self.check_writable(RESIZE)?;
         let handle = Arc::clone(&self.handle);
-        task::blocking(RESIZE, self.name(), move || {
+        let resized = task::blocking(RESIZE, self.name(), move || {
             // SAFETY: the image is open; without a progress function its argument is not used.
             let code =
                 unsafe { sys::rbd_resize2(handle.raw, size, true, None, std::ptr::null_mut()) };
             check(RESIZE, &handle.name, code).map(drop)
-        })
-        .await?;
+        });
+        self.unless_fenced(RESIZE, resized).await?;
         self.size().await.map(drop)
     }
 
@@ -302,9 +317,16 @@ impl Image {
     where
         B: AsMut<[u8]> + Send + 'static,
     {
-        const READ: &str = "read";
+        self.check_range(READ, offset, buffer.as_mut().len() as u64)?;
+        self.unless_fenced(READ, self.read_unguarded(offset, buffer))
+            .await
+    }
+
+    pub(super) async fn read_unguarded<B>(&self, offset: u64, mut buffer: B) -> Result<B>
+    where
+        B: AsMut<[u8]> + Send + 'static,
+    {
         let length = buffer.as_mut().len();
-        self.check_range(READ, offset, length as u64)?;
         let (read, buffer) = completion::run(
             &self.handle,
             READ,
@@ -399,17 +421,27 @@ impl Image {
     /// Closes the image and returns when that is done: the watch of an image that was opened for
     /// writing is then gone.
     ///
-    /// Waits for every clone of this handle and every operation that is still under way.
+    /// Waits for every clone of this handle and every operation that is still under way, but not
+    /// forever: after half a minute, or at once if this client was fenced off, closing goes on in the
+    /// background.
     pub async fn close(self) {
         let (sender, closed) = oneshot::channel();
+        let fence = self.handle.fence.clone();
+        let name = self.name().to_owned();
         self.handle
             .closing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(sender);
         drop(self);
-        // An error only means that no thread could be had, which is logged there.
-        let _ = closed.await;
+        tokio::select! {
+            // An error only means that no thread could be had, which is logged there.
+            _ = closed => {}
+            () = fence.cancelled() => {}
+            () = tokio::time::sleep(CLOSE_PATIENCE) => {
+                tracing::warn!(image = name, "closing takes long and goes on in the background");
+            }
+        }
     }
 
     async fn run<B, S>(&self, operation: &'static str, buffer: B, submit: S) -> Result<()>
@@ -417,7 +449,8 @@ impl Image {
         B: Send + 'static,
         S: FnOnce(RbdImage, &mut B, sys::RbdCompletion) -> libc::c_int + Send,
     {
-        completion::run(&self.handle, operation, buffer, submit)
+        let operation_done = completion::run(&self.handle, operation, buffer, submit);
+        self.unless_fenced(operation, operation_done)
             .await
             .map(drop)
     }

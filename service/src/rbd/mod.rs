@@ -21,6 +21,7 @@ mod completion;
 #[allow(unsafe_code)]
 mod diff;
 mod error;
+mod fence;
 #[allow(unsafe_code)]
 mod image;
 #[allow(unsafe_code)]

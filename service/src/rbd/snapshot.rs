@@ -26,7 +26,8 @@ impl Image {
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>> {
         const LIST: &str = "list snapshots of";
         let handle = Arc::clone(self.handle());
-        task::blocking(LIST, self.name(), move || list(&handle, LIST)).await
+        let listed = task::blocking(LIST, self.name(), move || list(&handle, LIST));
+        self.unless_fenced(LIST, listed).await
     }
 
     /// Takes a snapshot of the image as it is now.
@@ -68,13 +69,14 @@ impl Image {
         let c_snapshot: CString = c_name(operation, snapshot)?;
         let object = format!("{}@{}", self.name(), snapshot.escape_debug());
         let handle = Arc::clone(self.handle());
-        task::blocking(operation, &object.clone(), move || {
+        let named = object.clone();
+        let done = task::blocking(operation, &named, move || {
             // SAFETY: `function` is one of librbd's that takes an open image and a snapshot's name;
             // the image is open while `handle` lives, the name is NUL-terminated.
             let code = unsafe { function(handle.raw(), c_snapshot.as_ptr()) };
             check(operation, &object, code).map(drop)
-        })
-        .await
+        });
+        self.unless_fenced(operation, done).await
     }
 }
 

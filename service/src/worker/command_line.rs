@@ -1,8 +1,10 @@
 //! The command line, as Python's cinder-backup takes it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser};
+use api_compat::config::ConfigPath;
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 /// OpenStack block storage backup service for Ceph RBD.
 ///
@@ -86,9 +88,32 @@ pub struct CommandLine {
     /// Accepted for compatibility.
     #[arg(long, value_name = "FACILITY")]
     pub syslog_log_facility: Option<String>,
+
+    /// The files and directories above, in the order in which they were given.
+    #[arg(skip)]
+    pub paths: Vec<ConfigPath>,
 }
 
 impl CommandLine {
+    /// Reads the process's arguments; prints help, the version or an error, and ends the process,
+    /// where they ask for it.
+    pub fn from_args() -> Self {
+        Self::try_from_words(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn try_from_words<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut parsed = Self::from_arg_matches(&matches)?;
+        let mut paths = in_order(&matches, "config_file", &parsed.config_file, ConfigPath::File);
+        let directories = &parsed.config_dir;
+        paths.extend(in_order(&matches, "config_dir", directories, ConfigPath::Directory));
+        paths.sort_by_key(|(position, _)| *position);
+        parsed.paths = paths.into_iter().map(|(_, path)| path).collect();
+        Ok(parsed)
+    }
+
     /// The options of `[DEFAULT]` that were given, as name and value.
     pub fn overrides(&self) -> Vec<(String, String)> {
         let flag = |yes: bool, no: bool| (yes != no).then(|| yes.to_string());
@@ -107,12 +132,34 @@ impl CommandLine {
     }
 }
 
+/// What was given for an argument, each with its position on the command line.
+fn in_order(
+    matches: &ArgMatches,
+    argument: &str,
+    values: &[PathBuf],
+    kind: fn(PathBuf) -> ConfigPath,
+) -> Vec<(usize, ConfigPath)> {
+    let positions = matches.indices_of(argument).into_iter().flatten();
+    positions.zip(values.iter().cloned().map(kind)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> CommandLine {
-        CommandLine::try_parse_from(std::iter::once(&"cinder-backup").chain(args)).unwrap()
+        CommandLine::try_from_words(std::iter::once(&"cinder-backup").chain(args)).unwrap()
+    }
+
+    #[test]
+    fn files_and_directories_keep_their_order() {
+        let parsed = parse(&["--config-dir", "a.d", "--config-file=b", "--config-dir=c.d"]);
+        let expected = [
+            ConfigPath::Directory("a.d".into()),
+            ConfigPath::File("b".into()),
+            ConfigPath::Directory("c.d".into()),
+        ];
+        assert_eq!(parsed.paths, expected);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use api_compat::config::Logging;
 use api_compat::log_line::{self, LogContext, LogLine};
 use api_compat::messaging::RequestContext;
 use chrono::Local;
+use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Span, Subscriber};
@@ -21,53 +23,83 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What the configuration says about the log.
-#[derive(Debug, Clone)]
-pub struct LogOptions {
-    /// Level DEBUG instead of INFO (`debug`).
-    pub debug: bool,
-    /// The file; standard error without one (`log_file` in `log_dir`).
-    pub file: Option<PathBuf>,
+/// The log that was started.
+pub struct Log {
+    path: Option<PathBuf>,
+    sink: Sink,
 }
 
-/// Starts logging. To be called once.
+type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// Starts logging; to be called once. `program` names the file in a `log_dir`.
 ///
 /// # Errors
 /// When the log file cannot be opened.
-pub fn start(options: LogOptions) -> anyhow::Result<()> {
-    let sink: Box<dyn Write + Send> = match &options.file {
-        Some(path) => Box::new(open(path)?),
-        None => Box::new(io::stderr()),
-    };
+pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
+    let path = path(options, program);
+    let sink: Sink = Arc::new(Mutex::new(open(path.as_deref())?));
     let level = if options.debug { Level::DEBUG } else { Level::INFO };
     // Libraries are quieter than the service itself, as with oslo.log's default_log_levels.
     let filter = Targets::new()
         .with_default(Level::WARN)
         .with_target("cinderblock", level);
     let layer = LineLayer {
-        sink: Mutex::new(sink),
+        sink: sink.clone(),
+        json: options.use_json,
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .context("logging was started already")
+        .context("logging was started already")?;
+    Ok(Log { path, sink })
 }
 
-fn open(path: &Path) -> anyhow::Result<File> {
-    OpenOptions::new()
+impl Log {
+    /// Opens the file anew, after it was moved away.
+    ///
+    /// # Errors
+    /// When it cannot be opened; the log goes on where it was.
+    pub fn reopen(&self) -> anyhow::Result<()> {
+        let fresh = open(self.path.as_deref())?;
+        *lock(&self.sink) = fresh;
+        Ok(())
+    }
+}
+
+fn path(options: &Logging, program: &str) -> Option<PathBuf> {
+    match (&options.log_file, &options.log_dir) {
+        (Some(file), Some(dir)) => Some(dir.join(file)),
+        (Some(file), None) => Some(file.clone()),
+        (None, Some(dir)) => Some(dir.join(format!("{program}.log"))),
+        (None, None) => None,
+    }
+}
+
+fn open(path: Option<&Path>) -> anyhow::Result<Box<dyn Write + Send>> {
+    let Some(path) = path else {
+        return Ok(Box::new(io::stderr()));
+    };
+    let file: File = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
-        .with_context(|| format!("cannot open the log file {}", path.display()))
+        .with_context(|| format!("cannot open the log file {}", path.display()))?;
+    Ok(Box::new(file))
+}
+
+fn lock(sink: &Sink) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
+    // Whoever panicked while writing left at worst half a line.
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A span that puts the ids of a request into the lines within it.
 pub fn request_span(context: &RequestContext) -> Span {
-    tracing::info_span!("request", ids = %LogContext::from(context))
+    tracing::error_span!("request", ids = %LogContext::from(context))
 }
 
 struct LineLayer {
-    sink: Mutex<Box<dyn Write + Send>>,
+    sink: Sink,
+    json: bool,
 }
 
 impl<S> Layer<S> for LineLayer
@@ -85,9 +117,9 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut message = Message::default();
         event.record(&mut message);
-        let ids = context
-            .event_scope(event)
-            .and_then(|mut scope| scope.find_map(|span| span.extensions().get::<LogContext>().cloned()));
+        let ids = context.event_scope(event).and_then(|mut scope| {
+            scope.find_map(|span| span.extensions().get::<LogContext>().cloned())
+        });
         let metadata = event.metadata();
         let line = LogLine {
             time: Local::now().naive_local(),
@@ -97,13 +129,27 @@ where
             context: ids.as_ref(),
             message: &message.finish(),
         };
-        let mut sink = self
-            .sink
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let text = match self.json {
+            true => json(&line),
+            false => line.to_string(),
+        };
+        let mut sink = lock(&self.sink);
         // There is nowhere left to tell that the log itself cannot be written.
-        let _ = writeln!(sink, "{line}").and_then(|()| sink.flush());
+        let _ = writeln!(sink, "{text}").and_then(|()| sink.flush());
     }
+}
+
+/// The line under the names that oslo.log's JSON formatter uses.
+fn json(line: &LogLine<'_>) -> String {
+    json!({
+        "asctime": line.time.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+        "process": line.pid,
+        "levelname": line.level.as_str(),
+        "name": line.logger,
+        "context": line.context.map(ToString::to_string),
+        "message": line.message,
+    })
+    .to_string()
 }
 
 fn level(level: Level) -> log_line::Level {
@@ -121,12 +167,13 @@ struct Ids(Option<LogContext>);
 impl Visit for Ids {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "ids" {
-            self.0 = Some(LogContext::from_text(format!("{value:?}")));
+            self.0 = Some(LogContext::from(format!("{value:?}")));
         }
     }
 }
 
-/// An event's message, followed by its other fields as `name=value`.
+/// An event's message, followed by its other fields as `name=value`. Line ends within are escaped:
+/// what a user or a peer sent must not look like a line of its own.
 #[derive(Default)]
 struct Message {
     message: String,
@@ -135,7 +182,7 @@ struct Message {
 
 impl Message {
     fn finish(self) -> String {
-        self.message + &self.fields
+        (self.message + &self.fields).replace('\n', "\\n").replace('\r', "\\r")
     }
 }
 
@@ -145,10 +192,48 @@ impl Visit for Message {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let written = match field.name() {
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_oslo_logs() {
+        let mut options = Logging {
+            log_file: None,
+            log_dir: None,
+            ..sample()
+        };
+        assert_eq!(path(&options, "cinder-backup"), None);
+        options.log_dir = Some("/var/log/cinder".into());
+        let expected = PathBuf::from("/var/log/cinder/cinder-backup.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+        options.log_file = Some("backup.log".into());
+        let expected = PathBuf::from("/var/log/cinder/backup.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+        options.log_file = Some("/elsewhere/b.log".into());
+        let expected = PathBuf::from("/elsewhere/b.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+    }
+
+    fn sample() -> Logging {
+        Logging {
+            debug: false,
+            log_file: None,
+            log_dir: None,
+            log_date_format: String::new(),
+            use_stderr: false,
+            use_json: false,
+            use_journal: false,
+            use_syslog: false,
+            syslog_log_facility: String::new(),
+        }
     }
 }

@@ -1,0 +1,88 @@
+//! What the scheduler is told: without it no backup ever comes here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_compat::config::Config;
+use api_compat::messaging::RequestContext;
+use api_compat::rpc::scheduler;
+use chrono::Utc;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::amqp::Amqp;
+
+/// How long one report may wait for a broker that is away; the next one follows anyway.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the first look at the vault may take before the worker is published as it is.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Publishes whether this worker can make backups.
+#[derive(Clone)]
+pub struct Capabilities {
+    amqp: Amqp,
+    host: String,
+    driver: String,
+    zone: String,
+    interval: Duration,
+}
+
+impl Capabilities {
+    /// Nothing is published yet.
+    pub fn new(config: &Config, amqp: Amqp) -> Self {
+        Self {
+            amqp,
+            host: config.service.host.clone(),
+            driver: config.backup.backup_driver.clone(),
+            zone: config.service.storage_availability_zone.clone(),
+            interval: Duration::from_secs(config.backup.backup_driver_stats_polling_interval),
+        }
+    }
+
+    /// Publishes at intervals, when it changes whether the worker can work, and when a scheduler
+    /// asks.
+    pub async fn run(
+        self,
+        mut ready: watch::Receiver<bool>,
+        asked: Arc<Notify>,
+        stop: CancellationToken,
+    ) {
+        // A worker that can work shall not be known as one that cannot, not for a moment: the first
+        // look at the vault is waited for.
+        let looked = ready.wait_for(|ready| *ready);
+        if let Ok(Err(_)) = tokio::time::timeout(FIRST_LOOK, looked).await {
+            return;
+        }
+        loop {
+            let works = *ready.borrow_and_update();
+            self.publish(works).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = asked.notified() => {}
+                () = tokio::time::sleep(self.interval) => {}
+                changed = ready.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Tells every scheduler once.
+    pub async fn publish(&self, works: bool) {
+        let now = Utc::now();
+        let capabilities = scheduler::Capabilities {
+            backend_state: works,
+            driver_name: &self.driver,
+            availability_zone: &self.zone,
+        };
+        let report = scheduler::update_service_capabilities(&self.host, &capabilities, now);
+        let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now);
+        let deadline = Instant::now() + PATIENCE;
+        match self.amqp.cast_before(report, &context, deadline).await {
+            Ok(()) => debug!(backend_state = works, "Told the scheduler"),
+            Err(error) => warn!(%error, "Cannot tell the scheduler"),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The process: reads the configuration, wires the rooms together, says that it is there, serves
+//! requests, and ends in order.
+
+mod capabilities;
+pub mod command_line;
+mod heartbeat;
+mod logging;
+mod settings;
+mod signals;
+mod vault_watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api_compat::config::Config;
+use api_compat::rpc::BackupMethod;
+use api_compat::rpc::backup::TOPIC;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info, warn};
+
+use crate::amqp::{Amqp, Incoming};
+use crate::attach::Attacher;
+use crate::db::Database;
+use crate::manager::Manager;
+
+use capabilities::Capabilities;
+use command_line::CommandLine;
+use heartbeat::Heartbeat;
+use signals::{Signal, Signals};
+
+/// The name of the binary, of its service row and of its topic.
+pub const BINARY: &str = TOPIC;
+
+/// Runs the worker until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting: a configuration that cannot be used, a log file that cannot be
+/// written, a database that does not answer for as long as the configuration says.
+pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
+    let config = settings::load(command_line)?;
+    let log = logging::start(&config.logging, BINARY)?;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let served = runtime.block_on(serve(config, log));
+    // A thread that is blocked on a cluster that does not answer is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// What the parts of a running worker share.
+struct Worker {
+    config: Config,
+    manager: Arc<Manager>,
+    amqp: Amqp,
+    ready: watch::Receiver<bool>,
+    publish: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+async fn serve(config: Config, log: logging::Log) -> anyhow::Result<()> {
+    let host = config.service.host.clone();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        host, "Starting cinder-backup"
+    );
+    // First, so that a signal during the start ends it in order.
+    let mut signals = Signals::new()?;
+    let options = settings::database(&config);
+    let database = tokio::select! {
+        database = Database::connect(&options) => database?,
+        () = signals.terminated() => return Ok(()),
+    };
+    let heartbeat = Heartbeat::register(&config, database.clone()).await?;
+    let versions = database.versions().await?;
+    let history = settings::history(&versions)?;
+
+    let amqp = Amqp::new(crate::amqp::Options::from_config(&config)?)?;
+    let (readiness, ready) = watch::channel(false);
+    let manager = Arc::new(Manager::new(
+        settings::manager(&config, history),
+        database,
+        amqp.clone(),
+        settings::vault(&config)?,
+        Attacher::new(amqp.clone(), &config.service.my_ip),
+        ready.clone(),
+    ));
+    if let Err(error) = manager.clean_up().await {
+        error!(%error, "Cannot clean up what an earlier process left unfinished");
+    }
+
+    let worker = Worker {
+        manager,
+        amqp,
+        ready,
+        publish: Arc::new(Notify::new()),
+        stop: CancellationToken::new(),
+        config,
+    };
+    let interval = Duration::from_secs(worker.config.backup.backup_driver_init_check_interval);
+    tokio::spawn(vault_watch::run(
+        worker.manager.clone(),
+        readiness,
+        interval,
+        worker.stop.clone(),
+    ));
+    tokio::spawn(heartbeat.run(worker.ready.clone(), worker.stop.clone()));
+    worker.serve(signals, log).await;
+    Ok(())
+}
+
+impl Worker {
+    /// Takes requests until a signal ends it.
+    async fn serve(&self, mut signals: Signals, log: logging::Log) {
+        let capabilities = Capabilities::new(&self.config, self.amqp.clone());
+        let publishing = tokio::spawn(capabilities.clone().run(
+            self.ready.clone(),
+            self.publish.clone(),
+            self.stop.clone(),
+        ));
+        let mut server = self.amqp.serve(TOPIC, &self.config.service.host);
+        loop {
+            tokio::select! {
+                incoming = server.next() => match incoming {
+                    Some(incoming) => self.take(incoming).await,
+                    None => break,
+                },
+                signal = signals.next() => match signal {
+                    Signal::Terminate => break,
+                    Signal::Reload => match log.reopen() {
+                        Ok(()) => info!("Opened the log anew; other options need a restart"),
+                        Err(error) => error!("{error:#}"),
+                    },
+                },
+            }
+        }
+        info!("Stopping: no new requests are taken");
+        self.stop.cancel();
+        server.stop().await;
+        if let Err(error) = publishing.await {
+            error!(%error, "Publishing the capabilities ended badly");
+        }
+        capabilities.publish(false).await;
+        self.drain().await;
+        self.amqp.close().await;
+        info!("Stopped");
+    }
+
+    /// Takes a request on and starts what it asks for. What cannot be understood is answered, if
+    /// somebody waits, and logged.
+    async fn take(&self, incoming: Incoming) {
+        let span = logging::request_span(&incoming.request().context);
+        let ping = self.config.messaging.rpc_ping_enabled;
+        let method = BackupMethod::parse(incoming.request(), ping);
+        let (request, reply) = incoming.accept().instrument(span.clone()).await;
+        let (manager, publish) = (self.manager.clone(), self.publish.clone());
+        let operation = async move {
+            let outcome = match method {
+                Ok(BackupMethod::PublishServiceCapabilities) => {
+                    publish.notify_one();
+                    Ok(serde_json::Value::Null)
+                }
+                Ok(BackupMethod::SetLogLevels { .. } | BackupMethod::GetLogLevels { .. }) => {
+                    Err(api_compat::messaging::Failure::no_such_method(&request.method))
+                }
+                Ok(method) => manager.serve(method, request.context).await,
+                Err(refusal) => {
+                    warn!(method = request.method, %refusal, "Refused a request");
+                    Err(refusal.failure())
+                }
+            };
+            if let Some(reply) = reply {
+                reply.send(outcome).await;
+            }
+        };
+        self.manager.spawn(operation.instrument(span));
+    }
+
+    /// Lets running operations end, for as long as `graceful_shutdown_timeout` says.
+    async fn drain(&self) {
+        let patience = self.config.service.graceful_shutdown_timeout;
+        if patience == 0 {
+            self.manager.drained().await;
+            return;
+        }
+        let drained = self.manager.drained();
+        if tokio::time::timeout(Duration::from_secs(patience), drained)
+            .await
+            .is_err()
+        {
+            warn!("Operations still run after {patience} s; the next start ends them");
+        }
+    }
+}

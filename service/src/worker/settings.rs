@@ -1,0 +1,138 @@
+//! From the configuration to what each room wants to know.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use api_compat::config::{Config, Machine, Sources};
+use api_compat::objects::ObjectHistory;
+use api_compat::rpc::version;
+
+use super::BINARY;
+use super::command_line::CommandLine;
+use crate::db::{self, QuotaRules, Versions};
+use crate::manager::Settings;
+use crate::rbd::ClusterOptions;
+use crate::transfer::Budget;
+use crate::vault::{Engine, ImageFormat, Vault};
+
+/// How long the backup cluster may take to answer the first call.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads the configuration and refuses one that cannot work, with every reason at once.
+pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
+    let sources = Sources {
+        project: "cinder".to_owned(),
+        paths: command_line.paths.clone(),
+        overrides: command_line.overrides(),
+        environment: std::env::vars().collect::<BTreeMap<_, _>>(),
+        machine: Machine {
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            address: address().to_string(),
+            program: BINARY.to_owned(),
+        },
+    };
+    let config = Config::load(&sources)?;
+    let problems = config.check();
+    if !problems.is_empty() {
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
+    }
+    Ok(config)
+}
+
+/// The address by which others reach this host: that of the route to the outside. Nothing is sent.
+fn address() -> IpAddr {
+    let probe = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Any address outside will do, one reserved for documentation does no harm.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 80))?;
+        socket.local_addr()
+    };
+    probe().map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+}
+
+/// How to reach the database.
+pub fn database(config: &Config) -> db::Options {
+    let options = &config.database;
+    // SQLAlchemy's own default where the option is empty; without a limit the server's counts.
+    let overflow = match options.max_overflow {
+        None => 10,
+        Some(-1) => 1000,
+        Some(overflow) => u32::try_from(overflow).unwrap_or(50),
+    };
+    db::Options {
+        url: config.database_url.clone(),
+        connections: options.max_pool_size.saturating_add(overflow).max(1),
+        recycle: Duration::from_secs(options.connection_recycle_time),
+        acquire: Duration::from_secs(options.pool_timeout.unwrap_or(30)),
+        sql_mode: options.mysql_sql_mode.clone().filter(|mode| !mode.is_empty()),
+        start_tries: u32::try_from(options.max_retries).ok(),
+        start_interval: Duration::from_secs(options.retry_interval),
+        transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
+        transaction_wait: Duration::from_secs(options.db_retry_interval),
+        transaction_longest_wait: Duration::from_secs(options.db_max_retry_interval),
+    }
+}
+
+/// The versions of objects that every registered service understands.
+///
+/// # Errors
+/// When one of them is too old to be spoken to.
+pub fn history(versions: &[Versions]) -> anyhow::Result<ObjectHistory> {
+    let objects = versions.iter().map(|row| row.objects.as_deref());
+    let history = version::object_history(objects)?;
+    let volume = versions
+        .iter()
+        .filter(|row| row.binary.as_deref() == Some("cinder-volume"))
+        .map(|row| row.rpc.as_deref());
+    version::require(volume, version::VOLUME_RPC).context("cinder-volume")?;
+    Ok(history)
+}
+
+/// How the manager behaves.
+pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
+    Settings {
+        host: config.service.host.clone(),
+        availability_zone: config.service.storage_availability_zone.clone(),
+        driver: config.backup.backup_driver.clone(),
+        max_source_snapshots: config.ceph.backup_ceph_max_snapshots,
+        allowed_containers: config.cinderblock.allowed_containers.clone(),
+        continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
+        max_operations: config.backup.backup_max_operations,
+        message_ttl: Duration::from_secs(config.service.message_ttl),
+        quota: QuotaRules {
+            until_refresh: i32::try_from(config.quota.until_refresh).unwrap_or(i32::MAX),
+            max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
+            reservation_expire: i64::try_from(config.quota.reservation_expire)
+                .unwrap_or(i64::MAX),
+        },
+        history,
+    }
+}
+
+/// The backup pools.
+///
+/// # Errors
+/// When the memory for transfers does not fit this machine's numbers.
+pub fn vault(config: &Config) -> anyhow::Result<Vault> {
+    let ceph = &config.ceph;
+    let cluster = ClusterOptions::new(&ceph.backup_ceph_user)
+        .conf_file(&ceph.backup_ceph_conf)
+        .connect_timeout(CONNECT_TIMEOUT);
+    let format = ImageFormat {
+        stripe_unit: ceph.backup_ceph_stripe_unit,
+        stripe_count: ceph.backup_ceph_stripe_count,
+        journaling: ceph.backup_ceph_image_journals,
+    };
+    let memory = usize::try_from(config.cinderblock.transfer_memory)
+        .context("[cinderblock] transfer_memory")?;
+    let engine = Engine {
+        budget: Budget::new(memory),
+        depth: config.cinderblock.transfer_depth,
+        scanners: config.cinderblock.diff_scanners,
+    };
+    let pool = ceph.backup_ceph_pool.clone();
+    Ok(Vault::new(cluster, pool, format, engine))
+}

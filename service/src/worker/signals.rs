@@ -1,0 +1,47 @@
+//! Signals: TERM and INT end the worker in order, HUP has it open its log anew.
+
+use tokio::signal::unix::{self, SignalKind};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// To end.
+    Terminate,
+    /// To take up what can change while it runs.
+    Reload,
+}
+
+/// The signals that the worker listens to.
+pub struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(SignalKind::terminate())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            hangup: unix::signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal.
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Terminate,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+
+    /// Waits until the worker is asked to end.
+    pub async fn terminated(&mut self) {
+        while self.next().await != Signal::Terminate {}
+    }
+}
