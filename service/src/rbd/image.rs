@@ -300,9 +300,9 @@ impl Image {
         self.check_writable(RESIZE)?;
         let handle = Arc::clone(&self.handle);
         let resized = task::blocking(RESIZE, self.name(), move || {
-            // SAFETY: the image is open; without a progress function its argument is not used.
-            let code =
-                unsafe { sys::rbd_resize2(handle.raw, size, true, None, std::ptr::null_mut()) };
+            // Not `rbd_resize2`: it calls its progress function even when that is null.
+            // SAFETY: the image is open.
+            let code = unsafe { sys::rbd_resize(handle.raw, size) };
             check(RESIZE, &handle.name, code).map(drop)
         });
         self.unless_fenced(RESIZE, resized).await?;

@@ -76,13 +76,7 @@ unsafe extern "C" {
     pub(super) fn rbd_get_stripe_unit(image: RbdImage, unit: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
     pub(super) fn rbd_stat(image: RbdImage, info: *mut RbdImageInfo, size: usize) -> c_int;
-    pub(super) fn rbd_resize2(
-        image: RbdImage,
-        size: u64,
-        allow_shrink: bool,
-        progress: Option<unsafe extern "C" fn(u64, u64, *mut c_void) -> c_int>,
-        argument: *mut c_void,
-    ) -> c_int;
+    pub(super) fn rbd_resize(image: RbdImage, size: u64) -> c_int;
 
     pub(super) fn rbd_snap_list(
         image: RbdImage,

@@ -48,7 +48,8 @@ pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
         json: options.use_json,
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
+        .with(filter)
+        .with(layer)
         .try_init()
         .context("logging was started already")?;
     Ok(Log { path, sink })
