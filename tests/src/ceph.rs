@@ -36,22 +36,36 @@ impl Cluster {
 
     /// Runs `rbd`.
     pub async fn rbd(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new("rbd").arg("--conf").arg(&self.conf).args(arguments)).await
+        run(Command::new("rbd")
+            .arg("--conf")
+            .arg(&self.conf)
+            .args(arguments))
+        .await
     }
 
     /// Runs `ceph`.
     pub async fn ceph(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new("ceph").arg("--conf").arg(&self.conf).args(arguments)).await
+        run(Command::new("ceph")
+            .arg("--conf")
+            .arg(&self.conf)
+            .args(arguments))
+        .await
     }
 
     /// Runs `rados`.
     pub async fn rados(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new("rados").arg("--conf").arg(&self.conf).args(arguments)).await
+        run(Command::new("rados")
+            .arg("--conf")
+            .arg(&self.conf)
+            .args(arguments))
+        .await
     }
 
     /// The images of a pool.
     pub async fn images(&self, pool: &str) -> Result<Vec<String>> {
-        let listed = self.rbd(&["ls", "--pool", pool, "--format", "json"]).await?;
+        let listed = self
+            .rbd(&["ls", "--pool", pool, "--format", "json"])
+            .await?;
         Ok(serde_json::from_str(&listed)?)
     }
 
@@ -102,7 +116,14 @@ impl Cluster {
         }
         stream.push(b'e');
         let mut child = Command::new("rbd")
-            .args(["--conf", &self.conf, "import-diff", "--no-progress", "-", image])
+            .args([
+                "--conf",
+                &self.conf,
+                "import-diff",
+                "--no-progress",
+                "-",
+                image,
+            ])
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

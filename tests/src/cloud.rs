@@ -110,7 +110,10 @@ impl Cloud {
         let answer = request.send().await?;
         let status = answer.status();
         let text = answer.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        Ok((
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
     }
 
     async fn expect(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
@@ -122,7 +125,9 @@ impl Cloud {
     /// A resource as the API shows it; `None` when there is none.
     pub async fn show(&self, what: Resource, id: &str) -> Result<Option<Value>> {
         let key = what.key();
-        let (status, mut answer) = self.request(Method::GET, &format!("/{key}s/{id}"), None).await?;
+        let (status, mut answer) = self
+            .request(Method::GET, &format!("/{key}s/{id}"), None)
+            .await?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(answer[key].take())),
@@ -166,7 +171,10 @@ impl Cloud {
                 "{what:?} {id} is {status}: {}",
                 shown["fail_reason"]
             );
-            ensure!(begun.elapsed() < PATIENCE, "{what:?} {id} is still {status}");
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{what:?} {id} is still {status}"
+            );
             sleep(Duration::from_millis(200)).await;
         }
         Ok(())
@@ -188,7 +196,9 @@ impl Cloud {
     /// Asks for a resource without waiting for it; its id.
     pub async fn begin_create(&self, what: Resource, body: Value) -> Result<String> {
         let key = what.key();
-        let answer = self.expect(Method::POST, &format!("/{key}s"), Some(body)).await?;
+        let answer = self
+            .expect(Method::POST, &format!("/{key}s"), Some(body))
+            .await?;
         Ok(answer[key]["id"].as_str().context("no id")?.to_owned())
     }
 
@@ -212,7 +222,11 @@ impl Cloud {
     pub async fn begin_restore(&self, backup: &str, volume: Option<&str>) -> Result<String> {
         let body = json!({"restore": {"volume_id": volume}});
         let answer = self
-            .expect(Method::POST, &format!("/backups/{backup}/restore"), Some(body))
+            .expect(
+                Method::POST,
+                &format!("/backups/{backup}/restore"),
+                Some(body),
+            )
             .await?;
         Ok(answer["restore"]["volume_id"]
             .as_str()

@@ -57,7 +57,10 @@ impl Chain {
         for (backup, content) in &self.made {
             let restored = self.cloud.restore(backup, None).await?;
             let found = self.volumes.content(&image(&restored)).await?;
-            ensure!(&found == content, "backup {backup} restores as something else");
+            ensure!(
+                &found == content,
+                "backup {backup} restores as something else"
+            );
             self.cloud.delete(Resource::Volume, &restored).await?;
         }
         Ok(())
@@ -80,7 +83,10 @@ async fn deletes_from_the_end_leave_the_rest_whole() -> Result<()> {
     let full = chain.back_up(false).await?;
     chain.write(2 * MIB + 100, 2, MIB).await?;
     let first = chain.back_up(true).await?;
-    chain.volumes.discard(&chain.image(), 4 * MIB, 4 * MIB).await?;
+    chain
+        .volumes
+        .discard(&chain.image(), 4 * MIB, 4 * MIB)
+        .await?;
     chain.write(900 * MIB, 3, 5000).await?;
     let second = chain.back_up(true).await?;
     chain.verify().await?;
@@ -127,7 +133,11 @@ async fn a_volume_that_grew_goes_on_in_its_chain() -> Result<()> {
     chain.back_up(false).await?;
     chain
         .cloud
-        .action(Resource::Volume, &chain.volume, json!({"os-extend": {"new_size": 2}}))
+        .action(
+            Resource::Volume,
+            &chain.volume,
+            json!({"os-extend": {"new_size": 2}}),
+        )
         .await?;
     chain
         .cloud
@@ -166,7 +176,10 @@ async fn an_incremental_without_its_parents_snapshot_becomes_a_full_one() -> Res
     let source = chain.image();
     for snapshot in chain.volumes.snapshots(&source).await? {
         let snapshot = format!("{source}@{snapshot}");
-        chain.volumes.rbd(&["snap", "rm", "--no-progress", &snapshot]).await?;
+        chain
+            .volumes
+            .rbd(&["snap", "rm", "--no-progress", &snapshot])
+            .await?;
     }
     chain.write(8 * MIB, 2, MIB).await?;
     let forced = chain.back_up(true).await?;
@@ -194,7 +207,10 @@ async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
         chain.made.push((backup, content.clone()));
     }
     chain.verify().await?;
-    let shown = chain.cloud.wait(Resource::Snapshot, &snapshot, "available").await?;
+    let shown = chain
+        .cloud
+        .wait(Resource::Snapshot, &snapshot, "available")
+        .await?;
     ensure!(shown["status"] == "available");
     for (backup, _) in chain.made.clone() {
         chain.delete(&backup).await?;

@@ -39,7 +39,9 @@ impl Workers {
     /// Lets this worker run and stops the other.
     async fn only(&self, worker: Worker) -> Result<()> {
         self.lab.command(&["stop", worker.other().part()]).await?;
-        self.lab.command(&["start", worker.part(), "--wait"]).await?;
+        self.lab
+            .command(&["start", worker.part(), "--wait"])
+            .await?;
         Ok(())
     }
 }
@@ -69,7 +71,9 @@ async fn one_chain_in_turns() -> Result<()> {
         workers.only(worker).await?;
         let turn = u8::try_from(turn)? + 1;
         let offset = u64::from(turn) * 3 * MIB;
-        volumes.write(&image(&volume), offset, &vec![turn; 2 << 20]).await?;
+        volumes
+            .write(&image(&volume), offset, &vec![turn; 2 << 20])
+            .await?;
         volumes.write(&image(&volume), 0, &[turn; 777]).await?;
         let content = volumes.content(&image(&volume)).await?;
         let backup = cloud.back_up(&volume, incremental).await?;

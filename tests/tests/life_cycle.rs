@@ -11,7 +11,10 @@ const MIB: u64 = 1 << 20;
 
 /// Runs `openstack` and reads its answer.
 async fn openstack(arguments: &[&str]) -> Result<Value> {
-    let text = run(Command::new("openstack").args(arguments).args(["-f", "json"])).await?;
+    let text = run(Command::new("openstack")
+        .args(arguments)
+        .args(["-f", "json"]))
+    .await?;
     Ok(serde_json::from_str(&text)?)
 }
 
@@ -64,12 +67,18 @@ async fn back_up_change_back_up_restore_both_delete() -> Result<()> {
         "id",
     )?;
     wait(&["volume", "show", &volume], "available").await?;
-    volumes.write(&image(&volume), 0, &vec![0x11; 3 << 20]).await?;
-    volumes.write(&image(&volume), 700 * MIB + 512, b"a late block").await?;
+    volumes
+        .write(&image(&volume), 0, &vec![0x11; 3 << 20])
+        .await?;
+    volumes
+        .write(&image(&volume), 700 * MIB + 512, b"a late block")
+        .await?;
     let first = volumes.content(&image(&volume)).await?;
     let full = back_up(&["--name", "life-full", "--property", "a=b", &volume]).await?;
 
-    volumes.write(&image(&volume), MIB, &vec![0x22; 1 << 20]).await?;
+    volumes
+        .write(&image(&volume), MIB, &vec![0x22; 1 << 20])
+        .await?;
     volumes.discard(&image(&volume), 0, MIB).await?;
     let second = volumes.content(&image(&volume)).await?;
     let incremental = back_up(&["--name", "life-inc", "--incremental", &volume]).await?;
@@ -97,7 +106,10 @@ async fn back_up_change_back_up_restore_both_delete() -> Result<()> {
     for backup in [&incremental, &full] {
         run(Command::new("openstack").args(["volume", "backup", "delete", backup])).await?;
         let mut tries = 0;
-        while openstack(&["volume", "backup", "show", backup]).await.is_ok() {
+        while openstack(&["volume", "backup", "show", backup])
+            .await
+            .is_ok()
+        {
             tries += 1;
             ensure!(tries < 60, "{backup} is not deleted");
         }
@@ -118,7 +130,15 @@ async fn the_service_is_listed_as_up() -> Result<()> {
             ("OS_PASSWORD", "admin"),
             ("OS_PROJECT_NAME", "admin"),
         ])
-        .args(["volume", "service", "list", "--service", "cinder-backup", "-f", "json"]))
+        .args([
+            "volume",
+            "service",
+            "list",
+            "--service",
+            "cinder-backup",
+            "-f",
+            "json",
+        ]))
     .await?;
     let services: Vec<Value> = serde_json::from_str(&text)?;
     ensure!(

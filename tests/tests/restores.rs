@@ -23,7 +23,9 @@ async fn set_up() -> Result<Setup> {
     volumes.write(&image(&volume), 0, &vec![1; 2 << 20]).await?;
     let full = cloud.back_up(&volume, false).await?;
     volumes.write(&image(&volume), MIB, b"changed").await?;
-    volumes.write(&image(&volume), 1023 * MIB, &vec![9; 1 << 20]).await?;
+    volumes
+        .write(&image(&volume), 1023 * MIB, &vec![9; 1 << 20])
+        .await?;
     let incremental = cloud.back_up(&volume, true).await?;
     let content = volumes.content(&image(&volume)).await?;
     Ok(Setup {
@@ -46,9 +48,15 @@ async fn to_an_existing_volume_nothing_old_shines_through() -> Result<()> {
     let target = setup.cloud.create_volume(1).await?;
     // Old data where the backup has data, where it has holes, and at the very end.
     for offset in [0, 3 * MIB + 17, 512 * MIB, 1024 * MIB - 4096] {
-        setup.volumes.write(&image(&target), offset, &[0xEE; 4096]).await?;
+        setup
+            .volumes
+            .write(&image(&target), offset, &[0xEE; 4096])
+            .await?;
     }
-    setup.cloud.restore(&setup.incremental, Some(&target)).await?;
+    setup
+        .cloud
+        .restore(&setup.incremental, Some(&target))
+        .await?;
     ensure!(setup.volumes.content(&image(&target)).await? == setup.content);
     ensure!(setup.volumes.snapshots(&image(&target)).await?.is_empty());
     let used = setup.volumes.used(&image(&target)).await?;
@@ -60,11 +68,20 @@ async fn to_an_existing_volume_nothing_old_shines_through() -> Result<()> {
 async fn to_the_volume_that_was_backed_up() -> Result<()> {
     let setup = set_up().await?;
     let source = image(&setup.volume);
-    setup.volumes.write(&source, 10 * MIB, &vec![0xAA; 5 << 20]).await?;
-    setup.cloud.restore(&setup.incremental, Some(&setup.volume)).await?;
+    setup
+        .volumes
+        .write(&source, 10 * MIB, &vec![0xAA; 5 << 20])
+        .await?;
+    setup
+        .cloud
+        .restore(&setup.incremental, Some(&setup.volume))
+        .await?;
     ensure!(setup.volumes.content(&source).await? == setup.content);
     // And the chain goes on.
-    setup.volumes.write(&source, 20 * MIB, b"after the restore").await?;
+    setup
+        .volumes
+        .write(&source, 20 * MIB, b"after the restore")
+        .await?;
     let content = setup.volumes.content(&source).await?;
     let next = setup.cloud.back_up(&setup.volume, true).await?;
     let restored = setup.cloud.restore(&next, None).await?;
@@ -76,11 +93,17 @@ async fn to_the_volume_that_was_backed_up() -> Result<()> {
 async fn to_a_larger_volume_the_rest_is_zero() -> Result<()> {
     let setup = set_up().await?;
     let target = setup.cloud.create_volume(2).await?;
-    setup.volumes.write(&image(&target), 1500 * MIB, &[0xEE; 4096]).await?;
+    setup
+        .volumes
+        .write(&image(&target), 1500 * MIB, &[0xEE; 4096])
+        .await?;
     setup.cloud.restore(&setup.full, Some(&target)).await?;
     let first = setup.cloud.restore(&setup.full, None).await?;
     // Grown by zeroes, the small one must equal the large one.
-    setup.volumes.rbd(&["resize", "--no-progress", "--size", "2G", &image(&first)]).await?;
+    setup
+        .volumes
+        .rbd(&["resize", "--no-progress", "--size", "2G", &image(&first)])
+        .await?;
     ensure!(
         setup.volumes.content(&image(&first)).await?
             == setup.volumes.content(&image(&target)).await?
@@ -94,29 +117,49 @@ async fn metadata_comes_back_and_the_source_is_marked() -> Result<()> {
     let Setup { cloud, volume, .. } = &setup;
     let path = format!("/volumes/{volume}/metadata");
     let body = json!({"metadata": {"purpose": "books", "umlaut": "Zürich"}});
-    let (status, answer) = cloud.request(reqwest::Method::POST, &path, Some(body)).await?;
+    let (status, answer) = cloud
+        .request(reqwest::Method::POST, &path, Some(body))
+        .await?;
     ensure!(status.is_success(), "{answer}");
     let backup = cloud.back_up(volume, true).await?;
     let restored = cloud.restore(&backup, None).await?;
-    let shown = cloud.show(Resource::Volume, &restored).await?.unwrap_or_default();
+    let shown = cloud
+        .show(Resource::Volume, &restored)
+        .await?
+        .unwrap_or_default();
     ensure!(shown["metadata"]["purpose"] == "books", "{shown}");
     ensure!(shown["metadata"]["umlaut"] == "Zürich", "{shown}");
-    ensure!(shown["metadata"]["src_backup_id"] == backup.as_str(), "{shown}");
+    ensure!(
+        shown["metadata"]["src_backup_id"] == backup.as_str(),
+        "{shown}"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn without_the_data_it_fails_and_says_so() -> Result<()> {
     let setup = set_up().await?;
-    let Setup { cloud, volume, full, incremental, .. } = &setup;
+    let Setup {
+        cloud,
+        volume,
+        full,
+        incremental,
+        ..
+    } = &setup;
     let backups = cloud.backups()?;
     let base = format!("backups/volume-{volume}.backup.{full}");
-    backups.rbd(&["snap", "purge", "--no-progress", &base]).await?;
+    backups
+        .rbd(&["snap", "purge", "--no-progress", &base])
+        .await?;
     backups.rbd(&["rm", "--no-progress", &base]).await?;
     let target = cloud.begin_restore(incremental, None).await?;
-    cloud.wait(Resource::Volume, &target, "error_restoring").await?;
+    cloud
+        .wait(Resource::Volume, &target, "error_restoring")
+        .await?;
     // The backup itself is still there to be looked at and deleted.
-    cloud.wait(Resource::Backup, incremental, "available").await?;
+    cloud
+        .wait(Resource::Backup, incremental, "available")
+        .await?;
     cloud.delete(Resource::Backup, incremental).await?;
     cloud.delete(Resource::Backup, full).await
 }

@@ -122,7 +122,9 @@ async fn receive(waiting: Arc<Waiting>, delivery: Delivery) {
         Ok(reply) => {
             let mut waiting = waiting.lock();
             let id = reply.msg_id.clone();
-            let known = waiting.get_mut(&id).map(|(answer, _)| answer.receive(reply));
+            let known = waiting
+                .get_mut(&id)
+                .map(|(answer, _)| answer.receive(reply));
             match known {
                 Some(Some(outcome)) => {
                     if let Some((_, sender)) = waiting.remove(&id) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use api_compat::config::LoginMethod;
-use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
 };
@@ -24,7 +23,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connection, String> {
     let host = &broker.url.hosts[turn % broker.url.hosts.len()];
     let address = format!("{}:{}", host.host, host.port);
-    let name = format!("cinder-backup:{}:{purpose}:{}", std::process::id(), Uuid::new_v4());
+    let name = format!(
+        "cinder-backup:{}:{purpose}:{}",
+        std::process::id(),
+        Uuid::new_v4()
+    );
     let uri = AMQPUri {
         scheme: match broker.tls {
             Some(_) => AMQPScheme::AMQPS,
@@ -52,7 +55,7 @@ pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connect
     };
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-    let tls = broker.tls.clone().unwrap_or_else(OwnedTLSConfig::default);
+    let tls = broker.tls.clone().unwrap_or_default();
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(connection),

@@ -7,9 +7,7 @@ use api_compat::messaging::queue::Declaration;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions};
 use lapin::{Channel, Connection, ErrorKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +52,10 @@ impl Consumer {
             if tries == 0 {
                 warn!(purpose = self.purpose, reason, "Lost the message broker");
             } else {
-                debug!(purpose = self.purpose, reason, tries, "No message broker yet");
+                debug!(
+                    purpose = self.purpose,
+                    reason, tries, "No message broker yet"
+                );
             }
             tries += 1;
             turn += 1;
@@ -175,7 +176,10 @@ async fn declare(connection: &Connection, queue: &mut Declaration) -> Result<(),
              {refused}"
         ));
     }
-    warn!(queue = name, "The queue exists and is not durable; it is used as it is");
+    warn!(
+        queue = name,
+        "The queue exists and is not durable; it is used as it is"
+    );
     *queue = plain;
     channel.close(200, "OK".into()).await.map_err(text)
 }

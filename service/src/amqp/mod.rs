@@ -17,10 +17,10 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_compat::messaging::CallIds;
 use api_compat::messaging::RequestContext;
 use api_compat::messaging::request::hex_id;
 use api_compat::notification::{self, Notification};
-use api_compat::messaging::CallIds;
 use api_compat::rpc::{Destination, MessageIds, Outgoing};
 use serde_json::Value;
 use tokio::time::Instant;

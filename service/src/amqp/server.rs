@@ -146,7 +146,10 @@ async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> O
         !delivery.redelivered && recent.has_seen(id)
     });
     if repeated {
-        warn!(method = request.method, "A message came twice; the second is dropped");
+        warn!(
+            method = request.method,
+            "A message came twice; the second is dropped"
+        );
         if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
             debug!(%error, "Cannot acknowledge a message");
         }
@@ -186,8 +189,7 @@ impl Reply {
             Ok(value) => Outcome::Result(value),
             Err(failure) => Outcome::Failure(failure),
         };
-        let reply =
-            messaging::Reply::ending(&self.ids.msg_id, hex_id(Uuid::new_v4()), outcome);
+        let reply = messaging::Reply::ending(&self.ids.msg_id, hex_id(Uuid::new_v4()), outcome);
         let body = reply.encode();
         let deadline = Instant::now() + self.missing_consumer_timeout;
         loop {

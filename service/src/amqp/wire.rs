@@ -1,9 +1,7 @@
 //! Declarations and properties in lapin's terms.
 
 use api_compat::messaging::queue::{Arguments, Declaration, Exchange, Queue, Value};
-use lapin::options::{
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 

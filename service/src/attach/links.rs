@@ -35,7 +35,9 @@ struct Link {
 impl Links {
     /// The pool that a connection names.
     pub async fn pool(&self, connection: RbdConnection) -> Result<Pool, Error> {
-        let user = connection.auth_username.unwrap_or_else(|| "admin".to_owned());
+        let user = connection
+            .auth_username
+            .unwrap_or_else(|| "admin".to_owned());
         let key = match &connection.keyring {
             Some(text) => keyring::key(text.expose_secret(), &user).ok_or(Error::Keyring {
                 path: keyring::path(&connection.cluster_name, &user),
@@ -48,7 +50,13 @@ impl Links {
             user,
             monitors: connection.monitors,
         };
-        let slot = self.0.lock().await.entry(address.clone()).or_default().clone();
+        let slot = self
+            .0
+            .lock()
+            .await
+            .entry(address.clone())
+            .or_default()
+            .clone();
         let mut link = slot.lock().await;
         // A key that was replaced on disk is taken up with the next volume.
         let current = match &*link {

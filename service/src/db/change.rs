@@ -5,8 +5,7 @@ use api_compat::state::{BackupStatus, Change, VolumeStatus};
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait,
-    UpdateMany,
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait, UpdateMany,
 };
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};

@@ -1,7 +1,7 @@
 //! What went wrong with the database, and what that means for the caller.
 
-use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
+use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
 
 /// A read or change that failed.
 #[derive(Debug, thiserror::Error)]

@@ -178,7 +178,9 @@ async fn set_user_pair(
         deleted_at: Set(None),
         deleted: Set(Some(false)),
     };
-    volume_metadata::Entity::insert(row).exec(transaction).await?;
+    volume_metadata::Entity::insert(row)
+        .exec(transaction)
+        .await?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::LockType;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect,
+    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 use uuid::Uuid;
 
@@ -42,7 +42,11 @@ pub(super) async fn give_back(
     let mut usages = lock(transaction, project).await?;
     let missing: Vec<&str> = [BACKUPS, GIGABYTES]
         .into_iter()
-        .filter(|resource| usages.iter().all(|u| u.resource.as_deref() != Some(*resource)))
+        .filter(|resource| {
+            usages
+                .iter()
+                .all(|u| u.resource.as_deref() != Some(*resource))
+        })
         .collect();
     // The backup counts as gone already in this transaction; the usage must still hold it.
     for resource in &missing {

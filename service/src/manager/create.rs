@@ -33,7 +33,8 @@ impl Manager {
         info!(backup = %id, volume = %message.volume_id, "Create backup started");
         about(&mut context, id, Action::Create);
         let making = self.making(id).await?;
-        self.notify(&context, &making.backup, BackupEvent::CreateStart).await;
+        self.notify(&context, &making.backup, BackupEvent::CreateStart)
+            .await;
         let event = Event::Create {
             source: making.source(),
             service_up: *self.ready.borrow(),
@@ -42,7 +43,9 @@ impl Manager {
         if let Err(refusal) = transition(status, &event) {
             error!(backup = %id, reason = refusal.reason, "Create backup refused");
             let subject = making.subject();
-            return Err(self.refuse(&context, subject, refusal, Action::Create).await);
+            return Err(self
+                .refuse(&context, subject, refusal, Action::Create)
+                .await);
         }
         match self.begin(&context, &making, message).await {
             Ok(()) => {
@@ -128,7 +131,10 @@ impl Manager {
         lock(&self.awaiting).insert(id, called_back.clone());
         let wait = self.settings.continue_timeout;
         let watch = async move {
-            if tokio::time::timeout(wait, called_back.cancelled()).await.is_ok() {
+            if tokio::time::timeout(wait, called_back.cancelled())
+                .await
+                .is_ok()
+            {
                 return;
             }
             lock(&self.awaiting).remove(&id);

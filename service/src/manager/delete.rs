@@ -48,7 +48,10 @@ impl Manager {
             snapshot: None,
         };
         // A backup whose create never got as far as a driver has no data and needs none.
-        let begun = row.service.as_deref().is_some_and(|service| !service.is_empty());
+        let begun = row
+            .service
+            .as_deref()
+            .is_some_and(|service| !service.is_empty());
         let event = Event::Delete {
             service_up: !begun || *self.ready.borrow(),
         };
@@ -70,7 +73,8 @@ impl Manager {
                 self.write(subject, &change, Done::Nothing).await;
             }
             let detail = Detail::BackupDeleteDriverError;
-            self.tell_user(context, Action::Delete, row.id, detail).await;
+            self.tell_user(context, Action::Delete, row.id, detail)
+                .await;
             return Err(error);
         }
         let change = transition(status, &Event::DeleteSucceeded)

@@ -212,7 +212,8 @@ impl Manager {
     ) -> Error {
         self.write(subject, &refusal.change, Done::Nothing).await;
         if let Some(detail) = refusal.detail {
-            self.tell_user(context, action, subject.backup, detail).await;
+            self.tell_user(context, action, subject.backup, detail)
+                .await;
         }
         Error::Refused(Box::new(refusal))
     }

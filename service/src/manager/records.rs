@@ -14,8 +14,7 @@ impl Manager {
     pub(super) async fn export_record(&self, id: BackupId) -> Result<Value, Error> {
         let mut row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
-        transition(status, &Event::Export)
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        transition(status, &Event::Export).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         let service = row.service.clone().unwrap_or_default();
         if !self.is_ours(&row) {
             let refusal = driver::refuse(Operation::Export, &self.settings.driver, &service);

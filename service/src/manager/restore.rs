@@ -70,14 +70,18 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let backup = self.backup(claim.backup).await?;
-        self.notify(context, &backup, BackupEvent::RestoreStart).await;
+        self.notify(context, &backup, BackupEvent::RestoreStart)
+            .await;
         let Some(volume) = self.db.volume(volume_id).await? else {
             return Err(self.volume_is_gone(&backup, volume_id).await);
         };
         let restoring = Restoring {
             backup: &backup,
             volume: &volume,
-            status: volume.status.clone().unwrap_or_else(|| VolumeStatus::from("")),
+            status: volume
+                .status
+                .clone()
+                .unwrap_or_else(|| VolumeStatus::from("")),
             new,
         };
         self.accept(context, &restoring).await?;
@@ -91,7 +95,8 @@ impl Manager {
         let change =
             transition(status, &event).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         if outcome.is_err() {
-            self.write(restoring.subject(), &change, Done::Nothing).await;
+            self.write(restoring.subject(), &change, Done::Nothing)
+                .await;
             return outcome;
         }
         let done = match restoring.status {
@@ -100,7 +105,9 @@ impl Manager {
         };
         self.mark_source(&restoring).await?;
         let now = now().naive_utc();
-        self.db.change(restoring.subject(), &change, done, now).await?;
+        self.db
+            .change(restoring.subject(), &change, done, now)
+            .await?;
         let backup = self.backup(backup.id).await?;
         self.notify(context, &backup, BackupEvent::RestoreEnd).await;
         Ok(())
@@ -149,11 +156,14 @@ impl Manager {
                     resource_uuid: restoring.volume.id.to_string(),
                 };
                 self.store_message(context, &message).await;
-                self.write(restoring.subject(), &refusal.change, Done::Nothing).await;
+                self.write(restoring.subject(), &refusal.change, Done::Nothing)
+                    .await;
                 return Err(Error::Refused(Box::new(refusal)));
             }
             let subject = restoring.subject();
-            return Err(self.refuse(context, subject, refusal, Action::Restore).await);
+            return Err(self
+                .refuse(context, subject, refusal, Action::Restore)
+                .await);
         }
         let (needed, have) = (backup.size.unwrap_or(0), restoring.volume.size.unwrap_or(0));
         if needed > have {
@@ -165,7 +175,8 @@ impl Manager {
                 }),
                 ..Change::default()
             };
-            self.write(restoring.subject(), &change, Done::Nothing).await;
+            self.write(restoring.subject(), &change, Done::Nothing)
+                .await;
             return Err(Error::Invalid(format!(
                 "The volume's size {have} GiB is smaller than the backup's {needed} GiB."
             )));
@@ -263,7 +274,9 @@ impl Manager {
         // The backup's key would have to be copied for the volume, and a volume that has one must
         // not lose it: neither is possible without a key manager.
         let takes_key = |change: &MetadataChange| match change {
-            MetadataChange::EncryptionKey(key) => key.is_some() || volume.encryption_key_id.is_some(),
+            MetadataChange::EncryptionKey(key) => {
+                key.is_some() || volume.encryption_key_id.is_some()
+            }
             _ => false,
         };
         if changes.iter().any(takes_key) {
@@ -277,7 +290,11 @@ impl Manager {
     }
 
     async fn recorded_type_exists(&self, recorded: &Recorded) -> Result<bool, Error> {
-        match recorded.base.as_ref().and_then(|base| base.volume_type_id.as_ref()) {
+        match recorded
+            .base
+            .as_ref()
+            .and_then(|base| base.volume_type_id.as_ref())
+        {
             Some(id) => Ok(self.db.volume_type_exists(id).await?),
             None => Ok(false),
         }
@@ -300,7 +317,10 @@ impl Manager {
 
     /// What a backup's row says about where it lies.
     pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
-        let recorded = row.service_metadata.as_deref().filter(|text| !text.is_empty());
+        let recorded = row
+            .service_metadata
+            .as_deref()
+            .filter(|text| !text.is_empty());
         let base = match recorded {
             Some(_) => Some(names::base_image(Lineage {
                 backup: row.id,

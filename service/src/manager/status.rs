@@ -39,7 +39,8 @@ impl Manager {
             self.remove_temporary(&context, id).await;
         }
         let row = self.backup(id).await?;
-        self.notify(&context, &row, BackupEvent::ResetStatusEnd).await;
+        self.notify(&context, &row, BackupEvent::ResetStatusEnd)
+            .await;
         Ok(())
     }
 }

@@ -22,7 +22,6 @@ pub enum Error {
     Invalid(String),
 }
 
-
 impl Error {
     pub(super) fn missing(text: impl Into<String>) -> Self {
         Self::Missing(text.into())

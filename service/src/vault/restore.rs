@@ -39,7 +39,12 @@ impl Vault {
                 "No restore point of backup {} exists in pool {} (looked in {})",
                 record.backup,
                 pool.name(),
-                record.candidates().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                record
+                    .candidates()
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ))),
         }
     }
@@ -69,9 +74,7 @@ impl Vault {
         cancel: &CancellationToken,
     ) -> Result<Stats> {
         let pool = self.pool(&point.pool).await?;
-        let source = pool
-            .open(&point.image, point.snapshot.as_deref())
-            .await?;
+        let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
         let needed = source.known_size();
         if needed > size {
             return Err(Error::invalid(format!(
@@ -87,8 +90,7 @@ impl Vault {
             false => Destination::MayHoldData,
         };
         let options = self.pump_options(destination);
-        let stats =
-            transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await;
+        let stats = transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await;
         image.close().await;
         source.close().await;
         Ok(stats?)

@@ -131,7 +131,7 @@ impl Vault {
             | Features::OBJECT_MAP
             | Features::FAST_DIFF;
         if self.format.journaling {
-            features = features | Features::JOURNALING;
+            features |= Features::JOURNALING;
         }
         let options = ImageOptions {
             size: plan.size,
@@ -265,7 +265,11 @@ async fn settle(base: &Image, from: &str) -> Result<()> {
     })
     .await?;
     if differs.load(Ordering::Relaxed) {
-        info!(image = base.name(), snapshot = from, "Taking back what a backup that is gone wrote");
+        info!(
+            image = base.name(),
+            snapshot = from,
+            "Taking back what a backup that is gone wrote"
+        );
         base.roll_back(from).await?;
     }
     Ok(())

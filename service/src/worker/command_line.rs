@@ -106,9 +106,19 @@ impl CommandLine {
     ) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(words)?;
         let mut parsed = Self::from_arg_matches(&matches)?;
-        let mut paths = in_order(&matches, "config_file", &parsed.config_file, ConfigPath::File);
+        let mut paths = in_order(
+            &matches,
+            "config_file",
+            &parsed.config_file,
+            ConfigPath::File,
+        );
         let directories = &parsed.config_dir;
-        paths.extend(in_order(&matches, "config_dir", directories, ConfigPath::Directory));
+        paths.extend(in_order(
+            &matches,
+            "config_dir",
+            directories,
+            ConfigPath::Directory,
+        ));
         paths.sort_by_key(|(position, _)| *position);
         parsed.paths = paths.into_iter().map(|(_, path)| path).collect();
         Ok(parsed)
@@ -169,7 +179,10 @@ mod tests {
             "--log-file=/var/log/cinder/cinder-backup.log",
             "--use-syslog",
         ]);
-        assert_eq!(debian.config_file, [PathBuf::from("/etc/cinder/cinder.conf")]);
+        assert_eq!(
+            debian.config_file,
+            [PathBuf::from("/etc/cinder/cinder.conf")]
+        );
         let rdo = parse(&[
             "--config-file",
             "/usr/share/cinder/cinder-dist.conf",
@@ -181,7 +194,10 @@ mod tests {
         assert_eq!(rdo.config_file.len(), 2);
         assert_eq!(
             rdo.overrides(),
-            [("log_file".to_owned(), "/var/log/cinder/backup.log".to_owned())]
+            [(
+                "log_file".to_owned(),
+                "/var/log/cinder/backup.log".to_owned()
+            )]
         );
         assert!(parse(&[]).overrides().is_empty());
     }

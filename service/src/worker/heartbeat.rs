@@ -31,11 +31,17 @@ impl Heartbeat {
             host: config.service.host.clone(),
             binary: BINARY.to_owned(),
             zone: config.service.storage_availability_zone.clone(),
-            rpc_version: config.cinderblock.advertised_rpc_version.as_str().to_owned(),
+            rpc_version: config
+                .cinderblock
+                .advertised_rpc_version
+                .as_str()
+                .to_owned(),
             object_version: version::OBJECTS.to_string(),
             enabled: config.service.enable_new_services,
         };
-        let row = database.register(&registration, Utc::now().naive_utc()).await?;
+        let row = database
+            .register(&registration, Utc::now().naive_utc())
+            .await?;
         Ok(Self {
             database,
             registration,

@@ -38,7 +38,11 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
     let path = path(options, program);
     let sink: Sink = Arc::new(Mutex::new(open(path.as_deref())?));
-    let level = if options.debug { Level::DEBUG } else { Level::INFO };
+    let level = if options.debug {
+        Level::DEBUG
+    } else {
+        Level::INFO
+    };
     // Libraries are quieter than the service itself, as with oslo.log's default_log_levels.
     let filter = Targets::new()
         .with_default(Level::WARN)
@@ -183,7 +187,9 @@ struct Message {
 
 impl Message {
     fn finish(self) -> String {
-        (self.message + &self.fields).replace('\n', "\\n").replace('\r', "\\r")
+        (self.message + &self.fields)
+            .replace('\n', "\\n")
+            .replace('\r', "\\r")
     }
 }
 

@@ -166,9 +166,9 @@ impl Worker {
                     publish.notify_one();
                     Ok(serde_json::Value::Null)
                 }
-                Ok(BackupMethod::SetLogLevels { .. } | BackupMethod::GetLogLevels { .. }) => {
-                    Err(api_compat::messaging::Failure::no_such_method(&request.method))
-                }
+                Ok(BackupMethod::SetLogLevels { .. } | BackupMethod::GetLogLevels { .. }) => Err(
+                    api_compat::messaging::Failure::no_such_method(&request.method),
+                ),
                 Ok(method) => manager.serve(method, request.context).await,
                 Err(refusal) => {
                     warn!(method = request.method, %refusal, "Refused a request");

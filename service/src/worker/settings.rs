@@ -67,7 +67,10 @@ pub fn database(config: &Config) -> db::Options {
         connections: options.max_pool_size.saturating_add(overflow).max(1),
         recycle: Duration::from_secs(options.connection_recycle_time),
         acquire: Duration::from_secs(options.pool_timeout.unwrap_or(30)),
-        sql_mode: options.mysql_sql_mode.clone().filter(|mode| !mode.is_empty()),
+        sql_mode: options
+            .mysql_sql_mode
+            .clone()
+            .filter(|mode| !mode.is_empty()),
         start_tries: u32::try_from(options.max_retries).ok(),
         start_interval: Duration::from_secs(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
@@ -105,8 +108,7 @@ pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
         quota: QuotaRules {
             until_refresh: i32::try_from(config.quota.until_refresh).unwrap_or(i32::MAX),
             max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
-            reservation_expire: i64::try_from(config.quota.reservation_expire)
-                .unwrap_or(i64::MAX),
+            reservation_expire: i64::try_from(config.quota.reservation_expire).unwrap_or(i64::MAX),
         },
         history,
     }
