@@ -83,9 +83,14 @@ impl Cluster {
     pub async fn used(&self, image: &str) -> Result<u64> {
         let usage = self.rbd(&["du", image, "--format", "json"]).await?;
         let usage: Value = serde_json::from_str(&usage)?;
-        usage["total_used_size"]
-            .as_u64()
-            .context("rbd du printed no total_used_size")
+        // One entry for the image and one for each snapshot.
+        let entries = usage["images"]
+            .as_array()
+            .context("rbd du printed no images")?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| entry["used_size"].as_u64())
+            .sum())
     }
 
     /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.

@@ -3,10 +3,12 @@
 //! Everything is asked of the running parts: Cinder's REST API, the `openstack` client, the `rbd`
 //! command, the database. Nothing is asked of the worker.
 
+mod broker;
 mod ceph;
 mod cloud;
 mod lab;
 
+pub use broker::Broker;
 pub use ceph::{Cluster, Content};
 pub use cloud::{Cloud, Resource};
 pub use lab::{Lab, run};

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Everything that is checked: formatting, lints, documentation and dependencies; the tests that need
+# no real parts; those of each room on real parts; and the whole with a real Cinder. The lab is
+# taken down at the end, whatever happens.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+lab=tests/lab/lab
+name=test-$$
+finish() {
+    status=$?
+    if [ "$status" -ne 0 ] && [ -d ".lab/$name/log" ]; then
+        echo "== The end of the worker's log"
+        tail -n 40 ".lab/$name"/log/worker*.log 2>/dev/null || true
+    fi
+    "$lab" down --name "$name"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+tests/lint.sh
+cargo build --locked --release --bin cinder-backup
+cargo test --locked --workspace --lib --bins
+cargo test --locked -p cinderblock-api-compat --tests
+
+"$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup"
+eval "$("$lab" env --name "$name" --user demo)"
+cargo test --locked -p cinderblock-service --test '*'
+# One file after another: interop stops and starts the workers that the others need.
+for suite in life_cycle chains restores bad_input interop; do
+    cargo test --locked -p cinderblock-tests --test "$suite"
+done

@@ -1,0 +1,128 @@
+//! Messages straight to the worker, as no well-behaved service would send them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::lab::Lab;
+
+/// A connection to the lab's broker.
+pub struct Broker {
+    _connection: Connection,
+    channel: Channel,
+    queue: String,
+}
+
+impl Broker {
+    /// Connects; messages go to the lab's worker.
+    pub async fn connect(lab: &Lab) -> Result<Self> {
+        let url = lab.variable("LAB_AMQP_URL")?;
+        let (address, _) = url
+            .rsplit_once('/')
+            .context("LAB_AMQP_URL has no virtual host")?;
+        let address = address
+            .trim_end_matches('/')
+            .replacen("rabbit://", "amqp://", 1);
+        let connection =
+            Connection::connect(&format!("{address}/%2f"), ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        Ok(Self {
+            _connection: connection,
+            channel,
+            queue: format!("cinder-backup.{}", lab.variable("LAB_WORKER_HOST")?),
+        })
+    }
+
+    /// Puts a body into the worker's queue.
+    pub async fn publish_to_worker(&self, body: &[u8]) -> Result<()> {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let properties = BasicProperties::default().with_content_type("application/json".into());
+        let confirmed = self
+            .channel
+            .basic_publish(
+                "".into(),
+                self.queue.as_str().into(),
+                options,
+                body,
+                properties,
+            )
+            .await?
+            .await?;
+        match confirmed.take_message() {
+            None => Ok(()),
+            Some(_) => anyhow::bail!("there is no queue {}", self.queue),
+        }
+    }
+
+    /// Casts to the worker.
+    pub async fn cast_to_worker(&self, method: &str, version: &str, args: Value) -> Result<()> {
+        self.send(method, version, args, json!({})).await
+    }
+
+    async fn send(&self, method: &str, version: &str, args: Value, extra: Value) -> Result<()> {
+        let mut message = json!({
+            "method": method, "version": version, "args": args,
+            "_unique_id": Uuid::new_v4().simple().to_string(),
+            "_context_request_id": format!("req-{}", Uuid::new_v4()), "_context_is_admin": true,
+            "_context_project_id": "p", "_context_user_id": "u",
+        });
+        if let (Some(message), Some(extra)) = (message.as_object_mut(), extra.as_object()) {
+            message.extend(extra.clone());
+        }
+        let envelope = json!({"oslo.version": "2.0", "oslo.message": message.to_string()});
+        self.publish_to_worker(envelope.to_string().as_bytes())
+            .await
+    }
+
+    /// Calls the worker; the failure that it answers with, or null.
+    pub async fn call_worker(&self, method: &str, version: &str, args: Value) -> Result<Value> {
+        let queue = format!("reply_{}", Uuid::new_v4().simple());
+        let options = QueueDeclareOptions {
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.channel
+            .queue_declare(queue.as_str().into(), options, FieldTable::default())
+            .await?;
+        let mut answers = self
+            .channel
+            .basic_consume(
+                queue.as_str().into(),
+                "".into(),
+                BasicConsumeOptions {
+                    no_ack: true,
+                    ..BasicConsumeOptions::default()
+                },
+                FieldTable::default(),
+            )
+            .await?;
+        let id = Uuid::new_v4().simple().to_string();
+        let extra = json!({"_msg_id": id, "_reply_q": queue, "_timeout": null});
+        self.send(method, version, args, extra).await?;
+        let delivery = tokio::time::timeout(Duration::from_secs(30), answers.next())
+            .await
+            .with_context(|| format!("no answer to {method}"))?
+            .context("the reply queue is gone")??;
+        let envelope: Value = serde_json::from_slice(&delivery.data)?;
+        let answer: Value =
+            serde_json::from_str(envelope["oslo.message"].as_str().context("no envelope")?)?;
+        match answer["failure"].as_str() {
+            Some(failure) => Ok(serde_json::from_str(failure)?),
+            None => Ok(Value::Null),
+        }
+    }
+}
