@@ -120,30 +120,15 @@ fn job_of(arguments: &[String]) -> Result<Job> {
 
 /// What the child process of our side does.
 async fn ours(job: &Job) -> Result<()> {
-    let t0 = Instant::now();
     let sites = Sites::connect().await?;
-    let t1 = Instant::now();
     let (source, target) = tokio::try_join!(
         sites.source.open(&job.image, Some(&job.to)),
         sites.target.open_rw(&job.image),
     )?;
-    let t2 = Instant::now();
     copy(&source, job, &target).await?;
-    let t3 = Instant::now();
     target.create_snapshot(&job.to).await?;
     source.close().await;
-    let t4 = Instant::now();
     target.close().await;
-    if std::env::var("XT").is_ok() {
-        eprintln!(
-            "connect {:?} open {:?} copy {:?} snap {:?} close {:?}",
-            t1 - t0,
-            t2 - t1,
-            t3 - t2,
-            t4 - t3,
-            t4.elapsed()
-        );
-    }
     Ok(())
 }
 
@@ -152,13 +137,7 @@ async fn copy(source: &Image, job: &Job, target: &Image) -> std::result::Result<
         None => Destination::Fresh,
         Some(_) => Destination::MayHoldData,
     };
-    let mut options = PumpOptions::new(Budget::new(256 << 20), destination);
-    if let Ok(x) = std::env::var("XD") {
-        options.depth = x.parse().unwrap();
-    }
-    if let Ok(x) = std::env::var("XS") {
-        options.scanners = x.parse().unwrap();
-    }
+    let options = PumpOptions::new(Budget::new(128 << 20), destination);
     let progress = Arc::new(Progress::default());
     let cancel = CancellationToken::new();
     copy_diff(

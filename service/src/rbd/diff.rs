@@ -59,7 +59,8 @@ impl Image {
             .map(|name| c_name(DIFF, name))
             .transpose()?;
         let handle = Arc::clone(self.handle());
-        task::blocking(DIFF, &object.clone(), move || {
+        let named = object.clone();
+        let walked = task::blocking(DIFF, &named, move || {
             let from = c_from
                 .as_ref()
                 .map_or(std::ptr::null(), |name| name.as_ptr());
@@ -90,8 +91,8 @@ impl Image {
                 return Ok(());
             }
             check(DIFF, &object, code).map(drop)
-        })
-        .await
+        });
+        self.unless_fenced(DIFF, walked).await
     }
 }
 

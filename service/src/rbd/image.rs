@@ -1,11 +1,9 @@
 //! An open image.
 
-use std::ffi::c_char;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -13,63 +11,8 @@ use super::cluster::SendPointer;
 use super::error::{c_name, check};
 use super::pool::PoolHandle;
 use super::sys::{self, RbdImage, RbdImageInfo};
-use super::{Error, ErrorKind, Result, completion, task};
-
-/// A set of image features, as bits of `rbd/features.h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Features(u64);
-
-impl Features {
-    /// Clones are possible.
-    pub const LAYERING: Self = Self(1);
-    /// The image is striped over its objects in another way than one after the other.
-    pub const STRIPING: Self = Self(1 << 1);
-    /// One client at a time writes.
-    pub const EXCLUSIVE_LOCK: Self = Self(1 << 2);
-    /// A map tells which objects exist.
-    pub const OBJECT_MAP: Self = Self(1 << 3);
-    /// The object map tells which objects changed between snapshots.
-    pub const FAST_DIFF: Self = Self(1 << 4);
-    /// Snapshots of a clone are flattened with it.
-    pub const DEEP_FLATTEN: Self = Self(1 << 5);
-    /// Writes go through a journal.
-    pub const JOURNALING: Self = Self(1 << 6);
-
-    /// The features with these bits, known here or not.
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The bits as librbd wants them.
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// Both sets together.
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether all of `other` are in this set.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-impl std::ops::BitOrAssign for Features {
-    fn bitor_assign(&mut self, other: Self) {
-        *self = self.union(other);
-    }
-}
-
-impl std::ops::BitOr for Features {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        self.union(other)
-    }
-}
-
-const READ: &str = "read";
+use super::features::Features;
+use super::{Error, Result, task};
 
 /// How long [`Image::close`] waits.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
@@ -309,115 +252,6 @@ impl Image {
         self.size().await.map(drop)
     }
 
-    /// Fills the whole buffer from the image and gives it back.
-    ///
-    /// # Errors
-    /// `InvalidArgument` when the range does not lie in the image.
-    pub async fn read<B>(&self, offset: u64, mut buffer: B) -> Result<B>
-    where
-        B: AsMut<[u8]> + Send + 'static,
-    {
-        self.check_range(READ, offset, buffer.as_mut().len() as u64)?;
-        self.unless_fenced(READ, self.read_unguarded(offset, buffer))
-            .await
-    }
-
-    pub(super) async fn read_unguarded<B>(&self, offset: u64, mut buffer: B) -> Result<B>
-    where
-        B: AsMut<[u8]> + Send + 'static,
-    {
-        let length = buffer.as_mut().len();
-        let (read, buffer) = completion::run(
-            &self.handle,
-            READ,
-            buffer,
-            move |image, buffer, completion| {
-                let buffer = buffer.as_mut();
-                // SAFETY: the image is open and `buffer` stays where it is, unused by anyone else,
-                // until librbd calls back.
-                unsafe {
-                    sys::rbd_aio_read2(
-                        image,
-                        offset,
-                        buffer.len(),
-                        buffer.as_mut_ptr().cast::<c_char>(),
-                        completion,
-                        sys::BULK_TRANSFER,
-                    )
-                }
-            },
-        )
-        .await?;
-        if read < length {
-            let reason = format!("only {read} of {length} bytes at {offset}");
-            return Err(Error::new(ErrorKind::Io, READ, self.name(), reason));
-        }
-        Ok(buffer)
-    }
-
-    /// Writes data; it is on disk when [`Image::flush`] has returned.
-    ///
-    /// # Errors
-    /// `InvalidArgument` when the range does not lie in the image; `ReadOnly`; `NoSpace`.
-    pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
-        const WRITE: &str = "write";
-        self.check_writable(WRITE)?;
-        self.check_range(WRITE, offset, data.len() as u64)?;
-        self.run(WRITE, data, move |image, data, completion| {
-            // SAFETY: the image is open and `data` stays unchanged where it is until librbd calls
-            // back.
-            unsafe {
-                sys::rbd_aio_write2(
-                    image,
-                    offset,
-                    data.len(),
-                    data.as_ptr().cast::<c_char>(),
-                    completion,
-                    sys::BULK_TRANSFER,
-                )
-            }
-        })
-        .await
-    }
-
-    /// Gives space back where that is cheap: parts smaller than `rbd_discard_granularity_bytes` may
-    /// keep their content. To be sure of zeros use [`Image::write_zeroes`].
-    pub async fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        const DISCARD: &str = "discard";
-        self.check_writable(DISCARD)?;
-        self.check_range(DISCARD, offset, length)?;
-        self.run(DISCARD, (), move |image, (), completion| {
-            // SAFETY: the image is open.
-            unsafe { sys::rbd_aio_discard(image, offset, length, completion) }
-        })
-        .await
-    }
-
-    /// Makes a range read as zeros, whatever its alignment, and gives its space back.
-    pub async fn write_zeroes(&self, offset: u64, length: u64) -> Result<()> {
-        const ZERO: &str = "write zeroes to";
-        self.check_writable(ZERO)?;
-        self.check_range(ZERO, offset, length)?;
-        let length = usize::try_from(length)
-            .map_err(|_| Error::from_code(ZERO, self.name(), -i64::from(libc::EINVAL)))?;
-        self.run(ZERO, (), move |image, (), completion| {
-            // SAFETY: the image is open.
-            unsafe {
-                sys::rbd_aio_write_zeroes(image, offset, length, completion, 0, sys::BULK_TRANSFER)
-            }
-        })
-        .await
-    }
-
-    /// Returns when everything whose write has completed is on disk.
-    pub async fn flush(&self) -> Result<()> {
-        self.run("flush", (), |image, (), completion| {
-            // SAFETY: the image is open.
-            unsafe { sys::rbd_aio_flush(image, completion) }
-        })
-        .await
-    }
-
     /// Closes the image and returns when that is done: the watch of an image that was opened for
     /// writing is then gone.
     ///
@@ -444,17 +278,6 @@ impl Image {
         }
     }
 
-    async fn run<B, S>(&self, operation: &'static str, buffer: B, submit: S) -> Result<()>
-    where
-        B: Send + 'static,
-        S: FnOnce(RbdImage, &mut B, sys::RbdCompletion) -> libc::c_int + Send,
-    {
-        let operation_done = completion::run(&self.handle, operation, buffer, submit);
-        self.unless_fenced(operation, operation_done)
-            .await
-            .map(drop)
-    }
-
     /// librbd (16.2) never ends a write to an image that was opened for reading and has the exclusive
     /// lock feature.
     pub(super) fn check_writable(&self, operation: &'static str) -> Result<()> {
@@ -464,20 +287,6 @@ impl Image {
                 operation,
                 self.name(),
                 -i64::from(libc::EROFS),
-            )),
-        }
-    }
-
-    /// librbd silently cuts what reaches over the end; that would be a write that never happened.
-    fn check_range(&self, operation: &'static str, offset: u64, length: u64) -> Result<()> {
-        let size = self.known_size();
-        match offset.checked_add(length) {
-            Some(end) if end <= size => Ok(()),
-            _ => Err(Error::new(
-                ErrorKind::InvalidArgument,
-                operation,
-                self.name(),
-                format!("{length} bytes at {offset} reach over its end at {size}"),
             )),
         }
     }
@@ -505,7 +314,7 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
         object_size: info.object_size,
         stripe_unit: read_number(handle, sys::rbd_get_stripe_unit)?,
         stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
-        features: Features(read_number(handle, sys::rbd_get_features)?),
+        features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,
         parent_overlap: read_number(handle, sys::rbd_get_overlap)?,
     })

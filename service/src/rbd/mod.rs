@@ -19,8 +19,11 @@ mod cluster;
 #[allow(unsafe_code)]
 mod completion;
 #[allow(unsafe_code)]
+mod data;
+#[allow(unsafe_code)]
 mod diff;
 mod error;
+mod features;
 mod fence;
 #[allow(unsafe_code)]
 mod image;
@@ -38,7 +41,8 @@ mod task;
 pub use cluster::{Cluster, ClusterOptions};
 pub use diff::{Change, DiffQuery};
 pub use error::{Error, ErrorKind};
-pub use image::{Features, Image};
+pub use features::Features;
+pub use image::Image;
 pub use pool::{ImageOptions, Pool};
 pub use snapshot::Snapshot;
 

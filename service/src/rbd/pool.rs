@@ -74,6 +74,9 @@ impl Pool {
             // SAFETY: the cluster is connected, the name NUL-terminated, `raw` receives the handle.
             let code = unsafe { rados_ioctx_create(cluster.raw(), c_pool.as_ptr(), &raw mut raw) };
             check(OPEN, &owned, code)?;
+            // Else what does not fit into a full pool waits until somebody makes room.
+            // SAFETY: the I/O context is new and nobody else uses it yet.
+            unsafe { sys::rados_set_pool_full_try(raw) };
             Ok(Self {
                 handle: Arc::new(PoolHandle {
                     raw,

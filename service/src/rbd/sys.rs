@@ -150,3 +150,8 @@ pub(super) struct RbdImageInfo {
     parent_pool: i64,
     parent_name: [c_char; 96],
 }
+
+// Not declared by the `ceph` crate, which links librados.
+unsafe extern "C" {
+    pub(super) fn rados_set_pool_full_try(io: rados_ioctx_t);
+}

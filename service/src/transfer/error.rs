@@ -13,6 +13,8 @@ pub enum Side {
 }
 
 /// Why a transfer did not come to its end; of several errors the one that came first.
+///
+/// The text is complete: it includes that of the source or the sink.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     /// Somebody asked for it.
@@ -20,7 +22,7 @@ pub enum TransferError {
     Cancelled,
     /// Which extents there are could not be found out.
     #[error("cannot find out what to transfer: {0}")]
-    Plan(#[source] BlockError),
+    Plan(BlockError),
     /// The plan ended without saying that it is complete, so nobody knows what is missing.
     #[error("the plan of the transfer broke off")]
     PlanBrokeOff,
@@ -32,7 +34,6 @@ pub enum TransferError {
         /// How much it was to read.
         length: u64,
         /// What the source said.
-        #[source]
         error: BlockError,
     },
     /// The sink could not be written or zeroed.
@@ -43,12 +44,11 @@ pub enum TransferError {
         /// How much it was to write.
         length: u64,
         /// What the sink said.
-        #[source]
         error: BlockError,
     },
     /// What was written could not be made safe.
     #[error("cannot flush the destination: {0}")]
-    Flush(#[source] BlockError),
+    Flush(BlockError),
 }
 
 impl TransferError {

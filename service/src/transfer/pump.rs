@@ -50,12 +50,12 @@ pub struct PumpOptions {
 }
 
 impl PumpOptions {
-    /// The usual: 16 operations of 4 MiB, 4 scanners, zeros from 4 KiB on, as `rbd import-diff` has
+    /// The usual: 16 operations of 4 MiB, 8 scanners, zeros from 4 KiB on, as `rbd import-diff` has
     /// it.
     pub fn new(budget: Budget, destination: Destination) -> Self {
         Self {
             depth: 16,
-            scanners: 4,
+            scanners: 8,
             budget,
             destination,
             operation_size: 4 << 20,

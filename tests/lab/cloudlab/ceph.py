@@ -1,0 +1,185 @@
+"""One-host Ceph clusters: a monitor, a manager, an OSD on a file."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+from .process import LabError, run, wait_until
+from .state import Lab
+
+POOLS = {"volumes": ["volumes", "backups", "backups2"], "backups": ["backups", "backups2"]}
+
+# As Kolla gives them.
+CINDER = {
+    "mon": "profile rbd",
+    "osd": "profile rbd pool=volumes",
+    "mgr": "profile rbd pool=volumes",
+}
+CINDER_BACKUP = {
+    "mon": "profile rbd",
+    "osd": "profile rbd pool=backups, profile rbd pool=backups2",
+    "mgr": "profile rbd pool=backups, profile rbd pool=backups2",
+}
+
+
+class Cluster:
+    """One of the lab's two clusters: `volumes` or `backups`."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.lab = lab
+        self.name = name
+        self.dir = lab.path("ceph", name)
+        self.conf = self.dir / "ceph.conf"
+        self.first_port = lab.port(10 if name == "volumes" else 110)
+
+    @property
+    def monitors(self) -> str:
+        port = self.first_port
+        return f"[v2:127.0.0.1:{port},v1:127.0.0.1:{port + 1}]"
+
+    def daemons(self) -> list[tuple[str, list[str]]]:
+        conf = ["-f", "-c", str(self.conf)]
+        return [
+            (f"ceph-mon-{self.name}", ["ceph-mon", *conf, "-i", "a"]),
+            (f"ceph-mgr-{self.name}", ["ceph-mgr", *conf, "-i", "x"]),
+            (f"ceph-osd-{self.name}", ["ceph-osd", *conf, "-i", "0"]),
+        ]
+
+    def up(self) -> None:
+        """Creates the cluster if it is new, and starts it."""
+        (mon, mon_argv), (mgr, mgr_argv), (osd, osd_argv) = self.daemons()
+        processes = self.lab.processes
+        new = not (self.dir / ".created").exists()
+        if new:
+            self._write_conf()
+            self._make_monitor()
+        processes.start(mon, mon_argv)
+        if new:
+            self._make_others()
+        processes.start(mgr, mgr_argv)
+        processes.start(osd, osd_argv)
+        wait_until(osd, self._osd_is_up, 60, lambda: processes.pid(osd))
+        if new:
+            self._make_pools_and_users()
+            (self.dir / ".created").touch()
+
+    def ceph(self, *words: str, data: str | None = None) -> str:
+        return run(["ceph", "-c", str(self.conf), "--connect-timeout", "30", *words], data=data)
+
+    def _osd_is_up(self) -> bool:
+        return json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == 1
+
+    def _write_conf(self) -> None:
+        for folder in ("mon", "mgr", "osd"):
+            (self.dir / folder).mkdir(parents=True, exist_ok=True)
+        runtime, log = self.lab.runtime, self.lab.path("log")
+        self.conf.write_text(
+            f"""[global]
+fsid = {uuid.uuid4()}
+mon_host = {self.monitors}
+mon_initial_members = a
+auth_cluster_required = cephx
+auth_service_required = cephx
+auth_client_required = cephx
+auth_allow_insecure_global_id_reclaim = false
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_port_min = {self.first_port + 10}
+ms_bind_port_max = {self.first_port + 90}
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 8
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_allow_pool_delete = true
+mon_warn_on_pool_no_redundancy = false
+mon_data_avail_warn = 2
+mon_data_avail_crit = 1
+osd_objectstore = bluestore
+bluestore_block_size = {20 << 30}
+osd_memory_target = 939524096
+keyring = {self.dir}/admin.keyring
+run_dir = {runtime}
+admin_socket = {runtime}/{self.name}-$name.asok
+pid_file =
+log_file = {log}/ceph-$type-{self.name}.log
+[mon.a]
+mon_data = {self.dir}/mon
+keyring = {self.dir}/mon.keyring
+[mgr.x]
+mgr_data = {self.dir}/mgr
+keyring = {self.dir}/mgr/keyring
+[osd.0]
+osd_data = {self.dir}/osd
+keyring = {self.dir}/osd/keyring
+[client]
+log_file =
+admin_socket =
+"""
+        )
+
+    def _make_monitor(self) -> None:
+        admin, mon = self.dir / "admin.keyring", self.dir / "mon.keyring"
+        everything = [word for part in ("mon", "osd", "mgr") for word in ("--cap", part, "allow *")]
+        create = ["ceph-authtool", "--create-keyring", "--gen-key"]
+        run([*create, str(admin), "-n", "client.admin", *everything])
+        run([*create, str(mon), "-n", "mon.", "--cap", "mon", "allow *"])
+        run(["ceph-authtool", str(mon), "--import-keyring", str(admin)])
+        monmap = str(self.dir / "monmap")
+        fsid = next(line.split()[2] for line in self.conf.read_text().splitlines() if line.startswith("fsid"))
+        run(["monmaptool", "--create", "--addv", "a", self.monitors, "--fsid", fsid, "--clobber", monmap])
+        run(["ceph-mon", "-c", str(self.conf), "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", str(mon)])
+
+    def _make_others(self) -> None:
+        mgr = self.ceph("auth", "get-or-create", "mgr.x", "mon", "allow profile mgr", "osd", "allow *")
+        _write_secret(self.dir / "mgr" / "keyring", mgr)
+        osd = str(uuid.uuid4())
+        secret = run(["ceph-authtool", "--gen-print-key"]).strip()
+        self.ceph("osd", "new", osd, "-i", "-", data=json.dumps({"cephx_secret": secret}))
+        _write_secret(self.dir / "osd" / "keyring", f"[osd.0]\n\tkey = {secret}\n")
+        run(["ceph-osd", "-c", str(self.conf), "-i", "0", "--mkfs", "--osd-uuid", osd])
+
+    def _make_pools_and_users(self) -> None:
+        for pool in POOLS[self.name]:
+            self.ceph("osd", "pool", "create", pool, "8")
+            run(["rbd", "-c", str(self.conf), "pool", "init", pool])
+        for user, capabilities in (("client.cinder", CINDER), ("client.cinder-backup", CINDER_BACKUP)):
+            if user == "client.cinder" and self.name != "volumes":
+                continue
+            words = [word for pair in capabilities.items() for word in pair]
+            _write_secret(self.dir / f"{user}.keyring", self.ceph("auth", "get-or-create", user, *words))
+
+    def client_conf(self, keyring: str | None = None) -> str:
+        """What a client needs to find the cluster."""
+        text = f"[global]\nmon_host = {self.monitors}\nauth_client_required = cephx\n"
+        return text + (f"keyring = {keyring}\n" if keyring else "")
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.chmod(0o600)
+    path.write_text(text)
+
+
+def up(lab: Lab, name: str) -> None:
+    """Brings one cluster up."""
+    try:
+        Cluster(lab, name).up()
+    except LabError as error:
+        tails = [lab.processes.tail(part) for part, _ in Cluster(lab, name).daemons()]
+        raise LabError("\n".join([f"Ceph cluster {name}: {error}", *filter(None, tails)])) from None
+
+
+def write_client_folder(lab: Lab) -> None:
+    """The folder that the services see as /etc/ceph: configuration and keyrings of both clusters."""
+    volumes, backups = Cluster(lab, "volumes"), Cluster(lab, "backups")
+    folder = lab.path("etc", "ceph")
+    folder.mkdir(parents=True, exist_ok=True)
+    home = backups if lab.backups_on == "second" else volumes
+    (folder / "ceph.conf").write_text(volumes.client_conf())
+    keyring = "/etc/ceph/ceph-backup.client.cinder-backup.keyring"
+    (folder / "ceph-backup.conf").write_text(home.client_conf(keyring))
+    _write_secret(folder / "ceph.client.cinder.keyring", (volumes.dir / "client.cinder.keyring").read_text())
+    _write_secret(folder / keyring.rpartition("/")[2], (home.dir / "client.cinder-backup.keyring").read_text())

@@ -1,0 +1,242 @@
+"""Cinder: API, scheduler, volume with the RBD driver, and the backup workers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+from . import mariadb
+from .keystone import SERVE, Identity, request
+from .process import LabError, run, wait_until
+from .setup import require_environment
+from .state import Lab
+
+# Ours and Python's worker take each other's place: they are one host to Cinder.
+WORKER_HOST = "lab-backup"
+WORKERS = ("worker", "cinder-backup")
+
+KOLLA = """[oslo_messaging_rabbit]
+use_queue_manager = true
+hostname = lab
+processname = {part}
+rabbit_quorum_queue = true
+rabbit_transient_quorum_queue = true
+rabbit_stream_fanout = true
+rabbit_qos_prefetch_count = 1
+"""
+
+
+def up(lab: Lab) -> None:
+    """Starts API, scheduler and volume service, and waits until they report themselves up."""
+    venv = require_environment()
+    _write_conf(lab, venv)
+    conf = lab.path("etc", "cinder", "cinder.conf")
+    manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
+    mariadb.prepare(lab, "cinder", lambda: run([*manage, "db", "sync"]) and None)
+    log = lab.path("log", "cinder-api.log")
+    api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
+    lab.processes.start("cinder-api", api)
+    for part in ("scheduler", "volume"):
+        argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part)]
+        start_inside(lab, f"cinder-{part}", [*argv, "--log-file", str(lab.path("log", f"cinder-{part}.log"))])
+    wait_until("cinder-api", lambda: _answers(lab), 90, lambda: lab.processes.pid("cinder-api"))
+    wait_until("cinder-scheduler and cinder-volume", lambda: _are_up(lab), 90)
+    _populate(lab)
+
+
+def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
+    """Starts our worker or Python's; waits until the scheduler gives it work."""
+    if lab.processes.pid(part):
+        return
+    if part == "cinder-backup":
+        command = [str(require_environment() / "bin" / "cinder-backup")]
+    elif lab.worker:
+        command = shlex.split(lab.worker)
+    else:
+        raise LabError("This lab was brought up without a --backup-worker")
+    scheduler = lab.path("log", "cinder-scheduler.log")
+    known = scheduler.stat().st_size if scheduler.exists() else 0
+    log = lab.path("log", f"{part}.log")
+    start_inside(lab, part, [*command, *_files(lab, "backup"), "--log-file", str(log)])
+    if wait:
+        wait_until(part, lambda: _is_usable(scheduler, known), 150, lambda: lab.processes.pid(part))
+
+
+def _is_usable(scheduler: Path, known: int) -> bool:
+    """What the scheduler has logged last of the worker since it was started. Its row in `services`
+    says nothing about this: Python's worker is up for a while before it is given work."""
+    with open(scheduler, "rb") as log:
+        log.seek(known)
+        reports = [line for line in log if b"Received backup service update" in line and WORKER_HOST.encode() in line]
+    return bool(reports) and b"'backend_state': True" in reports[-1]
+
+
+def start_inside(lab: Lab, name: str, argv: list[str]) -> None:
+    """Starts a service for which the lab's folder is /etc/ceph, as in a container of its own."""
+    lab.processes.start(name, inside(lab, argv), {**os.environ, "PYTHONWARNINGS": "ignore"})
+
+
+def inside(lab: Lab, argv: list[str]) -> list[str]:
+    """A command that sees the lab's /etc/ceph: in a mount namespace of its own."""
+    Path("/etc/ceph").mkdir(exist_ok=True)
+    bind = 'mount --bind "$0" /etc/ceph && exec "$@"'
+    folder = str(lab.path("etc", "ceph"))
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", bind, folder, *argv]
+
+
+def _files(lab: Lab, part: str) -> list[str]:
+    folder = lab.path("etc", "cinder")
+    return ["--config-file", str(folder / "cinder.conf"), "--config-file", str(folder / f"{part}.conf")]
+
+
+def _answers(lab: Lab) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{lab.cinder_port}/", timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _are_up(lab: Lab) -> bool:
+    count = mariadb.sql(
+        lab,
+        "select count(distinct `binary`) from services where deleted = 0 and report_count > 0"
+        " and `binary` in ('cinder-scheduler', 'cinder-volume')",
+        "cinder",
+    )
+    return int(count) == 2
+
+
+def _populate(lab: Lab) -> None:
+    created = lab.path("etc", "cinder", ".created")
+    if created.exists():
+        return
+    admin = Identity(lab)
+    url = f"{lab.cinder_url}/{admin.project}"
+    specs = {"name": "rbd", "extra_specs": {"volume_backend_name": "rbd-1"}}
+    request("POST", f"{url}/types", admin.token, {"volume_type": specs})
+    quota = {"volumes": 1000, "gigabytes": 10000, "snapshots": 1000, "backups": 1000, "backup_gigabytes": 10000}
+    for project in (admin.project, Identity(lab, "demo").project):
+        request("PUT", f"{url}/os-quota-sets/{project}", admin.token, {"quota_set": quota})
+    created.touch()
+
+
+def attach(lab: Lab, volume: str) -> None:
+    """Makes a volume in-use, as Nova would: through the attachments API."""
+    url, token = _volume_api(lab)
+    body = {"volume_uuid": volume, "instance_uuid": str(uuid.uuid4())}
+    created, _ = request("POST", f"{url}/attachments", token, {"attachment": body}, "3.44")
+    attachment = f"{url}/attachments/{created['attachment']['id']}"
+    connector = {"host": "lab-compute", "ip": "127.0.0.1", "platform": "x86_64", "os_type": "linux", "multipath": False}
+    connector["mountpoint"] = "/dev/vdb"
+    request("PUT", attachment, token, {"attachment": {"connector": connector}}, "3.44")
+    request("POST", f"{attachment}/action", token, {"os-complete": {}}, "3.44")
+    _wait_for_volume(url, token, volume, "in-use")
+
+
+def detach(lab: Lab, volume: str) -> None:
+    """Makes a volume available again."""
+    url, token = _volume_api(lab)
+    listed, _ = request("GET", f"{url}/attachments?all_tenants=1&volume_id={volume}", token, None, "3.44")
+    service = Identity(lab, "cinder", "service").token
+    for entry in listed["attachments"]:
+        ask = urllib.request.Request(f"{url}/attachments/{entry['id']}", method="DELETE")
+        for name, value in (("X-Auth-Token", token), ("X-Service-Token", service), ("OpenStack-API-Version", "volume 3.44")):
+            ask.add_header(name, value)
+        with urllib.request.urlopen(ask, timeout=60):
+            pass
+    _wait_for_volume(url, token, volume, "available")
+
+
+def _volume_api(lab: Lab) -> tuple[str, str]:
+    demo = Identity(lab, "demo")
+    return f"{lab.cinder_url}/{demo.project}", demo.token
+
+
+def _wait_for_volume(url: str, token: str, volume: str, status: str) -> None:
+    for _ in range(100):
+        if request("GET", f"{url}/volumes/{volume}", token)[0]["volume"]["status"] == status:
+            return
+        time.sleep(0.1)
+    raise LabError(f"volume {volume} did not become {status}")
+
+
+def _write_conf(lab: Lab, venv: Path) -> None:
+    folder = lab.path("etc", "cinder")
+    state = lab.path("data", "cinder")
+    for path in (folder, state / "tmp", state / "coordination"):
+        path.mkdir(parents=True, exist_ok=True)
+    shared = venv / "etc" / "cinder"
+    credentials = f"""auth_url = {lab.keystone_url}
+auth_type = password
+user_domain_id = default
+project_domain_id = default
+project_name = service
+username = cinder
+password = cinder"""
+    (folder / "cinder.conf").write_text(
+        f"""[DEFAULT]
+debug = true
+host = lab
+my_ip = 127.0.0.1
+transport_url = {lab.amqp_url}
+auth_strategy = keystone
+state_path = {state}
+api_paste_config = {shared}/api-paste.ini
+resource_query_filters_file = {shared}/resource_filters.json
+rootwrap_config = {shared}/rootwrap.conf
+enabled_backends = rbd-1
+default_volume_type = rbd
+backup_driver = cinder.backup.drivers.ceph.CephBackupDriver
+backup_ceph_conf = /etc/ceph/ceph-backup.conf
+backup_ceph_user = cinder-backup
+backup_ceph_pool = backups
+# Short, so that tests need not wait for what is periodic.
+periodic_interval = 10
+periodic_fuzzy_delay = 0
+backup_driver_stats_polling_interval = 10
+
+[rbd-1]
+volume_driver = cinder.volume.drivers.rbd.RBDDriver
+volume_backend_name = rbd-1
+backend_host = rbd:volumes
+rbd_pool = volumes
+rbd_user = cinder
+rbd_ceph_conf = /etc/ceph/ceph.conf
+rados_connect_timeout = 5
+report_discard_supported = true
+
+[database]
+connection = {lab.database_url("cinder")}
+
+[keystone_authtoken]
+www_authenticate_uri = {lab.keystone_url}
+service_token_roles = service
+service_token_roles_required = true
+{credentials}
+
+[service_user]
+send_service_user_token = true
+{credentials}
+
+[oslo_messaging_notifications]
+driver = messagingv2
+
+[oslo_concurrency]
+lock_path = {state}/tmp
+
+[coordination]
+backend_url = file://{state}/coordination
+"""
+    )
+    for part in ("api", "scheduler", "volume", "backup"):
+        host = f"[DEFAULT]\nhost = {WORKER_HOST}\n" if part == "backup" else ""
+        flavour = KOLLA.format(part=f"cinder-{part}") if lab.messaging == "kolla" else ""
+        (folder / f"{part}.conf").write_text(host + flavour)

@@ -1,0 +1,139 @@
+"""Keystone: identities, roles, and the service catalogue."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from . import mariadb
+from .process import LabError, run, wait_until
+from .setup import require_environment
+from .state import Lab
+
+# -P: the folder of this package holds a module that is named like the service.
+SERVE = ["-P", str(Path(__file__).with_name("serve.py"))]
+
+
+def up(lab: Lab) -> None:
+    """Starts Keystone; creates everything in it when it is new."""
+    venv = require_environment()
+    folder = lab.path("etc", "keystone")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "keystone.conf").write_text(
+        f"""[DEFAULT]
+log_file = {lab.path("log", "keystone.log")}
+[database]
+connection = {lab.database_url("keystone")}
+[token]
+provider = fernet
+expiration = 86400
+[fernet_tokens]
+key_repository = {folder}/fernet
+[credential]
+key_repository = {folder}/credential
+[cache]
+enabled = false
+[identity]
+password_hash_rounds = 4
+"""
+    )
+    manage = [str(venv / "bin" / "keystone-manage"), "--config-file", str(folder / "keystone.conf")]
+    mariadb.prepare(lab, "keystone", lambda: run([*manage, "db_sync"]) and None)
+    if not (folder / "fernet").exists():
+        run([*manage, "fernet_setup", "--keystone-user", "root", "--keystone-group", "root"])
+        run([*manage, "credential_setup", "--keystone-user", "root", "--keystone-group", "root"])
+    created = folder / ".created"
+    if not created.exists():
+        url = lab.keystone_url
+        run(
+            [
+                *manage,
+                "bootstrap",
+                "--bootstrap-password=admin",
+                "--bootstrap-region-id=RegionOne",
+                f"--bootstrap-admin-url={url}",
+                f"--bootstrap-public-url={url}",
+                f"--bootstrap-internal-url={url}",
+            ]
+        )
+    argv = [str(venv / "bin" / "python"), *SERVE, "keystone", str(lab.keystone_port), str(folder)]
+    lab.processes.start("keystone", argv)
+    wait_until("keystone", lambda: _answers(lab), 60, lambda: lab.processes.pid("keystone"))
+    if not created.exists():
+        _populate(Identity(lab), lab)
+        created.touch()
+
+
+def _answers(lab: Lab) -> bool:
+    try:
+        with urllib.request.urlopen(lab.keystone_url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def request(method: str, url: str, token: str | None = None, body: object = None, microversion: str | None = None):
+    """A REST request; the decoded answer and its headers."""
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["X-Auth-Token"] = token
+    if microversion:
+        headers["OpenStack-API-Version"] = f"volume {microversion}"
+    data = None if body is None else json.dumps(body).encode()
+    ask = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(ask, timeout=60) as answer:
+            text = answer.read()
+            return (json.loads(text) if text else None), answer.headers
+    except urllib.error.HTTPError as error:
+        raise LabError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')}") from None
+
+
+class Identity:
+    """Keystone's API, as its administrator."""
+
+    def __init__(self, lab: Lab, user: str = "admin", project: str | None = None) -> None:
+        self.url = lab.keystone_url
+        domain = {"id": "default"}
+        login = {"user": {"name": user, "password": user, "domain": domain}}
+        scope = {"project": {"name": project or user, "domain": domain}}
+        auth = {"identity": {"methods": ["password"], "password": login}, "scope": scope}
+        answer, headers = request("POST", f"{self.url}/auth/tokens", body={"auth": auth})
+        self.token = headers["X-Subject-Token"]
+        self.project = answer["token"]["project"]["id"]
+
+    def ask(self, method: str, path: str, body: object = None):
+        return request(method, f"{self.url}{path}", self.token, body)[0]
+
+    def create(self, kind: str, **fields) -> str:
+        """Creates a thing of that kind, unless one of its name is there; its id."""
+        if "name" in fields:
+            listed = self.ask("GET", f"/{kind}s?name={fields['name']}")[f"{kind}s"]
+            if listed:
+                return listed[0]["id"]
+        return self.ask("POST", f"/{kind}s", {kind: fields})[kind]["id"]
+
+
+def _populate(identity: Identity, lab: Lab) -> None:
+    roles = {name: identity.create("role", name=name) for name in ("admin", "member", "reader", "service")}
+    service = identity.create("project", name="service", domain_id="default")
+    demo = identity.create("project", name="demo", domain_id="default")
+    for user, project, granted in (
+        ("cinder", service, ("admin", "service")),
+        ("demo", demo, ("member", "reader")),
+    ):
+        account = identity.create("user", name=user, password=user, domain_id="default")
+        for role in granted:
+            identity.ask("PUT", f"/projects/{project}/users/{account}/roles/{roles[role]}")
+    for name, kind in (("cinderv3", "volumev3"), ("cinder", "block-storage")):
+        catalogued = identity.create("service", name=name, type=kind)
+        for interface in ("public", "internal", "admin"):
+            identity.create(
+                "endpoint",
+                service_id=catalogued,
+                interface=interface,
+                url=lab.cinder_url,
+                region_id="RegionOne",
+            )

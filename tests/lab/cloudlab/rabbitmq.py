@@ -1,0 +1,76 @@
+"""RabbitMQ without the machine's service: a node, an epmd and folders of its own."""
+
+from __future__ import annotations
+
+import base64
+import os
+import urllib.error
+import urllib.request
+
+from .process import wait_until
+from .state import Lab
+
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+
+def up(lab: Lab) -> None:
+    """Starts the broker and waits until its management interface answers."""
+    home = lab.path("data", "rabbitmq")
+    home.mkdir(parents=True, exist_ok=True)
+    conf = lab.path("etc", "rabbitmq")
+    conf.mkdir(parents=True, exist_ok=True)
+    (conf / "rabbitmq.conf").write_text(
+        f"""listeners.tcp.1 = 127.0.0.1:{lab.rabbit_port}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {lab.rabbit_management_port}
+default_user = openstack
+default_pass = openstack
+loopback_users = none
+disk_free_limit.absolute = 100MB
+log.file.level = info
+"""
+    )
+    (conf / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    processes = lab.processes
+    epmd = ["epmd", "-address", "127.0.0.1", "-port", str(lab.epmd_port)]
+    processes.start("epmd", epmd, {**os.environ, "HOME": str(home)})
+    processes.start("rabbitmq", [SERVER], environment(lab))
+    wait_until("rabbitmq", lambda: _answers(lab), 90, lambda: processes.pid("rabbitmq"))
+
+
+def environment(lab: Lab) -> dict[str, str]:
+    """The environment of the server and of its command-line tools."""
+    home, conf = lab.path("data", "rabbitmq"), lab.path("etc", "rabbitmq")
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(lab.epmd_port),
+        "RABBITMQ_NODENAME": f"lab{lab.base}@localhost",
+        "RABBITMQ_DIST_PORT": str(lab.rabbit_distribution_port),
+        "RABBITMQ_MNESIA_BASE": str(home),
+        "RABBITMQ_LOG_BASE": str(lab.path("log")),
+        "RABBITMQ_LOGS": str(lab.path("log", "rabbitmq.log")),
+        "RABBITMQ_CONFIG_FILE": str(conf / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(conf / "enabled_plugins"),
+        "RABBITMQ_PID_FILE": str(home / "pid"),
+        # Two cores are shared with everything else: idle schedulers shall not spin.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+        "-kernel inet_dist_use_interface {127,0,0,1}",
+    }
+
+
+def management_url(lab: Lab) -> str:
+    """The management API, with its credentials."""
+    return f"http://openstack:openstack@127.0.0.1:{lab.rabbit_management_port}"
+
+
+def _answers(lab: Lab) -> bool:
+    request = urllib.request.Request(f"http://127.0.0.1:{lab.rabbit_management_port}/api/overview")
+    credentials = base64.b64encode(b"openstack:openstack").decode()
+    request.add_header("Authorization", f"Basic {credentials}")
+    try:
+        with urllib.request.urlopen(request, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

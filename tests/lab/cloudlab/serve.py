@@ -1,0 +1,22 @@
+"""Serves one OpenStack API on loopback: serve.py keystone|cinder PORT ARGUMENT..."""
+
+import os
+import sys
+
+
+def main() -> None:
+    name, port, *arguments = sys.argv[1:]
+    sys.argv = [name, *arguments]
+    if name == "keystone":
+        os.environ["OS_KEYSTONE_CONFIG_DIR"] = arguments[0]
+        sys.argv = [name]
+        from keystone.wsgi.api import application
+    else:
+        from cinder.wsgi.api import application
+    import waitress
+
+    waitress.serve(application, host="127.0.0.1", port=int(port), threads=12, clear_untrusted_proxy_headers=True)
+
+
+if __name__ == "__main__":
+    main()

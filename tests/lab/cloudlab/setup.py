@@ -1,0 +1,90 @@
+"""What a lab needs on the machine: Debian's packages, and a virtual environment with OpenStack."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .process import LabError, run
+from .state import cache, locked
+
+PACKAGES = [
+    "ceph-common",
+    "ceph-mgr",
+    "ceph-mon",
+    "ceph-osd",
+    "mariadb-client",
+    "mariadb-server",
+    "python3-rados",
+    "python3-rbd",
+    "python3-venv",
+    "rabbitmq-server",
+]
+
+# Debian's own, which sees Debian's bindings of librbd; any other on PATH does not.
+PYTHON = "/usr/bin/python3"
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def setup() -> None:
+    """Installs what is missing; quick where nothing is."""
+    with locked("setup"):
+        _packages()
+        _environment()
+
+
+def _packages() -> None:
+    missing = [package for package in PACKAGES if not _installed(package)]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise LabError("These Debian packages are missing; install them, or run this as root:\n  " + " ".join(missing))
+    print("Installing " + " ".join(missing), flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "-qq"], env=env)
+    # The lab starts its own servers: Debian shall not start the machine's.
+    ours = not POLICY.exists()
+    if ours:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+    try:
+        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=env)
+    finally:
+        if ours:
+            POLICY.unlink(missing_ok=True)
+
+
+def _installed(package: str) -> bool:
+    query = ["dpkg-query", "-W", "-f=${Status}", package]
+    shown = subprocess.run(query, capture_output=True, text=True)
+    return "install ok installed" in shown.stdout
+
+
+def environment() -> Path:
+    """The folder of the virtual environment for the pinned requirements."""
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    return cache() / f"venv-{digest}"
+
+
+def require_environment() -> Path:
+    """The virtual environment, which must be there."""
+    path = environment()
+    if not (path / ".complete").exists():
+        raise LabError("The virtual environment is not there yet: run `lab setup`")
+    return path
+
+
+def _environment() -> None:
+    path = environment()
+    if (path / ".complete").exists():
+        return
+    print("Creating the virtual environment with Keystone and Cinder (a few minutes, once)", flush=True)
+    shutil.rmtree(path, ignore_errors=True)
+    run([PYTHON, "-m", "venv", "--system-site-packages", str(path)])
+    pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run([*pip, "--requirement", str(REQUIREMENTS)])
+    (path / ".complete").touch()
