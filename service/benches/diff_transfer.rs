@@ -7,12 +7,16 @@
 //! destination. The destination is made anew or rolled back before each run, and compared with the
 //! source after it; neither is timed. The order within a pair alternates.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cinderblock::rbd::{Cluster, ClusterOptions, ErrorKind, Features, Image, ImageOptions, Pool};
+use cinderblock::rbd::{
+    Cluster, ClusterOptions, DiffQuery, ErrorKind, Features, Image, ImageOptions, Pool,
+};
 use cinderblock::transfer::{Budget, Destination, Progress, PumpOptions, TransferError, copy_diff};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -278,7 +282,7 @@ async fn scatter(image: &Image, noise: &mut Noise, count: u64, length: u64) -> R
     Ok(())
 }
 
-/// Reads both sides whole and compares them; the size of what is allocated decides how long it takes.
+/// Compares both sides, object by object where either of them has one.
 async fn verify(sites: &Sites, job: &Job) -> Result<()> {
     let source = sites.source.open(&job.image, Some(&job.to)).await?;
     let target = sites.target.open(&job.image, Some(&job.to)).await?;
@@ -286,10 +290,14 @@ async fn verify(sites: &Sites, job: &Job) -> Result<()> {
     if target.known_size() != size {
         return Err("sizes differ".into());
     }
-    let step = 4 * MIB;
-    let different: Option<u64> = stream::iter((0..size).step_by(step as usize))
+    if target.object_size() != source.object_size() {
+        return Err("object sizes differ".into());
+    }
+    let mut places = objects(&source).await?;
+    places.append(&mut objects(&target).await?);
+    let different = stream::iter(places)
         .map(|at| {
-            let length = step.min(size - at) as usize;
+            let length = source.object_size().min(size - at) as usize;
             let (source, target) = (&source, &target);
             async move {
                 let (left, right) = tokio::try_join!(
@@ -307,6 +315,30 @@ async fn verify(sites: &Sites, job: &Job) -> Result<()> {
     different.map_or(Ok(()), |at| {
         Err(format!("{} differs at {at}", job.image).into())
     })
+}
+
+/// Where the objects of an image start, of those that exist.
+async fn objects(image: &Image) -> Result<BTreeSet<u64>> {
+    let query = DiffQuery {
+        from: None,
+        range: 0..image.known_size(),
+        include_parent: true,
+        whole_objects: true,
+    };
+    let found = Arc::new(Mutex::new(BTreeSet::new()));
+    let collect = Arc::clone(&found);
+    let step = image.object_size();
+    image
+        .diff(query, move |change| {
+            if let Ok(mut found) = collect.lock() {
+                let last = change.offset + change.length;
+                found.extend((change.offset / step..last.div_ceil(step)).map(|at| at * step));
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+    let found = found.lock().map_err(|_| "a walk broke off")?.clone();
+    Ok(found)
 }
 
 // ---- the rounds ----

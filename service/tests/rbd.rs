@@ -614,3 +614,70 @@ async fn a_client_that_was_fenced_off_says_so_and_does_not_hang() {
         .expect("write");
     image.close().await;
 }
+
+/// A pool that goes when this does.
+struct OwnPool {
+    conf: std::path::PathBuf,
+    name: String,
+}
+
+impl Drop for OwnPool {
+    fn drop(&mut self) {
+        let name = self.name.as_str();
+        let sure = "--yes-i-really-really-mean-it";
+        let arguments = ["osd", "pool", "rm", name, name, sure];
+        tool("ceph", &self.conf, &arguments);
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_is_full_fails_writes_instead_of_holding_them() {
+    let site = volumes().await;
+    let own = OwnPool {
+        conf: site.conf.clone(),
+        name: unique("pool"),
+    };
+    let ceph = |arguments: &[&str]| tool("ceph", &site.conf, arguments);
+    ceph(&["osd", "pool", "create", &own.name, "1"]);
+    site.rbd(&["pool", "init", &own.name]);
+    let pool = site.cluster.pool(&own.name).await.expect("pool");
+    let options = ImageOptions {
+        size: 4096 * MIB,
+        features: Some(ceph_lab::usual_features()),
+        ..ImageOptions::default()
+    };
+    pool.create_image("image", &options).await.expect("create");
+    let image = pool.open_rw("image").await.expect("open");
+    ceph(&[
+        "osd",
+        "pool",
+        "set-quota",
+        &own.name,
+        "max_bytes",
+        "1000000",
+    ]);
+    let data = Noise::new(20).bytes(64 << 10);
+    // The cluster notices with a delay.
+    let mut outcome = Ok(());
+    for step in 0..600 {
+        outcome = image.write(step * 4 * MIB, data.clone()).await;
+        if outcome.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(kind(outcome), ErrorKind::NoSpace);
+    let object = pool.write_object("object", &data).await;
+    assert_eq!(kind(object), ErrorKind::NoSpace);
+    // librbd would claim that there is no such image.
+    let removed = pool.remove_image("image").await;
+    assert_eq!(kind(removed), ErrorKind::Busy);
+    image.close().await;
+    let removed = pool.remove_image("image").await;
+    assert_eq!(kind(removed), ErrorKind::NoSpace);
+    // Making room works all the same.
+    let image = pool.open_rw("image").await.expect("open");
+    image.write_zeroes(0, 4 * MIB).await.expect("zero");
+    image.resize(0).await.expect("shrink");
+    image.close().await;
+}

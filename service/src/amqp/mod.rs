@@ -28,7 +28,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 pub use error::{CallError, SetupError};
-pub use options::{Broker, Options};
+pub use options::{Broker, Notifications, Options, Retry};
 pub use server::{Incoming, Reply, Server};
 
 use calls::Calls;

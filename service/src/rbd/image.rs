@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::SendPointer;
 use super::error::{c_name, check};
+use super::features::Features;
 use super::pool::PoolHandle;
 use super::sys::{self, RbdImage, RbdImageInfo};
-use super::features::Features;
 use super::{Error, Result, task};
 
 /// How long [`Image::close`] waits.

@@ -1,13 +1,14 @@
 //! A pool: where images and objects are named.
 
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use ceph::rados::{rados_ioctx_create, rados_ioctx_destroy, rados_ioctx_t};
+use ceph::rados::{rados_ioctx_create, rados_ioctx_destroy, rados_ioctx_t, rados_stat};
 
 use super::cluster::ClusterHandle;
 use super::error::{c_name, check};
 use super::image::{Access, Image};
-use super::{Features, Result, sys, task};
+use super::{Error, ErrorKind, Features, Result, sys, task};
 
 /// A pool of a connected cluster; clones share one I/O context.
 #[derive(Clone)]
@@ -39,6 +40,26 @@ impl Drop for PoolHandle {
 impl PoolHandle {
     pub(super) fn raw(&self) -> rados_ioctx_t {
         self.raw
+    }
+
+    /// Whether the object exists that leads from an image's name to its id. Blocks.
+    fn knows_image(&self, image: &CStr) -> bool {
+        let object = [b"rbd_id.", image.to_bytes()].concat();
+        let Ok(object) = CString::new(object) else {
+            return false;
+        };
+        let mut size = 0;
+        // SAFETY: the pool is live, the name NUL-terminated, `size` receives the length; the time
+        // is not asked for.
+        let code = unsafe {
+            rados_stat(
+                self.raw,
+                object.as_ptr(),
+                &raw mut size,
+                std::ptr::null_mut(),
+            )
+        };
+        code >= 0
     }
 
     /// What error texts call something in this pool.
@@ -137,7 +158,9 @@ impl Pool {
     ///
     /// # Errors
     /// `NotFound`; `HasSnapshots`; `Busy` while anyone has it open for writing, and for about 30
-    /// seconds after such a client died. An interrupted removal is carried on by the next.
+    /// seconds after such a client died; `NoSpace` when the pool is full and never had an image
+    /// removed (giving back its space with [`Image::resize`] helps). An interrupted removal is
+    /// carried on by the next.
     pub async fn remove_image(&self, image: &str) -> Result<()> {
         const REMOVE: &str = "remove image";
         let pool = Arc::clone(&self.handle);
@@ -146,6 +169,12 @@ impl Pool {
         task::blocking(REMOVE, &object.clone(), move || {
             // SAFETY: the pool is live, the name NUL-terminated.
             let code = unsafe { sys::rbd_remove(pool.raw(), c_image.as_ptr()) };
+            if code == -libc::ENOENT && pool.knows_image(&c_image) {
+                // librbd (16.2) removes by way of the trash and says the same when it cannot make
+                // that, in a full pool that never had one.
+                let reason = "its pool has no room for the trash, and it is still there";
+                return Err(Error::new(ErrorKind::NoSpace, REMOVE, &object, reason));
+            }
             check(REMOVE, &object, code).map(drop)
         })
         .await

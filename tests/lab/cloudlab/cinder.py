@@ -234,6 +234,12 @@ lock_path = {state}/tmp
 
 [coordination]
 backend_url = file://{state}/coordination
+
+# Python's worker asks os-brick about this host through privsep, which would use sudo.
+[privsep_osbrick]
+helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
+[cinder_sys_admin]
+helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
 """
     )
     for part in ("api", "scheduler", "volume", "backup"):
