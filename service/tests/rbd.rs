@@ -215,7 +215,6 @@ async fn an_image_from_creation_to_removal() {
     assert_eq!(image.object_size(), 4 * MIB);
     assert_eq!(image.features(), ceph_lab::usual_features());
     assert!(image.has_valid_fast_diff());
-    assert_eq!(image.parent_overlap(), 0);
     let again = ImageOptions {
         size: MIB,
         ..ImageOptions::default()

@@ -56,7 +56,6 @@ struct Facts {
     stripe_count: u64,
     features: Features,
     flags: u64,
-    parent_overlap: u64,
 }
 
 // SAFETY: librbd allows an open image to be used from any thread and from several at once; closing
@@ -148,7 +147,6 @@ impl Image {
                     stripe_count: 0,
                     features: Features::default(),
                     flags: 0,
-                    parent_overlap: 0,
                 },
                 size: AtomicU64::new(0),
                 fence: CancellationToken::new(),
@@ -228,12 +226,6 @@ impl Image {
     pub fn has_valid_fast_diff(&self) -> bool {
         let facts = &self.handle.facts;
         facts.features.contains(Features::FAST_DIFF) && facts.flags & sys::FLAGS_MAP_INVALID == 0
-    }
-
-    /// How many of the first bytes shine through from a parent where the image, a clone, has none of
-    /// its own; 0 if it has no parent.
-    pub fn parent_overlap(&self) -> u64 {
-        self.handle.facts.parent_overlap
     }
 
     /// Changes the size. What lies behind a smaller one is gone, and reads as zeros should the image
@@ -316,7 +308,6 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
         stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
         features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,
-        parent_overlap: read_number(handle, sys::rbd_get_overlap)?,
     })
 }
 

@@ -72,7 +72,6 @@ unsafe extern "C" {
     pub(super) fn rbd_get_size(image: RbdImage, size: *mut u64) -> c_int;
     pub(super) fn rbd_get_features(image: RbdImage, features: *mut u64) -> c_int;
     pub(super) fn rbd_get_flags(image: RbdImage, flags: *mut u64) -> c_int;
-    pub(super) fn rbd_get_overlap(image: RbdImage, overlap: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_unit(image: RbdImage, unit: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
     pub(super) fn rbd_stat(image: RbdImage, info: *mut RbdImageInfo, size: usize) -> c_int;

@@ -6,7 +6,8 @@
 //! is why the `rbd` tool's export takes so long on large images.
 //!
 //! The first step may name too much but never too little: an image without object map, or with one
-//! that is marked invalid, is scanned as a whole; so is the part of a clone that shows its parent.
+//! that is marked invalid, is scanned as a whole. For clones librbd, since Ceph 16, answers both
+//! questions together with the parent's objects.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,26 +75,18 @@ struct Planner {
     progress: Arc<Progress>,
 }
 
-/// What the first step found.
-struct Candidates {
-    periods: Periods,
-    /// To be copied whole, since no diff would name it.
-    revealed: Range<u64>,
-}
-
 impl Planner {
     async fn run(&self, scanners: usize, sender: &mpsc::Sender<Message>) -> rbd::Result<()> {
-        let candidates = self.candidates().await?;
-        for (range, inside) in candidates.periods.runs(u64::MAX) {
+        let periods = self.candidates().await?;
+        for (range, inside) in periods.runs(u64::MAX) {
             if inside || self.holes == Holes::Zero {
                 self.progress.plan(range.end - range.start);
             }
         }
-        let revealed = &candidates.revealed;
-        let mut batches = stream::iter(candidates.periods.runs(PERIODS_PER_SCAN))
+        let mut batches = stream::iter(periods.runs(PERIODS_PER_SCAN))
             .map(|(range, inside)| async move {
                 match (inside, self.holes) {
-                    (true, _) => self.scan(range, revealed.clone()).await,
+                    (true, _) => self.scan(range).await,
                     (false, Holes::Zero) => Ok(vec![Extent::zero(range)]),
                     (false, Holes::Skip) => Ok(Vec::new()),
                 }
@@ -109,18 +102,13 @@ impl Planner {
         Ok(())
     }
 
-    /// The first step.
-    async fn candidates(&self) -> rbd::Result<Candidates> {
+    /// The first step: which periods may hold a change.
+    async fn candidates(&self) -> rbd::Result<Periods> {
         let size = self.image.known_size();
-        let revealed = self.revealed(size).await?;
         let mut periods = Periods::none(size, self.image.stripe_period());
         if !self.image.has_valid_fast_diff() {
             periods.insert(0..size);
-            return Ok(Candidates { periods, revealed });
-        }
-        periods.insert(revealed.clone());
-        if self.from.is_none() {
-            periods.insert(0..self.image.parent_overlap());
+            return Ok(periods);
         }
         let found = Arc::new(Mutex::new(periods));
         let collect = Arc::clone(&found);
@@ -131,25 +119,11 @@ impl Planner {
             })
             .await?;
         let periods = lock(&found).clone();
-        Ok(Candidates { periods, revealed })
-    }
-
-    /// The range of a clone that showed its parent at the first snapshot and shows it no more.
-    ///
-    /// Where the clone itself never had an object, no diff names that change: the clone shrank and
-    /// grew again, or was flattened where the parent holds nothing.
-    async fn revealed(&self, size: u64) -> rbd::Result<Range<u64>> {
-        let Some(from) = &self.from else {
-            return Ok(0..0);
-        };
-        let earlier = self.image.open_at(from).await?;
-        let overlap = earlier.parent_overlap();
-        earlier.close().await;
-        Ok(self.image.parent_overlap().min(size)..overlap.min(size))
+        Ok(periods)
     }
 
     /// The second step, for one range.
-    async fn scan(&self, range: Range<u64>, revealed: Range<u64>) -> rbd::Result<Vec<Extent>> {
+    async fn scan(&self, range: Range<u64>) -> rbd::Result<Vec<Extent>> {
         let found = Arc::new(Mutex::new(Vec::new()));
         let collect = Arc::clone(&found);
         self.image
@@ -159,7 +133,7 @@ impl Planner {
             })
             .await?;
         let changes = std::mem::take(&mut *lock(&found));
-        let extents = exact_extents(&range, changes, &revealed, self.holes);
+        let extents = exact_extents(&range, changes, self.holes);
         let exact: u64 = extents.iter().map(|extent| extent.length).sum();
         self.progress
             .unplan((range.end - range.start).saturating_sub(exact));
@@ -180,15 +154,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The extents of a range, in order and without overlap: `revealed` counts as data, data wins over
-/// zeros, and with [`Holes::Zero`] all that is not data is zeros.
-fn exact_extents(
-    range: &Range<u64>,
-    changes: Vec<Change>,
-    revealed: &Range<u64>,
-    holes: Holes,
-) -> Vec<Extent> {
-    let mut data = vec![revealed.clone()];
+/// The extents of a range, in order and without overlap: data wins over zeros, and with
+/// [`Holes::Zero`] all that is not data is zeros.
+fn exact_extents(range: &Range<u64>, changes: Vec<Change>, holes: Holes) -> Vec<Extent> {
+    let mut data = Vec::new();
     let mut zeros = Vec::new();
     for change in changes {
         let changed = change.offset..change.offset.saturating_add(change.length);
@@ -273,7 +242,7 @@ mod tests {
             change(15, 5, true),
         ];
         assert_eq!(
-            exact_extents(&(0..100), changes, &(0..0), Holes::Skip),
+            exact_extents(&(0..100), changes, Holes::Skip),
             [Extent::data(10..20), Extent::data(50..60)]
         );
     }
@@ -281,7 +250,7 @@ mod tests {
     #[test]
     fn holes_become_zeros_when_asked_for() {
         assert_eq!(
-            exact_extents(&(0..100), vec![change(10, 20, true)], &(0..0), Holes::Zero),
+            exact_extents(&(0..100), vec![change(10, 20, true)], Holes::Zero),
             [
                 Extent::zero(0..10),
                 Extent::data(10..30),
@@ -290,32 +259,17 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_a_parent_no_longer_covers_is_data() {
-        let changes = vec![change(0, 100, false)];
-        assert_eq!(
-            exact_extents(&(0..100), changes, &(40..60), Holes::Skip),
-            [
-                Extent::zero(0..40),
-                Extent::data(40..60),
-                Extent::zero(60..100)
-            ]
-        );
-    }
-
     proptest! {
         #[test]
         fn every_byte_is_what_it_must_be(
             changes in proptest::collection::vec((0u64..90, 0u64..30, any::<bool>()), 0..12),
-            revealed in (0u64..100, 0u64..100),
             zero in any::<bool>(),
         ) {
             let changes: Vec<Change> =
                 changes.into_iter().map(|(at, length, exists)| change(at, length, exists)).collect();
-            let revealed = revealed.0..revealed.1;
             let range = 20u64..80;
             let holes = if zero { Holes::Zero } else { Holes::Skip };
-            let extents = exact_extents(&range, changes.clone(), &revealed, holes);
+            let extents = exact_extents(&range, changes.clone(), holes);
             prop_assert!(extents.windows(2).all(|pair| pair[0].end() <= pair[1].offset));
             prop_assert!(extents.iter().all(|extent| extent.length > 0));
             for at in 0..120 {
@@ -325,7 +279,7 @@ mod tests {
                 });
                 let expected = if !range.contains(&at) {
                     None
-                } else if named(true) || revealed.contains(&at) {
+                } else if named(true) {
                     Some(ExtentKind::Data)
                 } else if zero || named(false) {
                     Some(ExtentKind::Zero)
