@@ -51,7 +51,9 @@ pub struct Pending<'a> {
 impl Calls {
     /// No queue yet.
     pub fn new(options: Arc<Options>) -> Self {
-        let unique = options.queues.unique_name(Uuid::new_v4(), 1);
+        // Where names are not random, the process's id tells workers of one host apart.
+        let number = u64::from(std::process::id());
+        let unique = options.queues.unique_name(Uuid::new_v4(), number);
         let queue = options.queues.reply(&unique).queue.name;
         Self {
             options,
@@ -94,6 +96,8 @@ impl Calls {
         let mut queue = self.options.queues.reply("");
         queue.queue.name.clone_from(&self.queue);
         queue.routing_key.clone_from(&self.queue);
+        // Python leaves the queue to its time to live. Nobody else knows a random name.
+        queue.delete_on_close = !self.options.queues.use_queue_manager;
         let run = Consumer {
             options: self.options.clone(),
             purpose: "reply",
@@ -106,9 +110,10 @@ impl Calls {
         receiver
     }
 
-    /// Deletes the queue and closes the connection.
+    /// Ends the calls that wait, deletes a queue with a random name and closes the connection.
     pub async fn close(&self) {
         self.stop.cancel();
+        self.waiting.lock().clear();
         if let Some((_, task)) = self.consumer.lock().await.take()
             && let Err(error) = task.await
         {

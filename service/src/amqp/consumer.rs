@@ -1,26 +1,26 @@
 //! A connection that consumes queues, made anew for as long as it is wanted.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_compat::messaging::queue::Declaration;
+use api_compat::messaging::queue::{Declaration, Value};
 use futures_util::StreamExt;
-use futures_util::stream::select_all;
+use futures_util::stream::{BoxStream, select_all};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions};
-use lapin::{Channel, Connection, ErrorKind};
+use lapin::{Channel, Connection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Options, connection, wire};
+use super::{Options, connection, declare, wire};
 
 /// Messages that are delivered before the first of them is acknowledged, where the configuration
 /// sets no limit: the rest waits in the broker, not in this process.
 const PREFETCH: u16 = 64;
 
-/// AMQP's reply code for a declaration that does not fit what is there.
-const PRECONDITION_FAILED: u16 = 406;
+type Deliveries = BoxStream<'static, (usize, Option<lapin::Result<Delivery>>)>;
 
 /// What to consume, and where deliveries go.
 pub struct Consumer {
@@ -43,23 +43,15 @@ impl Consumer {
     where
         F: Future<Output = ()>,
     {
-        let mut tries: u32 = 0;
+        let mut outage = Outage::default();
         let mut turn = 0;
         while !self.stop.is_cancelled() {
-            let ended = self.session(turn, &mut tries, &mut handle).await;
+            let ended = self.session(turn, &mut outage, &mut handle).await;
             self.ready.send_replace(false);
             let Err(reason) = ended else { break };
-            if tries == 0 {
-                warn!(purpose = self.purpose, reason, "Lost the message broker");
-            } else {
-                debug!(
-                    purpose = self.purpose,
-                    reason, tries, "No message broker yet"
-                );
-            }
-            tries += 1;
+            outage.add(self.purpose, reason);
             turn += 1;
-            let wait = self.options.broker.retry.wait(tries) + jitter();
+            let wait = self.options.broker.retry.wait(outage.tries) + jitter();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -71,45 +63,21 @@ impl Consumer {
     async fn session<F>(
         &mut self,
         turn: usize,
-        tries: &mut u32,
+        outage: &mut Outage,
         handle: &mut impl FnMut(Delivery) -> F,
     ) -> Result<(), String>
     where
         F: Future<Output = ()>,
     {
-        let connection = tokio::select! {
+        // A broker that stops to answer in the middle of this must not hold up a stop.
+        let (connection, channel, streams) = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
-            connection = connection::open(&self.options.broker, turn, self.purpose) => connection?,
+            opened = self.open(turn) => opened?,
         };
-        let channel = connection.create_channel().await.map_err(text)?;
-        self.limit(&channel).await?;
-        let mut streams = Vec::new();
-        for (tag, queue) in (1..).zip(&mut self.queues) {
-            declare(&connection, queue).await?;
-            let consumer = channel
-                .basic_consume(
-                    queue.queue.name.as_str().into(),
-                    tag.to_string().into(),
-                    BasicConsumeOptions::default(),
-                    wire::table(&queue.consumer_arguments),
-                )
-                .await
-                .map_err(text)?;
-            let name = queue.queue.name.clone();
-            // A consumer that ends, because its queue is gone, is as much an end as an error.
-            let ended = futures_util::stream::once(async { None });
-            streams.push(
-                consumer
-                    .map(Some)
-                    .chain(ended)
-                    .map(move |delivery| (name.clone(), delivery))
-                    .boxed(),
-            );
-        }
-        if *tries > 0 {
+        if outage.tries > 0 {
             info!(purpose = self.purpose, "Reached the message broker again");
         }
-        *tries = 0;
+        *outage = Outage::default();
         self.ready.send_replace(true);
         let mut deliveries = select_all(streams);
         loop {
@@ -121,12 +89,49 @@ impl Consumer {
                 delivery = deliveries.next() => delivery,
             };
             match delivery {
-                Some((_, Some(Ok(delivery)))) => handle(delivery).await,
+                Some((index, Some(Ok(delivery)))) => {
+                    let offset = wire::stream_offset(&delivery.properties);
+                    handle(delivery).await;
+                    if let (Some(offset), Some(queue)) = (offset, self.queues.get_mut(index)) {
+                        // The next connection goes on from here, as oslo.messaging's does.
+                        let next = Value::Int(offset.saturating_add(1));
+                        queue.consumer_arguments.insert(wire::STREAM_OFFSET, next);
+                    }
+                }
                 Some((_, Some(Err(error)))) => return Err(text(error)),
-                Some((queue, None)) => return Err(format!("queue {queue} is gone")),
+                Some((index, None)) => {
+                    let name = self.queues.get(index).map(|queue| &queue.queue.name);
+                    return Err(format!("queue {} is gone", name.map_or("", |n| n)));
+                }
                 None => return Err("nothing is left to consume".to_owned()),
             }
         }
+    }
+
+    /// Connects, declares the queues and begins to consume them. Each delivery comes with the
+    /// index of its queue; none is the last, when the queue is gone.
+    async fn open(&self, turn: usize) -> Result<(Connection, Channel, Vec<Deliveries>), String> {
+        let connection = connection::open(&self.options.broker, turn, self.purpose).await?;
+        let channel = connection.create_channel().await.map_err(text)?;
+        self.limit(&channel).await?;
+        let mut streams = Vec::new();
+        for (index, queue) in self.queues.iter().enumerate() {
+            declare::queue(&connection, queue).await?;
+            let consumer = channel
+                .basic_consume(
+                    queue.queue.name.as_str().into(),
+                    (index + 1).to_string().into(),
+                    BasicConsumeOptions::default(),
+                    wire::table(&queue.consumer_arguments),
+                )
+                .await
+                .map_err(text)?;
+            // A consumer that ends, because its queue is gone, is as much an end as an error.
+            let ended = futures_util::stream::once(async { None });
+            let deliveries = consumer.map(Some).chain(ended);
+            streams.push(deliveries.map(move |delivery| (index, delivery)).boxed());
+        }
+        Ok((connection, channel, streams))
     }
 
     async fn limit(&self, channel: &Channel) -> Result<(), String> {
@@ -158,38 +163,29 @@ impl Consumer {
     }
 }
 
-/// Declares a queue on a channel of its own, since a refusal closes the channel. An exchange or
-/// queue that exists with another durability is taken as it is, as oslo.messaging does.
-async fn declare(connection: &Connection, queue: &mut Declaration) -> Result<(), String> {
-    let channel = connection.create_channel().await.map_err(text)?;
-    let refused = match wire::declare(&channel, queue).await {
-        Ok(()) => return channel.close(200, "OK".into()).await.map_err(text),
-        Err(error) if is_precondition(&error) => error,
-        Err(error) => return Err(text(error)),
-    };
-    let name = &queue.queue.name;
-    let plain = queue.clone().non_durable();
-    let channel = connection.create_channel().await.map_err(text)?;
-    if wire::declare(&channel, &plain).await.is_err() {
-        return Err(format!(
-            "queue {name} exists with other arguments than [oslo_messaging_rabbit] asks for: \
-             {refused}"
-        ));
-    }
-    warn!(
-        queue = name,
-        "The queue exists and is not durable; it is used as it is"
-    );
-    *queue = plain;
-    channel.close(200, "OK".into()).await.map_err(text)
-}
-
-fn is_precondition(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == PRECONDITION_FAILED)
-}
-
 fn text(error: lapin::Error) -> String {
     error.to_string()
+}
+
+/// What went wrong since the broker was last reached.
+#[derive(Default)]
+struct Outage {
+    tries: u32,
+    reasons: HashSet<String>,
+}
+
+impl Outage {
+    /// Counts a try that failed, and logs each reason once.
+    fn add(&mut self, purpose: &str, reason: String) {
+        self.tries = self.tries.saturating_add(1);
+        let tries = self.tries;
+        if self.reasons.contains(&reason) {
+            debug!(purpose, reason, tries, "Still cannot consume messages");
+        } else {
+            warn!(purpose, reason, "Cannot consume messages; trying again");
+            self.reasons.insert(reason);
+        }
+    }
 }
 
 /// Up to half a second, so that a fleet does not come back in one moment.

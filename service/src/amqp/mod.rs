@@ -8,6 +8,7 @@
 mod calls;
 mod connection;
 mod consumer;
+mod declare;
 mod error;
 mod options;
 mod publisher;

@@ -9,12 +9,15 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Broker, CallError, connection, wire};
+use super::{Broker, CallError, connection, declare, wire};
 
 /// How long the broker may take to confirm one message; blocked by an alarm, it takes none.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+const NO_ANSWER: &str = "the broker does not confirm; is it blocked by an alarm?";
 
 /// Where a message goes.
 pub enum Target {
@@ -75,6 +78,7 @@ impl Message {
 pub struct Publisher {
     broker: Arc<Broker>,
     session: Mutex<State>,
+    closed: CancellationToken,
 }
 
 #[derive(Default)]
@@ -82,7 +86,6 @@ struct State {
     session: Option<Session>,
     /// How many sessions there were: tells whether a broken one was replaced meanwhile.
     generation: usize,
-    closed: bool,
 }
 
 struct Session {
@@ -98,6 +101,7 @@ impl Publisher {
         Self {
             broker,
             session: Mutex::default(),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -112,7 +116,12 @@ impl Publisher {
     ) -> Result<(), CallError> {
         let mut tries = 0;
         loop {
-            let attempt = self.attempt(&message);
+            let attempt = async {
+                tokio::select! {
+                    () = self.closed.cancelled() => Err("messaging is closed".to_owned()),
+                    outcome = self.attempt(&message) => outcome,
+                }
+            };
             let outcome = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline, attempt).await,
                 None => Ok(attempt.await),
@@ -128,13 +137,16 @@ impl Publisher {
             };
             tries += 1;
             let wait = self.broker.retry.wait(tries);
-            if self.session.lock().await.closed
+            if self.closed.is_cancelled()
                 || deadline.is_some_and(|deadline| Instant::now() + wait > deadline)
             {
                 return Err(CallError::Unreachable(reason));
             }
             debug!(reason, tries, "Publishing again in {} s", wait.as_secs());
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = self.closed.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
         }
     }
 
@@ -164,7 +176,7 @@ impl Publisher {
         let outcome = match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
             Ok(Ok(confirmation)) => return Ok(confirmation),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "the broker does not confirm; is it blocked by an alarm?".to_owned(),
+            Err(_) => NO_ANSWER.to_owned(),
         };
         self.discard(generation).await;
         Err(outcome)
@@ -173,9 +185,6 @@ impl Publisher {
     /// The channel, connected and with the message's exchange declared.
     async fn channel(&self, message: &Message) -> Result<(Channel, usize), String> {
         let mut state = self.session.lock().await;
-        if state.closed {
-            return Err("messaging is closed".to_owned());
-        }
         let usable = |session: &Session| {
             session.connection.status().connected() && session.channel.status().connected()
         };
@@ -193,7 +202,10 @@ impl Publisher {
         let Some(session) = &mut state.session else {
             return Err("no connection".to_owned());
         };
-        session.declare(message).await?;
+        if let Err(error) = in_time(session.declare(message)).await {
+            state.session = None;
+            return Err(error);
+        }
         Ok((session.channel.clone(), generation))
     }
 
@@ -201,7 +213,7 @@ impl Publisher {
         let mut reason = String::new();
         for host in 0..self.broker.url.hosts.len() {
             match connection::open(&self.broker, turn + host, "send").await {
-                Ok(connection) => return Session::open(connection).await,
+                Ok(connection) => return in_time(Session::open(connection)).await,
                 Err(error) => reason = error,
             }
         }
@@ -217,9 +229,9 @@ impl Publisher {
 
     /// Closes the connection; nothing can be published afterwards.
     pub async fn close(&self) {
-        let mut state = self.session.lock().await;
-        state.closed = true;
-        if let Some(session) = state.session.take() {
+        // Whoever holds the lock now lets it go.
+        self.closed.cancel();
+        if let Some(session) = self.session.lock().await.session.take() {
             let closing = session.connection.close(200, "OK".into());
             if !matches!(
                 tokio::time::timeout(Duration::from_secs(5), closing).await,
@@ -256,28 +268,27 @@ impl Session {
         if self.declared.contains(name) {
             return Ok(());
         }
-        // A refusal closes the channel on which it happens, so it is not the one that publishes.
-        let channel = self.connection.create_channel().await.map_err(text)?;
-        match &message.target {
-            Target::Exchange { exchange, .. } => {
-                if let Err(error) = wire::declare_exchange(&channel, exchange).await {
-                    // It exists with another durability: it is there, which is all that matters.
-                    debug!(exchange = name, %error, "The exchange is used as it is");
-                }
+        let declared = match &message.target {
+            Target::Exchange { exchange, .. } => declare::exchange(&self.connection, exchange).await,
+            Target::Queue(queue) => declare::queue(&self.connection, queue).await,
+            Target::Reply(_) => Ok(()),
+        };
+        if let Err(reason) = declared {
+            if !self.connection.status().connected() {
+                return Err(reason);
             }
-            Target::Queue(queue) => {
-                if let Err(error) = wire::declare(&channel, queue).await {
-                    warn!(queue = name, %error, "The queue is used as it is");
-                }
-            }
-            Target::Reply(_) => {}
-        }
-        if channel.status().connected() {
-            channel.close(200, "OK".into()).await.map_err(text)?;
+            // What is there may do; if not, the message comes back or its channel is closed.
+            warn!(name, reason, "Cannot declare; sending to what is there");
         }
         self.declared.insert(name.clone());
         Ok(())
     }
+}
+
+/// Bounds what waits for the broker and is not bounded by itself.
+async fn in_time<T>(asking: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let answered = tokio::time::timeout(CONFIRM_TIMEOUT, asking).await;
+    answered.unwrap_or_else(|_| Err(NO_ANSWER.to_owned()))
 }
 
 fn text(error: lapin::Error) -> String {

@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::consumer::Consumer;
 use super::publisher::{Message, Publisher, Target};
-use super::{CallError, Options};
+use super::{CallError, Options, wire};
 
 /// Requests that wait for the worker to look at them.
 const BACKLOG: usize = 64;
@@ -65,7 +65,7 @@ impl Server {
         let stop = CancellationToken::new();
         let queues = &options.queues;
         let exchange = &options.control_exchange;
-        let unique = queues.unique_name(Uuid::new_v4(), 2);
+        let unique = queues.unique_name(Uuid::new_v4(), u64::from(std::process::id()));
         let consumer = Consumer {
             queues: vec![
                 queues.topic(exchange, topic),
@@ -143,7 +143,7 @@ async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> O
         let mut recent = recent
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        !delivery.redelivered && recent.has_seen(id)
+        recent.has_seen(id) && !delivery.redelivered
     });
     if repeated {
         warn!(
@@ -165,19 +165,23 @@ impl Incoming {
     }
 
     /// Takes the request on: it will not be delivered again. The second part is there if the
-    /// sender waits for an answer.
-    pub async fn accept(self) -> (Request, Option<Reply>) {
-        if let Err(error) = self.delivery.acker.ack(BasicAckOptions::default()).await {
-            // The connection was lost: the broker delivers the request again, and what has been
-            // done by then is recognised by its rows.
-            debug!(%error, "Cannot acknowledge a message");
+    /// sender waits for an answer. None if the connection that brought the request was lost: the
+    /// broker delivers it again, here or to another worker, and only that delivery counts.
+    pub async fn accept(self) -> Option<(Request, Option<Reply>)> {
+        let acknowledged = self.delivery.acker.ack(BasicAckOptions::default()).await;
+        let in_stream = wire::stream_offset(&self.delivery.properties).is_some();
+        // A stream keeps its messages and delivers none again.
+        if !in_stream && !matches!(acknowledged, Ok(true)) {
+            let method = &self.request.method;
+            info!(method, "A request was lost with its connection and comes again");
+            return None;
         }
         let reply = self.request.call.clone().map(|ids| Reply {
             ids,
             publisher: self.publisher,
             missing_consumer_timeout: self.missing_consumer_timeout,
         });
-        (self.request, reply)
+        Some((self.request, reply))
     }
 }
 

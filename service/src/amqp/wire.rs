@@ -5,6 +5,9 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 
+/// Where to begin in a stream (a consumer's argument), and where in it a message was (a header).
+pub const STREAM_OFFSET: &str = "x-stream-offset";
+
 /// Arguments as a field table.
 pub fn table(arguments: &Arguments) -> FieldTable {
     let mut table = FieldTable::default();
@@ -37,7 +40,8 @@ pub async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> lapin::
         .await
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
+/// Declares a queue.
+pub async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
     let options = QueueDeclareOptions {
         durable: queue.durable,
         auto_delete: queue.auto_delete,
@@ -49,24 +53,28 @@ async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Declares a queue with its exchange and binding.
-pub async fn declare(channel: &Channel, declaration: &Declaration) -> lapin::Result<()> {
-    if let Some(exchange) = &declaration.exchange {
-        declare_exchange(channel, exchange).await?;
+/// Binds a queue to its exchange, if it has one.
+pub async fn bind(channel: &Channel, declaration: &Declaration) -> lapin::Result<()> {
+    let Some(exchange) = &declaration.exchange else {
+        return Ok(());
+    };
+    channel
+        .queue_bind(
+            declaration.queue.name.as_str().into(),
+            exchange.name.as_str().into(),
+            declaration.routing_key.as_str().into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+}
+
+/// A message's place in its stream; none if it was not in a stream.
+pub fn stream_offset(properties: &BasicProperties) -> Option<i64> {
+    match properties.headers().as_ref()?.inner().get(STREAM_OFFSET)? {
+        AMQPValue::LongLongInt(offset) => Some(*offset),
+        _ => None,
     }
-    declare_queue(channel, &declaration.queue).await?;
-    if let Some(exchange) = &declaration.exchange {
-        channel
-            .queue_bind(
-                declaration.queue.name.as_str().into(),
-                exchange.name.as_str().into(),
-                declaration.routing_key.as_str().into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
-    }
-    Ok(())
 }
 
 /// The properties of every message that oslo.messaging sends.

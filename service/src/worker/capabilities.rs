@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::FIRST_LOOK;
 use crate::amqp::Amqp;
 
 /// How long one report may wait for a broker that is away; the next one follows anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long the first look at the vault may take before the worker is published as it is.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Publishes whether this worker can make backups.
 #[derive(Clone)]

@@ -33,6 +33,9 @@ use signals::{Signal, Signals};
 /// The name of the binary, of its service row and of its topic.
 pub const BINARY: &str = TOPIC;
 
+/// How long the first look at the vault is waited for before the worker says that it cannot work.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
@@ -124,8 +127,14 @@ impl Worker {
             self.publish.clone(),
             self.stop.clone(),
         ));
+        // Requests that waited for this start shall not be refused because it has just begun.
+        let mut ready = self.ready.clone();
+        tokio::select! {
+            _ = tokio::time::timeout(FIRST_LOOK, ready.wait_for(|ready| *ready)) => {}
+            () = signals.terminated() => self.stop.cancel(),
+        }
         let mut server = self.amqp.serve(TOPIC, &self.config.service.host);
-        loop {
+        while !self.stop.is_cancelled() {
             tokio::select! {
                 incoming = server.next() => match incoming {
                     Some(incoming) => self.take(incoming).await,
@@ -158,7 +167,10 @@ impl Worker {
         let span = logging::request_span(&incoming.request().context);
         let ping = self.config.messaging.rpc_ping_enabled;
         let method = BackupMethod::parse(incoming.request(), ping);
-        let (request, reply) = incoming.accept().instrument(span.clone()).await;
+        let accepted = incoming.accept().instrument(span.clone()).await;
+        let Some((request, reply)) = accepted else {
+            return;
+        };
         let (manager, publish) = (self.manager.clone(), self.publish.clone());
         let operation = async move {
             let outcome = match method {
