@@ -159,20 +159,6 @@ pub struct Declaration {
     pub delete_on_close: bool,
 }
 
-impl Declaration {
-    /// The same, not durable: what oslo.messaging tries next after a 406, because an older
-    /// service may have declared the shared exchange without durability.
-    #[must_use]
-    pub fn non_durable(mut self) -> Self {
-        self.queue.durable = false;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.durable = false;
-            exchange.auto_delete = self.queue.auto_delete;
-        }
-        self
-    }
-}
-
 impl QueueOptions {
     /// Checks that the options can be used together.
     ///
@@ -396,17 +382,6 @@ mod tests {
         let all = Arguments::from([("x-ha-policy", Value::Str("all".into()))]);
         assert_eq!(options.reply("x").queue.arguments, all);
         assert_eq!(options.topic("openstack", "t").queue.arguments, all);
-    }
-
-    #[test]
-    fn the_second_try_is_not_durable() {
-        let options = QueueOptions {
-            amqp_durable_queues: true,
-            ..QueueOptions::default()
-        };
-        let declaration = options.topic("openstack", "t").non_durable();
-        assert!(!declaration.queue.durable);
-        assert!(!declaration.exchange.unwrap().durable);
     }
 
     #[test]

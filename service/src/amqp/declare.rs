@@ -28,10 +28,7 @@ pub async fn exchange(connection: &Connection, exchange: &Exchange) -> Result<()
         durable: !exchange.durable,
         ..exchange.clone()
     };
-    if !matches!(
-        attempt(connection, Part::Exchange(&other)).await,
-        Ok(None)
-    ) {
+    if !matches!(attempt(connection, Part::Exchange(&other)).await, Ok(None)) {
         return Err(format!(
             "exchange {name} exists with other properties than [oslo_messaging_rabbit] asks for: \
              {refused}"

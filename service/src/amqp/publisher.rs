@@ -269,7 +269,9 @@ impl Session {
             return Ok(());
         }
         let declared = match &message.target {
-            Target::Exchange { exchange, .. } => declare::exchange(&self.connection, exchange).await,
+            Target::Exchange { exchange, .. } => {
+                declare::exchange(&self.connection, exchange).await
+            }
             Target::Queue(queue) => declare::queue(&self.connection, queue).await,
             Target::Reply(_) => Ok(()),
         };

@@ -173,7 +173,10 @@ impl Incoming {
         // A stream keeps its messages and delivers none again.
         if !in_stream && !matches!(acknowledged, Ok(true)) {
             let method = &self.request.method;
-            info!(method, "A request was lost with its connection and comes again");
+            info!(
+                method,
+                "A request was lost with its connection and comes again"
+            );
             return None;
         }
         let reply = self.request.call.clone().map(|ids| Reply {

@@ -1,0 +1,215 @@
+//! Brokers that are not there or do not let us in, and things in them that do not fit.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use api_compat::config::TransportUrl;
+use api_compat::messaging::queue::QueueOptions;
+use api_compat::rpc::Kind;
+use cinderblock::amqp::{Amqp, CallError, Options};
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::json;
+
+use crate::lab::{
+    HOST, HOST_QUEUE, Lab, TOPIC, amqp, answer, broker, consuming, context, eventually, request,
+    serve, within,
+};
+use crate::logs;
+
+const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: false,
+    durable: true,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
+
+/// The lab's URL with another user or other hosts.
+fn elsewhere(lab: &Lab, credentials: Option<&str>, address: &str) -> TransportUrl {
+    let (login, rest) = lab.url[9..].split_once('@').expect("the URL has a user");
+    let (own, vhost) = rest.split_once('/').expect("the URL has a path");
+    let login = credentials.unwrap_or(login.trim_start_matches('/'));
+    let address = if address.is_empty() { own } else { address };
+    let url = format!("rabbit://{login}@{address}/{vhost}");
+    TransportUrl::parse(&url).expect("a URL")
+}
+
+/// A port at which nobody listens.
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn reaching(lab: &Lab, url: TransportUrl) -> Amqp {
+    amqp(Options {
+        broker: broker(url),
+        response_timeout: Duration::from_secs(2),
+        ..lab.options(QueueOptions::default())
+    })
+}
+
+/// Neither serving nor casting, calling or closing hangs; what is said names no password.
+async fn assert_unreachable(ours: &Amqp, name: &str, password: &str) {
+    logs::record();
+    let server = ours.serve(TOPIC, HOST);
+    let context = context();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    let cast = request(Kind::Cast, HOST_QUEUE, "m");
+    let cast = ours.cast_before(cast, &context, deadline);
+    let error = within("a cast", cast).await.expect_err("nobody is there");
+    assert!(matches!(error, CallError::Unreachable(_)), "{error}");
+    assert!(!format!("{error} {error:?}").contains(password));
+    let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
+    let error = within("a call", call).await.expect_err("nobody is there");
+    assert!(!format!("{error} {error:?}").contains(password));
+    let said = eventually("a line", async || {
+        let lines = logs::shown(name);
+        (!lines.is_empty()).then_some(lines)
+    })
+    .await;
+    assert!(!*server.ready().borrow());
+    within("a stop", server.stop()).await;
+    within("a close", ours.close()).await;
+    assert!(said.iter().any(|line| line.contains("purpose=\"listen\"")));
+    assert_eq!(logs::lines(password), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_an_error_that_does_not_show_it() {
+    let lab = Lab::new().await;
+    let url = elsewhere(&lab, Some("stranger:jR7secret"), "");
+    let ours = reaching(&lab, url);
+    assert_unreachable(&ours, "ACCESS_REFUSED", "jR7secret").await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_an_error() {
+    let lab = Lab::new().await;
+    let address = format!("127.0.0.1:{}", closed_port());
+    let url = elsewhere(&lab, Some("stranger:qK4secret"), &address);
+    assert_unreachable(&reaching(&lab, url), &address, "qK4secret").await;
+}
+
+#[tokio::test]
+async fn the_second_host_is_used_when_the_first_is_dead() {
+    let lab = Lab::new().await;
+    let own = lab.url[9..].trim_start_matches('/');
+    let (own, _) = own.rsplit_once('/').expect("the URL has a path");
+    let url = format!(
+        "rabbit://x:y@127.0.0.1:{},{own}/{}",
+        closed_port(),
+        lab.vhost
+    );
+    let url = TransportUrl::parse(&url).expect("a URL");
+    let ours = amqp(Options {
+        broker: broker(url),
+        ..lab.options(QueueOptions::default())
+    });
+    let mut server = serve(&ours).await;
+    let context = context();
+    let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
+    let (outcome, _) = tokio::join!(call, answer(&mut server, json!(1)));
+    assert_eq!(outcome.expect("answered"), 1);
+}
+
+/// A broker that accepts connections and says nothing must not hold up a stop.
+#[tokio::test]
+async fn a_silent_broker_does_not_hold_up_a_stop() {
+    let lab = Lab::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let ours = reaching(&lab, elsewhere(&lab, None, &format!("127.0.0.1:{port}")));
+    let server = ours.serve(TOPIC, HOST);
+    let context = context();
+    let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
+    within("a call", call).await.expect_err("nobody answers");
+    within("a stop", server.stop()).await;
+    within("a close", ours.close()).await;
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_named_and_waited_for() {
+    logs::record();
+    let lab = Lab::new().await;
+    let raw = lab.raw().await;
+    let host = format!("misfit-{}", lab.vhost);
+    let name = format!("{TOPIC}.{host}");
+    let mut other = FieldTable::default();
+    other.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    let existing = raw
+        .channel
+        .queue_declare(name.as_str().into(), DURABLE, other);
+    existing.await.expect("declared");
+    let ours = lab.amqp();
+    let mut server = ours.serve(TOPIC, &host);
+    let said = eventually("a line about it", async || {
+        let lines = logs::shown(&name).into_iter();
+        lines.into_iter().find(|line| line.contains("delete it"))
+    })
+    .await;
+    assert!(said.contains("exists with other arguments"), "{said}");
+    assert!(said.contains("PRECONDITION_FAILED"), "{said}");
+    assert!(!*server.ready().borrow());
+    lab.delete_queue(&name).await;
+    consuming(&server).await;
+    let context = context();
+    let call = ours.call(request(Kind::Call, &name, "m"), &context);
+    let (outcome, _) = tokio::join!(call, answer(&mut server, json!(1)));
+    assert_eq!(outcome.expect("answered"), 1);
+}
+
+/// Whoever was first has decided about durability, of exchanges and of queues.
+async fn assert_used_as_it_is(durable: bool, queues: QueueOptions) {
+    let lab = Lab::new().await;
+    let raw = lab.raw().await;
+    let options = ExchangeDeclareOptions {
+        durable,
+        ..ExchangeDeclareOptions::default()
+    };
+    let exchange = raw.channel.exchange_declare(
+        "openstack".into(),
+        ExchangeKind::Topic,
+        options,
+        FieldTable::default(),
+    );
+    exchange.await.expect("declared");
+    if !queues.rabbit_quorum_queue {
+        let options = QueueDeclareOptions { durable, ..DURABLE };
+        let queue = raw
+            .channel
+            .queue_declare(HOST_QUEUE.into(), options, FieldTable::default());
+        queue.await.expect("declared");
+    }
+    let ours = amqp(lab.options(queues));
+    let mut server = serve(&ours).await;
+    let context = context();
+    let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
+    let (outcome, _) = tokio::join!(call, answer(&mut server, json!(1)));
+    assert_eq!(outcome.expect("answered"), 1);
+    let exchange = lab.find("exchanges", "name", "openstack").await;
+    assert_eq!(exchange.expect("still there")["durable"], durable);
+}
+
+#[tokio::test]
+async fn an_exchange_and_a_queue_of_another_durability_are_used_as_they_are() {
+    assert_used_as_it_is(true, QueueOptions::default()).await;
+    let durable = QueueOptions {
+        amqp_durable_queues: true,
+        ..QueueOptions::default()
+    };
+    assert_used_as_it_is(false, durable).await;
+}
+
+#[tokio::test]
+async fn a_quorum_queue_is_bound_to_an_exchange_that_is_not_durable() {
+    let quorum = QueueOptions {
+        rabbit_quorum_queue: true,
+        ..QueueOptions::default()
+    };
+    assert_used_as_it_is(false, quorum).await;
+}
