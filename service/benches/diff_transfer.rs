@@ -347,7 +347,7 @@ async fn bench(settings: &Settings) -> Result<()> {
     let sites = Sites::connect().await?;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     println!(
-        "| data | peer wall s (CPU s) | ours wall s (CPU s) | wall ratio, median (min-max) | CPU ratio |"
+        "| data | peer wall s (CPU s), MiB/s | ours wall s (CPU s), MiB/s | wall ratio, median (min-max) | CPU ratio |"
     );
     println!("|---|---|---|---|---|");
     if settings.wants("dense") {
@@ -359,7 +359,7 @@ async fn bench(settings: &Settings) -> Result<()> {
         }
         image.create_snapshot(&job.to).await?;
         image.close().await;
-        rounds("dense random, full", settings, &sites, &job).await?;
+        rounds("dense random, full", settings.dense, settings, &sites, &job).await?;
         destroy(&sites.source, &job.image).await?;
         destroy(&sites.target, &job.image).await?;
     }
@@ -391,17 +391,28 @@ async fn thin(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<(
     image.create_snapshot("same").await?;
     image.close().await;
     let jobs = [
-        ("thin", "thin, 1000 x 64 KiB, full", job(name, None, "full")),
+        (
+            "thin",
+            "thin, 1000 x 64 KiB, full",
+            1000 * (64 << 10),
+            job(name, None, "full"),
+        ),
         (
             "scattered",
             "320 x 64 KiB changed",
+            320 * (64 << 10),
             job(name, Some("full"), "changed"),
         ),
-        ("unchanged", "unchanged", job(name, Some("changed"), "same")),
+        (
+            "unchanged",
+            "unchanged",
+            0,
+            job(name, Some("changed"), "same"),
+        ),
     ];
-    for (set, title, job) in jobs {
+    for (set, title, bytes, job) in jobs {
         if settings.wants(set) {
-            rounds(title, settings, sites, &job).await?;
+            rounds(title, bytes, settings, sites, &job).await?;
         } else {
             prepare(sites, &job).await?;
             run(Contender::Ours, sites, &job)?;
@@ -434,7 +445,14 @@ async fn prepare(sites: &Sites, job: &Job) -> Result<()> {
     Ok(())
 }
 
-async fn rounds(title: &str, settings: &Settings, sites: &Sites, job: &Job) -> Result<()> {
+/// `bytes` is what there is to move.
+async fn rounds(
+    title: &str,
+    bytes: u64,
+    settings: &Settings,
+    sites: &Sites,
+    job: &Job,
+) -> Result<()> {
     let mut pairs = Vec::new();
     for round in 0..settings.pairs {
         let mut order = [Contender::Peer, Contender::Ours];
@@ -457,19 +475,29 @@ async fn rounds(title: &str, settings: &Settings, sites: &Sites, job: &Job) -> R
             pairs.push((peer, ours));
         }
     }
-    report(title, &pairs);
+    report(title, bytes, &pairs);
     Ok(())
 }
 
-fn report(title: &str, pairs: &[(Cost, Cost)]) {
+fn report(title: &str, bytes: u64, pairs: &[(Cost, Cost)]) {
     let of = |pick: &dyn Fn(&(Cost, Cost)) -> f64| spread(pairs.iter().map(pick).collect());
     let (peer, ours) = (of(&|pair| pair.0.wall), of(&|pair| pair.1.wall));
     let (peer_cpu, ours_cpu) = (of(&|pair| pair.0.cpu), of(&|pair| pair.1.cpu));
     let wall = of(&|pair| pair.1.wall / pair.0.wall);
     let cpu = of(&|pair| pair.1.cpu / pair.0.cpu);
+    let rate = |seconds: f64| bytes as f64 / MIB as f64 / seconds;
     println!(
-        "| {title} | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.2} ({:.2}-{:.2}) | {:.2} |",
-        peer.1, peer_cpu.1, ours.1, ours_cpu.1, wall.1, wall.0, wall.2, cpu.1
+        "| {title} | {:.2} ({:.2}), {:.0} | {:.2} ({:.2}), {:.0} | {:.2} ({:.2}-{:.2}) | {:.2} |",
+        peer.1,
+        peer_cpu.1,
+        rate(peer.1),
+        ours.1,
+        ours_cpu.1,
+        rate(ours.1),
+        wall.1,
+        wall.0,
+        wall.2,
+        cpu.1
     );
 }
 

@@ -22,7 +22,7 @@ options! {
         /// 256 MiB.
         transfer_memory: u64 = default("268435456").min(16_777_216.0),
         /// Number of parts of a volume whose changes are looked for at once.
-        diff_scanners: usize = default("4").min(1.0).max(64.0),
+        diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
         /// device to read.
         continue_timeout: u64 = default("600").min(1.0),
