@@ -101,7 +101,12 @@ async fn deletes_from_the_end_leave_the_rest_whole() -> Result<()> {
 
     chain.delete(&second).await?;
     chain.verify().await?;
-    // The next incremental builds on `first` although the image's head holds `second`.
+    // The next incremental builds on `first` although the image's head holds `second`. What that
+    // wrote at 900 MiB was a hole in `first` and is one again: no diff tells of it.
+    chain
+        .volumes
+        .discard(&chain.image(), 896 * MIB, 8 * MIB)
+        .await?;
     chain.write(5 * MIB, 4, MIB).await?;
     let third = chain.back_up(true).await?;
     chain.verify().await?;
@@ -216,6 +221,28 @@ async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
         chain.delete(&backup).await?;
     }
     ensure!(chain.base_image().await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_volume_in_use_is_backed_up_and_let_go() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    let lab = Lab::from_env()?;
+    chain.write(0, 1, 2 * MIB).await?;
+    lab.command(&["volume-attach", &chain.volume]).await?;
+    let full = chain.back_up(false).await?;
+    chain.write(MIB, 2, MIB).await?;
+    let incremental = chain.back_up(true).await?;
+    let shown = chain.cloud.show(Resource::Volume, &chain.volume).await?;
+    ensure!(shown.is_some_and(|volume| volume["status"] == "in-use"));
+    chain.verify().await?;
+    for backup in [&incremental, &full] {
+        chain.delete(backup).await?;
+    }
+    ensure!(chain.volumes.snapshots(&chain.image()).await?.is_empty());
+    let shown = chain.cloud.show(Resource::Volume, &chain.volume).await?;
+    ensure!(shown.is_some_and(|volume| volume["status"] == "in-use"));
+    lab.command(&["volume-detach", &chain.volume]).await?;
     Ok(())
 }
 

@@ -8,6 +8,9 @@ mod error;
 mod keyring;
 mod links;
 
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use api_compat::ids::VolumeId;
 use api_compat::messaging::RequestContext;
 use api_compat::objects::{ObjectHistory, Volume};
@@ -27,6 +30,8 @@ pub struct Attacher {
     amqp: Amqp,
     connector: Value,
     links: Links,
+    /// Backends whose volumes were found to be in Ceph.
+    in_ceph: Mutex<HashSet<String>>,
 }
 
 /// A volume that is attached, until [`Attacher::detach`].
@@ -46,7 +51,20 @@ impl Attacher {
             amqp,
             connector: connector::properties(ip),
             links: Links::default(),
+            in_ceph: Mutex::default(),
         }
+    }
+
+    /// Whether a volume of the same backend was attached before and lay in Ceph.
+    pub fn is_in_ceph(&self, volume: &Volume) -> bool {
+        volume
+            .service_topic_queue()
+            .is_some_and(|backend| self.known().contains(backend))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
+        // A set stays whole when its holder panics: inserting is a single step.
+        self.in_ceph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Attaches a volume for writing (its snapshots, or its data).
@@ -67,12 +85,15 @@ impl Attacher {
         let request = api.initialize_connection(volume, self.connector.clone());
         let answer = self.amqp.call(request, context).await?;
         match self.open(answer).await {
-            Ok((pool, image)) => Ok(Attached {
-                pool,
-                image,
-                id: volume.id,
-                api,
-            }),
+            Ok((pool, image)) => {
+                self.known().insert(queue.to_owned());
+                Ok(Attached {
+                    pool,
+                    image,
+                    id: volume.id,
+                    api,
+                })
+            }
             Err(error) => {
                 if let Err(error) = self.disconnect(context, &api, volume.id).await {
                     debug!(volume = %volume.id, %error, "Cannot give the connection back");

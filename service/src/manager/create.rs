@@ -47,12 +47,16 @@ impl Manager {
                 .refuse(&context, subject, refusal, Action::Create)
                 .await);
         }
+        // Before the cast: the answer may come faster than this goes on.
+        let called_back = CancellationToken::new();
+        lock(&self.awaiting).insert(id, called_back.clone());
         match self.begin(&context, &making, message).await {
             Ok(()) => {
-                self.expect_continuation(context, id);
+                self.expect_continuation(context, id, called_back);
                 Ok(())
             }
             Err(error) => {
+                lock(&self.awaiting).remove(&id);
                 self.fail_create(&context, &making, &error, None).await;
                 Err(error)
             }
@@ -126,9 +130,12 @@ impl Manager {
     }
 
     /// Fails the backup when cinder-volume never calls back: one of the two casts may be lost.
-    fn expect_continuation(self: Arc<Self>, context: Context, id: BackupId) {
-        let called_back = CancellationToken::new();
-        lock(&self.awaiting).insert(id, called_back.clone());
+    fn expect_continuation(
+        self: Arc<Self>,
+        context: Context,
+        id: BackupId,
+        called_back: CancellationToken,
+    ) {
         let wait = self.settings.continue_timeout;
         let watch = async move {
             if tokio::time::timeout(wait, called_back.cancelled())
@@ -138,10 +145,14 @@ impl Manager {
                 return;
             }
             lock(&self.awaiting).remove(&id);
+            let Some(_claim) = self.claim(id) else {
+                return;
+            };
             let error = Error::Invalid(format!(
                 "cinder-volume did not answer within {} s.",
                 wait.as_secs()
             ));
+            error!(backup = %id, %error, "Create backup failed");
             match self.making(id).await {
                 Ok(making) => self.fail_create(&context, &making, &error, None).await,
                 Err(error) => error!(backup = %id, %error, "Cannot fail the backup"),
@@ -336,7 +347,7 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
-        let source = making.source();
+        let source = making.held();
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::CreateSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
@@ -360,7 +371,8 @@ impl Manager {
         Ok(())
     }
 
-    /// Writes a failure into the rows: the reason, and the source's status back.
+    /// Writes a failure into the rows: the reason, and the source's status back. A backup that is
+    /// not being created any more is somebody else's by now, and so is its source.
     async fn fail_create(
         &self,
         context: &Context,
@@ -370,11 +382,12 @@ impl Manager {
     ) {
         let id = making.backup.id;
         let event = Event::CreateFailed {
-            source: making.source(),
+            source: making.held(),
             reason: &error.to_string(),
         };
-        let status = making.backup.status.unwrap_or(BackupStatus::Error);
-        if let Ok(change) = transition(status, &event) {
+        if making.backup.status == Some(BackupStatus::Creating)
+            && let Ok(change) = transition(BackupStatus::Creating, &event)
+        {
             self.write(making.subject(), &change, Done::Nothing).await;
         }
         if let Some(detail) = detail {

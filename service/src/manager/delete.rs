@@ -4,7 +4,7 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, transition};
+use api_compat::state::{BackupStatus, Event, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
@@ -110,12 +110,14 @@ impl Manager {
         let Some(volume) = self.db.volume(row.volume_id).await? else {
             return Ok(());
         };
-        let leaving = ["deleting", "error_deleting", "creating"];
-        if volume
-            .status
-            .as_ref()
-            .is_none_or(|status| leaving.contains(&status.as_str()))
-        {
+        // Asking for a connection to a volume that is in use must not disturb its user, which is
+        // certain only of volumes in Ceph. A backup without a base image is not of one.
+        let reachable = match &volume.status {
+            Some(VolumeStatus::Available) => true,
+            Some(VolumeStatus::InUse) => self.attacher.is_in_ceph(&volume),
+            _ => false,
+        };
+        if row.service_metadata.is_none() || !reachable {
             return Ok(());
         }
         let attached = self.attach(context, volume.id).await?;

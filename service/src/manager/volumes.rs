@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::{Backup, BackupDevice, BackupDeviceInfo, Lazy, Snapshot, Volume};
 use api_compat::state;
-use api_compat::state::VolumeStatus;
+use api_compat::state::{SnapshotStatus, VolumeStatus};
 
 use super::{Context, Error, Manager};
 use crate::attach::Attached;
@@ -34,6 +34,21 @@ impl Making {
                 previous: volume.previous_status.as_ref(),
             },
             None => state::Source::Gone,
+        }
+    }
+
+    /// The same when the operation ends: what is no longer `backing-up` was given another status
+    /// by somebody else, and keeps it.
+    pub fn held(&self) -> state::Source<'_> {
+        let held = match self.source() {
+            state::Source::Volume { status, .. } => *status == VolumeStatus::BackingUp,
+            state::Source::Snapshot { status } => *status == SnapshotStatus::BackingUp,
+            state::Source::Gone => false,
+        };
+        if held {
+            self.source()
+        } else {
+            state::Source::Gone
         }
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import uuid
 from pathlib import Path
 
@@ -39,6 +41,10 @@ class Cluster:
         port = self.first_port
         return f"[v2:127.0.0.1:{port},v1:127.0.0.1:{port + 1}]"
 
+    def fsid(self) -> str:
+        lines = self.conf.read_text().splitlines()
+        return next(line.split()[2] for line in lines if line.startswith("fsid"))
+
     def daemons(self) -> list[tuple[str, list[str]]]:
         conf = ["-f", "-c", str(self.conf)]
         return [
@@ -53,6 +59,10 @@ class Cluster:
         processes = self.lab.processes
         new = not (self.dir / ".created").exists()
         if new:
+            # What an attempt that failed may have left.
+            for name in (osd, mgr, mon):
+                processes.stop(name, signal.SIGKILL)
+            shutil.rmtree(self.dir, ignore_errors=True)
             self._write_conf()
             self._make_monitor()
         processes.start(mon, mon_argv)
@@ -60,10 +70,15 @@ class Cluster:
             self._make_others()
         processes.start(mgr, mgr_argv)
         processes.start(osd, osd_argv)
-        wait_until(osd, self._osd_is_up, 60, lambda: processes.pid(osd))
+        self.wait()
         if new:
             self._make_pools_and_users()
             (self.dir / ".created").touch()
+
+    def wait(self) -> None:
+        """Waits until the monitor knows that the OSD is up."""
+        osd = f"ceph-osd-{self.name}"
+        wait_until(osd, self._osd_is_up, 60, lambda: self.lab.processes.pid(osd))
 
     def ceph(self, *words: str, data: str | None = None) -> str:
         return run(["ceph", "-c", str(self.conf), "--connect-timeout", "30", *words], data=data)
@@ -128,8 +143,7 @@ admin_socket =
         run([*create, str(mon), "-n", "mon.", "--cap", "mon", "allow *"])
         run(["ceph-authtool", str(mon), "--import-keyring", str(admin)])
         monmap = str(self.dir / "monmap")
-        fsid = next(line.split()[2] for line in self.conf.read_text().splitlines() if line.startswith("fsid"))
-        run(["monmaptool", "--create", "--addv", "a", self.monitors, "--fsid", fsid, "--clobber", monmap])
+        run(["monmaptool", "--create", "--addv", "a", self.monitors, "--fsid", self.fsid(), "--clobber", monmap])
         run(["ceph-mon", "-c", str(self.conf), "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", str(mon)])
 
     def _make_others(self) -> None:
@@ -153,7 +167,10 @@ admin_socket =
 
     def client_conf(self, keyring: str | None = None) -> str:
         """What a client needs to find the cluster."""
-        text = f"[global]\nmon_host = {self.monitors}\nauth_client_required = cephx\n"
+        text = (
+            f"[global]\nfsid = {self.fsid()}\nmon_initial_members = a\nmon_host = {self.monitors}\n"
+            "auth_cluster_required = cephx\nauth_service_required = cephx\nauth_client_required = cephx\n"
+        )
         return text + (f"keyring = {keyring}\n" if keyring else "")
 
 
@@ -172,14 +189,26 @@ def up(lab: Lab, name: str) -> None:
         raise LabError("\n".join([f"Ceph cluster {name}: {error}", *filter(None, tails)])) from None
 
 
+def wait(lab: Lab, name: str) -> None:
+    """Waits until a cluster's OSD is up."""
+    Cluster(lab, name).wait()
+
+
+BACKUP_CONF, BACKUP_KEYRING = "ceph-backup.conf", "ceph-backup.client.cinder-backup.keyring"
+
+
+def backups_conf(lab: Lab) -> str:
+    """What backup_ceph_conf is: a file of its own where backups have a cluster of their own."""
+    return f"/etc/ceph/{BACKUP_CONF}" if lab.backups_on == "second" else "/etc/ceph/ceph.conf"
+
+
 def write_client_folder(lab: Lab) -> None:
     """The folder that the services see as /etc/ceph: configuration and keyrings of both clusters."""
     volumes, backups = Cluster(lab, "volumes"), Cluster(lab, "backups")
     folder = lab.path("etc", "ceph")
     folder.mkdir(parents=True, exist_ok=True)
-    home = backups if lab.backups_on == "second" else volumes
     (folder / "ceph.conf").write_text(volumes.client_conf())
-    keyring = "/etc/ceph/ceph-backup.client.cinder-backup.keyring"
-    (folder / "ceph-backup.conf").write_text(home.client_conf(keyring))
-    _write_secret(folder / "ceph.client.cinder.keyring", (volumes.dir / "client.cinder.keyring").read_text())
-    _write_secret(folder / keyring.rpartition("/")[2], (home.dir / "client.cinder-backup.keyring").read_text())
+    for user in ("client.cinder", "client.cinder-backup"):
+        _write_secret(folder / f"ceph.{user}.keyring", (volumes.dir / f"{user}.keyring").read_text())
+    (folder / BACKUP_CONF).write_text(backups.client_conf(f"/etc/ceph/{BACKUP_KEYRING}"))
+    _write_secret(folder / BACKUP_KEYRING, (backups.dir / "client.cinder-backup.keyring").read_text())

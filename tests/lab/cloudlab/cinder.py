@@ -10,7 +10,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from . import mariadb
+from . import ceph, mariadb
 from .keystone import SERVE, Identity, request
 from .process import LabError, run, wait_until
 from .setup import require_environment
@@ -19,6 +19,16 @@ from .state import Lab
 # Ours and Python's worker take each other's place: they are one host to Cinder.
 WORKER_HOST = "lab-backup"
 WORKERS = ("worker", "cinder-backup")
+VOLUME_HOST = "rbd:volumes"
+
+# Debian's requests is older than the urllib3 that is installed beside it, and says so.
+QUIET = {"PYTHONWARNINGS": "ignore"}
+
+# The volume service reports early and often: the scheduler waits for its first report.
+OWN = {
+    "backup": f"[DEFAULT]\nhost = {WORKER_HOST}\n",
+    "volume": "[DEFAULT]\nperiodic_interval = 5\nbackend_stats_polling_interval = 5\n",
+}
 
 KOLLA = """[oslo_messaging_rabbit]
 use_queue_manager = true
@@ -32,21 +42,30 @@ rabbit_qos_prefetch_count = 1
 
 
 def up(lab: Lab) -> None:
-    """Starts API, scheduler and volume service, and waits until they report themselves up."""
+    """Starts API, scheduler and volume service; waits until the scheduler can place volumes."""
+    venv = require_environment()
+    prepare_database(lab)
+    running = lab.processes.pid("cinder-scheduler")
+    known = 0 if running else _size(_scheduler_log(lab))
+    for part in ("scheduler", "volume"):
+        argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part)]
+        start_inside(lab, f"cinder-{part}", [*argv, "--log-file", str(lab.path("log", f"cinder-{part}.log"))])
+    log = lab.path("log", "cinder-api.log")
+    api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
+    lab.processes.start("cinder-api", api, QUIET)
+    wait_for_api(lab)
+    alive = lambda: lab.processes.pid("cinder-scheduler") and lab.processes.pid("cinder-volume")  # noqa: E731
+    wait_until("cinder-scheduler with cinder-volume", lambda: bool(_reports(lab, b"volume", VOLUME_HOST, known)), 90, alive)
+    _populate(lab)
+
+
+def prepare_database(lab: Lab) -> None:
+    """Writes the configuration and creates the schema, for which only the database is needed."""
     venv = require_environment()
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
     mariadb.prepare(lab, "cinder", lambda: run([*manage, "db", "sync"]) and None)
-    log = lab.path("log", "cinder-api.log")
-    api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
-    lab.processes.start("cinder-api", api)
-    for part in ("scheduler", "volume"):
-        argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part)]
-        start_inside(lab, f"cinder-{part}", [*argv, "--log-file", str(lab.path("log", f"cinder-{part}.log"))])
-    wait_until("cinder-api", lambda: _answers(lab), 90, lambda: lab.processes.pid("cinder-api"))
-    wait_until("cinder-scheduler and cinder-volume", lambda: _are_up(lab), 90)
-    _populate(lab)
 
 
 def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
@@ -59,30 +78,50 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
         command = shlex.split(lab.worker)
     else:
         raise LabError("This lab was brought up without a --backup-worker")
-    scheduler = lab.path("log", "cinder-scheduler.log")
-    known = scheduler.stat().st_size if scheduler.exists() else 0
+    known = _size(_scheduler_log(lab))
     log = lab.path("log", f"{part}.log")
     start_inside(lab, part, [*command, *_files(lab, "backup"), "--log-file", str(log)])
     if wait:
-        wait_until(part, lambda: _is_usable(scheduler, known), 150, lambda: lab.processes.pid(part))
+        try:
+            wait_until(part, lambda: _is_usable(lab, known), 150, lambda: lab.processes.pid(part))
+        except LabError as error:
+            raise LabError(f"{error}\n{lab.processes.tail(part)}") from None
 
 
-def _is_usable(scheduler: Path, known: int) -> bool:
-    """What the scheduler has logged last of the worker since it was started. Its row in `services`
-    says nothing about this: Python's worker is up for a while before it is given work."""
-    with open(scheduler, "rb") as log:
-        log.seek(known)
-        reports = [line for line in log if b"Received backup service update" in line and WORKER_HOST.encode() in line]
+def _is_usable(lab: Lab, known: int) -> bool:
+    """Whether what the scheduler heard last of the worker is that it can work. Its row in
+    `services` does not tell: Python's worker is up for a while before it is given work."""
+    reports = _reports(lab, b"backup", WORKER_HOST, known)
     return bool(reports) and b"'backend_state': True" in reports[-1]
+
+
+def _reports(lab: Lab, kind: bytes, host: str, known: int) -> list[bytes]:
+    """What the scheduler has logged of a service since its log was `known` bytes long."""
+    path = _scheduler_log(lab)
+    if not path.exists():
+        return []
+    with open(path, "rb") as log:
+        log.seek(known)
+        return [line for line in log if b"Received " + kind + b" service update" in line and host.encode() in line]
+
+
+def _scheduler_log(lab: Lab) -> Path:
+    return lab.path("log", "cinder-scheduler.log")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def start_inside(lab: Lab, name: str, argv: list[str]) -> None:
     """Starts a service for which the lab's folder is /etc/ceph, as in a container of its own."""
-    lab.processes.start(name, inside(lab, argv), {**os.environ, "PYTHONWARNINGS": "ignore"})
+    lab.processes.start(name, inside(lab, argv), QUIET)
 
 
 def inside(lab: Lab, argv: list[str]) -> list[str]:
     """A command that sees the lab's /etc/ceph: in a mount namespace of its own."""
+    if os.geteuid() != 0:
+        raise LabError("Services see the lab's /etc/ceph in a mount namespace, which takes root")
     Path("/etc/ceph").mkdir(exist_ok=True)
     bind = 'mount --bind "$0" /etc/ceph && exec "$@"'
     folder = str(lab.path("etc", "ceph"))
@@ -104,14 +143,9 @@ def _answers(lab: Lab) -> bool:
         return False
 
 
-def _are_up(lab: Lab) -> bool:
-    count = mariadb.sql(
-        lab,
-        "select count(distinct `binary`) from services where deleted = 0 and report_count > 0"
-        " and `binary` in ('cinder-scheduler', 'cinder-volume')",
-        "cinder",
-    )
-    return int(count) == 2
+def wait_for_api(lab: Lab) -> None:
+    """Waits until the API answers."""
+    wait_until("cinder-api", lambda: _answers(lab), 90, lambda: lab.processes.pid("cinder-api"))
 
 
 def _populate(lab: Lab) -> None:
@@ -130,7 +164,7 @@ def _populate(lab: Lab) -> None:
 
 def attach(lab: Lab, volume: str) -> None:
     """Makes a volume in-use, as Nova would: through the attachments API."""
-    url, token = _volume_api(lab)
+    url, token = _volume_api(lab, volume)
     body = {"volume_uuid": volume, "instance_uuid": str(uuid.uuid4())}
     created, _ = request("POST", f"{url}/attachments", token, {"attachment": body}, "3.44")
     attachment = f"{url}/attachments/{created['attachment']['id']}"
@@ -143,19 +177,20 @@ def attach(lab: Lab, volume: str) -> None:
 
 def detach(lab: Lab, volume: str) -> None:
     """Makes a volume available again."""
-    url, token = _volume_api(lab)
+    url, token = _volume_api(lab, volume)
     listed, _ = request("GET", f"{url}/attachments?all_tenants=1&volume_id={volume}", token, None, "3.44")
     service = Identity(lab, "cinder", "service").token
     for entry in listed["attachments"]:
-        ask = urllib.request.Request(f"{url}/attachments/{entry['id']}", method="DELETE")
-        for name, value in (("X-Auth-Token", token), ("X-Service-Token", service), ("OpenStack-API-Version", "volume 3.44")):
-            ask.add_header(name, value)
-        with urllib.request.urlopen(ask, timeout=60):
-            pass
+        request("DELETE", f"{url}/attachments/{entry['id']}", token, None, "3.44", service)
     _wait_for_volume(url, token, volume, "available")
 
 
-def _volume_api(lab: Lab) -> tuple[str, str]:
+def _volume_api(lab: Lab, volume: str) -> tuple[str, str]:
+    """Cinder's API for the project of that volume, whose the attachment must be."""
+    admin = Identity(lab)
+    found, _ = request("GET", f"{lab.cinder_url}/{admin.project}/volumes/{volume}", admin.token)
+    if found["volume"]["os-vol-tenant-attr:tenant_id"] == admin.project:
+        return f"{lab.cinder_url}/{admin.project}", admin.token
     demo = Identity(lab, "demo")
     return f"{lab.cinder_url}/{demo.project}", demo.token
 
@@ -195,7 +230,7 @@ rootwrap_config = {shared}/rootwrap.conf
 enabled_backends = rbd-1
 default_volume_type = rbd
 backup_driver = cinder.backup.drivers.ceph.CephBackupDriver
-backup_ceph_conf = /etc/ceph/ceph-backup.conf
+backup_ceph_conf = {ceph.backups_conf(lab)}
 backup_ceph_user = cinder-backup
 backup_ceph_pool = backups
 # Short, so that tests need not wait for what is periodic.
@@ -243,6 +278,5 @@ helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
 """
     )
     for part in ("api", "scheduler", "volume", "backup"):
-        host = f"[DEFAULT]\nhost = {WORKER_HOST}\n" if part == "backup" else ""
         flavour = KOLLA.format(part=f"cinder-{part}") if lab.messaging == "kolla" else ""
-        (folder / f"{part}.conf").write_text(host + flavour)
+        (folder / f"{part}.conf").write_text(OWN.get(part, "") + flavour)

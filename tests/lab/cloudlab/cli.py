@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
-from . import ceph, cinder, keystone, mariadb, rabbitmq, setup, state
+from . import cinder, lifecycle, rabbitmq, setup, state
 from .process import LabError
 from .state import Lab
-
-PARTS = ("ceph", "rabbitmq", "mariadb", "keystone", "cinder")
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +22,8 @@ def main(argv: list[str]) -> int:
         return arguments.verb(arguments) or 0
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
         print("lab: interrupted; `lab down` stops what was started", file=sys.stderr)
@@ -36,19 +34,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lab", description="A whole cloud on loopback; see tests/lab/README.md.")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def verb(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, function: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)
         added.set_defaults(verb=function)
-        if name not in ("setup", "list"):
-            added.add_argument("--name", default="default", help="the lab's name (%(default)s)")
+        added.add_argument("--name", default="default", help="the lab (%(default)s)")
         return added
 
     verb("setup", lambda _: setup.setup(), "Install what labs need on this machine")
     up = verb("up", _up, "Bring a lab up, or start what is missing of it")
-    up.add_argument("--backup-worker", metavar="none|python|COMMAND", default="none", help="which worker makes backups (%(default)s)")
-    up.add_argument("--messaging", choices=("classic", "kolla"), default="classic", help="oslo.messaging's defaults, or as Kolla configures it")
-    up.add_argument("--backups-on", choices=("second", "same"), default="second", help="the cluster of the backups (%(default)s)")
-    up.add_argument("--only", metavar="PART,…", help="some of: " + ", ".join(PARTS))
+    up.add_argument("--backup-worker", metavar="none|python|COMMAND", help="which worker makes backups (none)")
+    up.add_argument("--messaging", choices=("classic", "kolla"), help="oslo.messaging's defaults, or as Kolla configures it")
+    up.add_argument("--backups-on", choices=("second", "same"), help="the cluster of the backups (second)")
+    up.add_argument("--only", metavar="PART,…", help="only these and what they need: " + ", ".join(lifecycle.PARTS))
     down = verb("down", _down, "Stop everything that a lab has started, and remove it")
     down.add_argument("--keep", action="store_true", help="keep its folder, so that it can be brought up again")
     env = verb("env", _env, "Print the environment for clients and tests")
@@ -58,12 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     verb("list", _list, "Show the labs of this checkout")
     logs = verb("logs", _logs, "Show where the logs are, or the end of one")
     logs.add_argument("part", nargs="?")
-    start = verb("start", _start, "Start a backup worker: `worker` (ours) or `cinder-backup` (Python's)")
-    start.add_argument("part", choices=cinder.WORKERS)
-    start.add_argument("--wait", action="store_true", help="return when the scheduler gives it work")
-    stop = verb("stop", _stop, "Stop one part")
-    stop.add_argument("part")
-    stop.add_argument("--signal", default="TERM", help="what it is sent first (%(default)s)")
+    start = verb("start", _start, "Start a part: `worker` (ours), `cinder-backup` (Python's), or one that `status` lists")
+    stop = verb("stop", _stop, "Stop a part")
+    restart = verb("restart", _restart, "Stop a part and start it again")
+    for added in (start, stop, restart):
+        added.add_argument("part")
+    for added in (start, restart):
+        added.add_argument("--wait", action="store_true", help="return when it can be used: for a worker, when the scheduler gives it work")
+    for added in (stop, restart):
+        added.add_argument("--signal", type=_signal, default="TERM", help="what it is sent first (%(default)s)")
     for name, function, text in (
         ("volume-attach", cinder.attach, "Make a volume in-use"),
         ("volume-detach", cinder.detach, "Make a volume available again"),
@@ -75,67 +75,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _signal(text: str) -> signal.Signals:
+    try:
+        return signal.Signals[f"SIG{text.upper().removeprefix('SIG')}"]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no signal {text!r}") from None
+
+
 def _up(arguments: argparse.Namespace) -> None:
-    began = time.monotonic()
-    wanted = arguments.only.split(",") if arguments.only else list(PARTS)
-    for part in wanted:
-        if part not in PARTS:
-            raise LabError(f"There is no part {part!r}; parts are {', '.join(PARTS)}")
-    lab = state.create(arguments.name)
-    lab.messaging, lab.backups_on = arguments.messaging, arguments.backups_on
-    if arguments.backup_worker not in ("none", "python"):
-        lab.worker = arguments.backup_worker
-    lab.save()
-
-    def step(name: str, function: Callable[[], None]) -> None:
-        try:
-            function()
-        except LabError as error:
-            tail = "" if "---" in str(error) else "\n" + lab.processes.tail(name)
-            raise LabError(f"{name} failed: {error}{tail}") from None
-        print(f"[{time.monotonic() - began:5.1f} s] {name} is up", flush=True)
-
-    first = [("rabbitmq", lambda: rabbitmq.up(lab)), ("mariadb", lambda: mariadb.up(lab))]
-    first = [entry for entry in first if entry[0] in wanted]
-    if "ceph" in wanted:
-        first += [(f"ceph {name}", lambda name=name: ceph.up(lab, name)) for name in ("volumes", "backups")]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        keystone_after = {name: pool.submit(step, name, function) for name, function in first}
-        if "keystone" in wanted:
-            # Needs nothing of Ceph or the broker.
-            if "mariadb" in keystone_after:
-                keystone_after["mariadb"].result()
-            step("keystone", lambda: keystone.up(lab))
-        for future in keystone_after.values():
-            future.result()
-    if "ceph" in wanted:
-        ceph.write_client_folder(lab)
-    if "cinder" in wanted:
-        step("cinder", lambda: cinder.up(lab))
-        part = {"none": None, "python": "cinder-backup"}.get(arguments.backup_worker, "worker")
-        if part:
-            step(part, lambda: cinder.start_worker(lab, part))
-    print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
+    only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
+    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, only)
 
 
 def _down(arguments: argparse.Namespace) -> None:
-    try:
-        lab = state.load(arguments.name)
-    except LabError:
-        return
-    processes = lab.processes
-    # Clients before servers: nobody shall wait for what is gone. An OSD that is asked to end first
-    # tells its monitor, which must still be there.
-    servers = ["rabbitmq", "epmd", "mariadb"]
-    daemons = [part for kind in ("osd", "mgr", "mon") for part in processes.names() if part.startswith(f"ceph-{kind}")]
-    clients = [part for part in processes.names() if part not in servers and part not in daemons]
-    for group in (clients, servers + daemons):
-        with concurrent.futures.ThreadPoolExecutor(len(group) or 1) as pool:
-            number = signal.SIGTERM if arguments.keep else signal.SIGKILL
-            for future in [pool.submit(processes.stop, part, number if group is not clients else signal.SIGTERM) for part in group]:
-                future.result()
-    if not arguments.keep:
-        state.remove(lab)
+    lifecycle.down(arguments.name, arguments.keep)
 
 
 def environment(lab: Lab, user: str) -> dict[str, str]:
@@ -178,32 +131,43 @@ def _env(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    processes = state.load(arguments.name).processes
-    for part in processes.names():
+    lab = state.load(arguments.name)
+    processes = lab.processes
+    remembered = {"worker"} if lab.worker else set()
+    for part in sorted({*processes.names(), *remembered}):
         pid = processes.pid(part)
         print(f"{part:18} {'up' if pid else 'down':5} {pid or '-':>8}  {processes.log_of(part)}")
 
 
 def _list(_: argparse.Namespace) -> None:
     for lab in state.labs():
-        print(f"{lab.name:18} {lab.dir}")
+        processes = lab.processes
+        running = sum(1 for part in processes.names() if processes.pid(part))
+        print(f"{lab.name:18} {running:3} running  ports {lab.base}-{lab.base + state.BLOCK - 1}  {lab.dir}")
 
 
 def _logs(arguments: argparse.Namespace) -> None:
     lab = state.load(arguments.name)
-    print(lab.processes.tail(arguments.part, 40) if arguments.part else lab.path("log"))
+    if not arguments.part:
+        print("\n".join(str(path) for path in sorted(lab.path("log").iterdir()) if path.is_file()))
+        return
+    text = lab.processes.tail(arguments.part, 40)
+    if not text:
+        raise LabError(f"{arguments.part!r} has logged nothing in {lab.path('log')}")
+    print(text)
 
 
 def _start(arguments: argparse.Namespace) -> None:
-    cinder.start_worker(state.load(arguments.name), arguments.part, arguments.wait)
+    lifecycle.start(state.load(arguments.name), arguments.part, arguments.wait)
 
 
 def _stop(arguments: argparse.Namespace) -> None:
-    try:
-        number = signal.Signals[f"SIG{arguments.signal.upper().removeprefix('SIG')}"]
-    except KeyError:
-        raise LabError(f"There is no signal {arguments.signal!r}") from None
-    state.load(arguments.name).processes.stop(arguments.part, number)
+    lifecycle.stop(state.load(arguments.name), arguments.part, arguments.signal)
+
+
+def _restart(arguments: argparse.Namespace) -> None:
+    _stop(arguments)
+    _start(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 from . import mariadb
 from .process import LabError, run, wait_until
@@ -60,10 +62,15 @@ password_hash_rounds = 4
         )
     argv = [str(venv / "bin" / "python"), *SERVE, "keystone", str(lab.keystone_port), str(folder)]
     lab.processes.start("keystone", argv)
-    wait_until("keystone", lambda: _answers(lab), 60, lambda: lab.processes.pid("keystone"))
+    wait(lab)
     if not created.exists():
         _populate(Identity(lab), lab)
         created.touch()
+
+
+def wait(lab: Lab) -> None:
+    """Waits until the API answers."""
+    wait_until("keystone", lambda: _answers(lab), 60, lambda: lab.processes.pid("keystone"))
 
 
 def _answers(lab: Lab) -> bool:
@@ -74,9 +81,18 @@ def _answers(lab: Lab) -> bool:
         return False
 
 
-def request(method: str, url: str, token: str | None = None, body: object = None, microversion: str | None = None):
+def request(
+    method: str,
+    url: str,
+    token: str | None = None,
+    body: object = None,
+    microversion: str | None = None,
+    service_token: str | None = None,
+) -> tuple[Any, Message]:
     """A REST request; the decoded answer and its headers."""
     headers = {"Content-Type": "application/json"}
+    if service_token:
+        headers["X-Service-Token"] = service_token
     if token:
         headers["X-Auth-Token"] = token
     if microversion:
@@ -89,6 +105,8 @@ def request(method: str, url: str, token: str | None = None, body: object = None
             return (json.loads(text) if text else None), answer.headers
     except urllib.error.HTTPError as error:
         raise LabError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')}") from None
+    except OSError as error:
+        raise LabError(f"{method} {url}: {error}") from None
 
 
 class Identity:
@@ -104,10 +122,10 @@ class Identity:
         self.token = headers["X-Subject-Token"]
         self.project = answer["token"]["project"]["id"]
 
-    def ask(self, method: str, path: str, body: object = None):
+    def ask(self, method: str, path: str, body: object = None) -> Any:
         return request(method, f"{self.url}{path}", self.token, body)[0]
 
-    def create(self, kind: str, **fields) -> str:
+    def create(self, kind: str, **fields: object) -> str:
         """Creates a thing of that kind, unless one of its name is there; its id."""
         if "name" in fields:
             listed = self.ask("GET", f"/{kind}s?name={fields['name']}")[f"{kind}s"]

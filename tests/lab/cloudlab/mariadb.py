@@ -47,7 +47,7 @@ def up(lab: Lab) -> None:
             "--character-set-server=utf8mb3",
         ],
     )
-    wait_until("mariadb", lambda: _answers(lab), 60, lambda: lab.processes.pid("mariadb"))
+    wait(lab)
     for name in DATABASES:
         sql(
             lab,
@@ -55,6 +55,11 @@ def up(lab: Lab) -> None:
             f"create user if not exists '{name}'@'%' identified by '{name}';"
             f"grant all on {name}.* to '{name}'@'%';",
         )
+
+
+def wait(lab: Lab) -> None:
+    """Waits until the server answers."""
+    wait_until("mariadb", lambda: _answers(lab), 60, lambda: lab.processes.pid("mariadb"))
 
 
 def sql(lab: Lab, text: str, database: str | None = None) -> str:

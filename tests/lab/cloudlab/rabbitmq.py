@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import urllib.error
 import urllib.request
 
@@ -33,16 +32,20 @@ log.file.level = info
     (conf / "enabled_plugins").write_text("[rabbitmq_management].\n")
     processes = lab.processes
     epmd = ["epmd", "-address", "127.0.0.1", "-port", str(lab.epmd_port)]
-    processes.start("epmd", epmd, {**os.environ, "HOME": str(home)})
+    processes.start("epmd", epmd, {"HOME": str(home)})
     processes.start("rabbitmq", [SERVER], environment(lab))
-    wait_until("rabbitmq", lambda: _answers(lab), 90, lambda: processes.pid("rabbitmq"))
+    wait(lab)
+
+
+def wait(lab: Lab) -> None:
+    """Waits until the management interface answers, which starts last."""
+    wait_until("rabbitmq", lambda: _answers(lab), 90, lambda: lab.processes.pid("rabbitmq"))
 
 
 def environment(lab: Lab) -> dict[str, str]:
-    """The environment of the server and of its command-line tools."""
+    """What the server and its command-line tools take from the environment."""
     home, conf = lab.path("data", "rabbitmq"), lab.path("etc", "rabbitmq")
     return {
-        **os.environ,
         "HOME": str(home),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(lab.epmd_port),

@@ -32,13 +32,21 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def setup() -> None:
     """Installs what is missing; quick where nothing is."""
-    with locked("setup"):
+    with locked(cache() / "setup.lock"):
         _packages()
         _environment()
 
 
+def check() -> None:
+    """Says so where something is missing, before anything is started."""
+    missing = _missing()
+    if missing:
+        raise LabError(f"These Debian packages are missing, run `lab setup`: {' '.join(missing)}")
+    require_environment()
+
+
 def _packages() -> None:
-    missing = [package for package in PACKAGES if not _installed(package)]
+    missing = _missing()
     if not missing:
         return
     if os.geteuid() != 0:
@@ -58,10 +66,11 @@ def _packages() -> None:
             POLICY.unlink(missing_ok=True)
 
 
-def _installed(package: str) -> bool:
-    query = ["dpkg-query", "-W", "-f=${Status}", package]
-    shown = subprocess.run(query, capture_output=True, text=True)
-    return "install ok installed" in shown.stdout
+def _missing() -> list[str]:
+    query = ["dpkg-query", "-W", "-f=${Package} ${Status}\\n", *PACKAGES]
+    # Fails where any of them is unknown, and lists the others.
+    shown = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    return [package for package in PACKAGES if f"{package} install ok installed" not in shown]
 
 
 def environment() -> Path:

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -24,18 +25,31 @@ FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 
 def cache() -> Path:
     """What labs share: the virtual environment and the prepared databases."""
-    folder = os.environ.get("CINDERBLOCK_LAB_CACHE")
-    path = Path(folder) if folder else Path.home() / ".cache" / "cinderblock" / "lab"
+    chosen = os.environ.get("CINDERBLOCK_LAB_CACHE")
+    path = Path(chosen) if chosen else Path.home() / ".cache" / "cinderblock" / "lab"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Holds a lock among all labs of this user."""
-    with open(cache() / f"{name}.lock", "w") as lock:
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock; others wait for it."""
+    with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def claims() -> Path:
+    """Which lab has which ports: of the machine, not of a user or a checkout, as ports are."""
+    shared = Path("/run/lock")
+    path = (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / "cinderblock-lab"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def folder(name: str) -> Path:
+    """The folder of the lab of that name."""
+    return REPOSITORY / ".lab" / name
 
 
 @dataclasses.dataclass
@@ -51,14 +65,14 @@ class Lab:
 
     @property
     def dir(self) -> Path:
-        return REPOSITORY / ".lab" / self.name
+        return folder(self.name)
 
     def path(self, *parts: str) -> Path:
         return self.dir.joinpath(*parts)
 
     @property
     def processes(self) -> Processes:
-        return Processes(self.path("run"), self.path("log"))
+        return Processes(self.dir)
 
     def port(self, offset: int) -> int:
         return self.base + offset
@@ -111,12 +125,14 @@ class Lab:
         return Path(self.runtime) / "mysqld.sock"
 
     def save(self) -> None:
-        self.path("state.json").write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        partial = self.path("state.partial")
+        partial.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        partial.rename(self.path("state.json"))
 
 
 def load(name: str) -> Lab:
     """A lab that was brought up."""
-    path = REPOSITORY / ".lab" / name / "state.json"
+    path = folder(name) / "state.json"
     try:
         return Lab(**json.loads(path.read_text()))
     except FileNotFoundError:
@@ -130,26 +146,28 @@ def labs() -> list[Lab]:
 
 def create(name: str) -> Lab:
     """A lab with a folder and ports of its own; the one that is there, if it is."""
-    with contextlib.suppress(LabError):
-        return load(name)
-    with locked("ports"):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise LabError(f"A lab cannot be named {name!r}")
+    with locked(claims() / "lock"):
+        if (folder(name) / "state.json").exists():
+            return load(name)
         # The socket's path must fit into 107 bytes, which a checkout's may not.
         lab = Lab(name, _free_block(), tempfile.mkdtemp(prefix="cblab-"))
-        for folder in ("log", "run", "data", "etc"):
-            lab.path(folder).mkdir(parents=True, exist_ok=True)
+        for part in ("log", "run", "data", "etc"):
+            lab.path(part).mkdir(parents=True, exist_ok=True)
         lab.save()
-        (cache() / f"ports-{lab.base}").write_text(str(lab.dir))
+        (claims() / str(lab.base)).write_text(str(lab.dir))
     return lab
 
 
 def _free_block() -> int:
     for base in range(FIRST_PORT, LAST_PORT - BLOCK, BLOCK):
-        claim = cache() / f"ports-{base}"
+        claim = claims() / str(base)
         if claim.exists():
             if Path(claim.read_text(), "state.json").exists():
                 continue
             claim.unlink()
-        if all(_is_free(base + offset) for offset in range(0, BLOCK, 10)):
+        if all(_is_free(base + offset) for offset in range(BLOCK)):
             return base
     raise LabError(f"No free block of ports between {FIRST_PORT} and {LAST_PORT}: too many labs?")
 
@@ -166,7 +184,12 @@ def _is_free(port: int) -> bool:
 def remove(lab: Lab) -> None:
     """Forgets a lab whose processes are stopped."""
     shutil.rmtree(lab.runtime, ignore_errors=True)
-    shutil.rmtree(lab.dir, ignore_errors=True)
-    (cache() / f"ports-{lab.base}").unlink(missing_ok=True)
+    (claims() / str(lab.base)).unlink(missing_ok=True)
+    remove_folder(lab.name)
+
+
+def remove_folder(name: str) -> None:
+    """Removes what is left of a lab's folder, and the folder of labs after the last."""
+    shutil.rmtree(folder(name), ignore_errors=True)
     with contextlib.suppress(OSError):
-        lab.dir.parent.rmdir()
+        folder(name).parent.rmdir()

@@ -1,0 +1,169 @@
+"""Bringing a lab up and down, and its parts one by one."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from . import ceph, cinder, keystone, mariadb, rabbitmq, setup, state
+from .process import LabError
+from .state import Lab
+
+# What each part needs; in an order in which they can be started.
+PARTS: dict[str, tuple[str, ...]] = {
+    "ceph": (),
+    "rabbitmq": (),
+    "mariadb": (),
+    "keystone": ("mariadb",),
+    "cinder": ("ceph", "rabbitmq", "keystone"),
+}
+
+
+def needed(parts: Iterable[str]) -> set[str]:
+    """The parts with all that they need."""
+    found: set[str] = set()
+    for part in parts:
+        if part not in PARTS:
+            raise LabError(f"There is no part {part!r}; parts are {', '.join(PARTS)}")
+        found |= {part} | needed(PARTS[part])
+    return found
+
+
+def up(
+    name: str,
+    worker: str | None = None,
+    messaging: str | None = None,
+    backups_on: str | None = None,
+    only: Iterable[str] = tuple(PARTS),
+) -> None:
+    """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
+    wanted = needed(only)
+    setup.check()
+    lab = state.create(name)
+    with state.locked(lab.path("up.lock")):
+        _choose(lab, worker, messaging, backups_on)
+        _Progress(lab).bring_up(wanted, worker)
+    print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
+
+
+def _choose(lab: Lab, worker: str | None, messaging: str | None, backups_on: str | None) -> None:
+    for field, value in (("messaging", messaging), ("backups_on", backups_on)):
+        if value in (None, getattr(lab, field)):
+            continue
+        if lab.processes.record("cinder-api"):
+            # Queues and backups that are there would not fit.
+            raise LabError(f"Lab {lab.name} has been brought up with {field} = {getattr(lab, field)}: take it down first")
+        setattr(lab, field, value)
+    if worker not in (None, "none", "python"):
+        lab.worker = worker
+    lab.save()
+
+
+class _Progress:
+    """Says what is up, and since when; and what is not, with the end of its logs."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.began = time.monotonic()
+
+    def step(self, part: str, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except LabError as error:
+            tail = "" if "\n--- " in str(error) else "\n" + self.lab.processes.tail(part)
+            raise LabError(f"{part} failed: {error}{tail}".rstrip()) from None
+        print(f"[{time.monotonic() - self.began:5.1f} s] {part} is up", flush=True)
+
+    def bring_up(self, wanted: set[str], worker: str | None) -> None:
+        lab = self.lab
+        with ThreadPoolExecutor() as pool:
+            # What takes longest first: there may be few processors.
+            steps: list[Future[None]] = []
+            if "ceph" in wanted:
+                for cluster in ceph.POOLS:
+                    steps.append(pool.submit(self.step, f"ceph-{cluster}", lambda c=cluster: ceph.up(lab, c)))
+            if "rabbitmq" in wanted:
+                steps.append(pool.submit(self.step, "rabbitmq", lambda: rabbitmq.up(lab)))
+            if "mariadb" in wanted:
+                steps.append(pool.submit(self._identity, "keystone" in wanted, "cinder" in wanted))
+            errors = [error for step in steps if (error := step.exception())]
+        if errors:
+            raise errors[0]
+        if "ceph" in wanted:
+            ceph.write_client_folder(lab)
+        if "cinder" in wanted:
+            self.step("cinder", lambda: cinder.up(lab))
+            part = {None: None, "none": None, "python": "cinder-backup"}.get(worker, "worker")
+            if part:
+                self.step(part, lambda: cinder.start_worker(lab, part))
+
+    def _identity(self, with_keystone: bool, with_cinder: bool) -> None:
+        self.step("mariadb", lambda: mariadb.up(self.lab))
+        if with_cinder:
+            cinder.prepare_database(self.lab)
+        if with_keystone:
+            self.step("keystone", lambda: keystone.up(self.lab))
+
+
+def down(name: str, keep: bool) -> None:
+    """Stops all processes of a lab and removes it, however far it had come."""
+    if not (state.folder(name) / "state.json").exists():
+        state.remove_folder(name)
+        return
+    lab = state.load(name)
+    processes = lab.processes
+    names = processes.names()
+    servers = [part for part in names if part in ("rabbitmq", "mariadb")]
+    daemons = [[part for part in names if part.startswith(f"ceph-{kind}-")] for kind in ("osd", "mgr", "mon")]
+    others = {"epmd", *servers, *sum(daemons, [])}
+    clients = [part for part in names if part not in others]
+    # Clients before servers: nobody shall wait for what is gone.
+    _stop_all(lab, clients, signal.SIGTERM, 20 if keep else 4)
+    if keep:
+        # An OSD tells its monitor that it ends; the broker's node is known to epmd.
+        for group in (servers + daemons[0], daemons[1], daemons[2] + ["epmd"]):
+            _stop_all(lab, group, signal.SIGTERM, 60)
+    else:
+        _stop_all(lab, sorted(others), signal.SIGKILL, 10)
+    processes.sweep()
+    if not keep:
+        state.remove(lab)
+
+
+def _stop_all(lab: Lab, parts: list[str], number: int, patience: float) -> None:
+    with ThreadPoolExecutor(len(parts) or 1) as pool:
+        for step in [pool.submit(lab.processes.stop, part, number, patience) for part in parts]:
+            step.result()
+
+
+def start(lab: Lab, part: str, wait: bool) -> None:
+    """Starts one part again; with `wait`, returns when it can be used."""
+    if part in cinder.WORKERS:
+        cinder.start_worker(lab, part, wait)
+        return
+    lab.processes.start_again(part)
+    if wait:
+        _wait(lab, part)
+
+
+def _wait(lab: Lab, part: str) -> None:
+    waits = {
+        "rabbitmq": rabbitmq.wait,
+        "mariadb": mariadb.wait,
+        "keystone": keystone.wait,
+        "cinder-api": cinder.wait_for_api,
+    }
+    if part in waits:
+        waits[part](lab)
+    elif part.startswith("ceph-osd-"):
+        ceph.wait(lab, part.removeprefix("ceph-osd-"))
+
+
+def stop(lab: Lab, part: str, number: int) -> None:
+    """Stops one part: with that signal first, with SIGKILL after 20 s."""
+    known = {*lab.processes.names(), *cinder.WORKERS}
+    if part not in known:
+        raise LabError(f"There is no part {part!r} in this lab; parts are {', '.join(sorted(known))}")
+    lab.processes.stop(part, number)
