@@ -24,7 +24,7 @@ pub const HOST: &str = "tester";
 pub const HOST_QUEUE: &str = "cinder-backup.tester";
 
 /// After this nothing is going to happen any more.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A variable that tells where a part of the lab is.
 pub fn variable(name: &str) -> String {
