@@ -89,8 +89,9 @@ fn kind(error: &DbErr) -> ErrorKind {
 /// MySQL's and MariaDB's error numbers.
 fn of_number(number: u16) -> ErrorKind {
     match number {
-        // Deadlock; lock wait timeout; Galera is not ready.
-        1213 | 1205 | 1047 => ErrorKind::Transient,
+        // Deadlock; lock wait timeout; Galera is not ready; the row has changed since the
+        // transaction's snapshot (`innodb_snapshot_isolation`, MariaDB's default since 11.6).
+        1213 | 1205 | 1047 | 1020 => ErrorKind::Transient,
         // Too many connections; shutting down; killed; gone away; lost.
         1040 | 1053 | 1927 | 2006 | 2013 => ErrorKind::Unreachable,
         // --read-only, in its two wordings.
@@ -106,6 +107,7 @@ mod tests {
     #[test]
     fn a_deadlock_may_be_run_again_and_a_duplicate_key_may_not() {
         assert_eq!(of_number(1213), ErrorKind::Transient);
+        assert_eq!(of_number(1020), ErrorKind::Transient);
         assert_eq!(of_number(2013), ErrorKind::Unreachable);
         assert_eq!(of_number(1290), ErrorKind::ReadOnly);
         assert_eq!(of_number(1062), ErrorKind::Other);
