@@ -84,7 +84,7 @@ class Cluster:
         return run(["ceph", "-c", str(self.conf), "--connect-timeout", "30", *words], data=data)
 
     def _osd_is_up(self) -> bool:
-        return json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == 1
+        return bool(json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == 1)
 
     def _write_conf(self) -> None:
         for folder in ("mon", "mgr", "osd"):

@@ -54,8 +54,14 @@ def up(lab: Lab) -> None:
     api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
     lab.processes.start("cinder-api", api, QUIET)
     wait_for_api(lab)
-    alive = lambda: lab.processes.pid("cinder-scheduler") and lab.processes.pid("cinder-volume")  # noqa: E731
-    wait_until("cinder-scheduler with cinder-volume", lambda: bool(_reports(lab, b"volume", VOLUME_HOST, known)), 90, alive)
+
+    def alive() -> int | None:
+        return lab.processes.pid("cinder-scheduler") and lab.processes.pid("cinder-volume")
+
+    def placed() -> bool:
+        return bool(_reports(lab, "volume", VOLUME_HOST, known))
+
+    wait_until("cinder-scheduler with cinder-volume", placed, 90, alive)
     _populate(lab)
 
 
@@ -65,7 +71,10 @@ def prepare_database(lab: Lab) -> None:
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
-    mariadb.prepare(lab, "cinder", lambda: run([*manage, "db", "sync"]) and None)
+    # What is started first of Cinder has been started: the schema is there.
+    if not lab.processes.record("cinder-scheduler") and not mariadb.load(lab, "cinder"):
+        run([*manage, "db", "sync"])
+        mariadb.keep(lab, "cinder")
 
 
 def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
@@ -91,18 +100,19 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
 def _is_usable(lab: Lab, known: int) -> bool:
     """Whether what the scheduler heard last of the worker is that it can work. Its row in
     `services` does not tell: Python's worker is up for a while before it is given work."""
-    reports = _reports(lab, b"backup", WORKER_HOST, known)
+    reports = _reports(lab, "backup", WORKER_HOST, known)
     return bool(reports) and b"'backend_state': True" in reports[-1]
 
 
-def _reports(lab: Lab, kind: bytes, host: str, known: int) -> list[bytes]:
+def _reports(lab: Lab, kind: str, host: str, known: int) -> list[bytes]:
     """What the scheduler has logged of a service since its log was `known` bytes long."""
     path = _scheduler_log(lab)
     if not path.exists():
         return []
+    report = f"Received {kind} service update from".encode()
     with open(path, "rb") as log:
         log.seek(known)
-        return [line for line in log if b"Received " + kind + b" service update" in line and host.encode() in line]
+        return [line for line in log if report in line and host.encode() in line]
 
 
 def _scheduler_log(lab: Lab) -> Path:

@@ -26,8 +26,9 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted; `lab down` stops what was started", file=sys.stderr)
-        return 130
+        print("lab: interrupted; `lab down` stops what was started", file=sys.stderr, flush=True)
+        # At once: a normal end would wait for the threads in which parts are started.
+        os._exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,15 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     for added in (start, stop, restart):
         added.add_argument("part")
     for added in (start, restart):
-        added.add_argument("--wait", action="store_true", help="return when it can be used: for a worker, when the scheduler gives it work")
+        added.add_argument("--wait", action="store_true", help="return when it can be used, a worker: gets work")
     for added in (stop, restart):
         added.add_argument("--signal", type=_signal, default="TERM", help="what it is sent first (%(default)s)")
-    for name, function, text in (
-        ("volume-attach", cinder.attach, "Make a volume in-use"),
-        ("volume-detach", cinder.detach, "Make a volume available again"),
-    ):
-        added = verb(name, lambda a, f=function: f(state.load(a.name), a.volume), text)
-        added.add_argument("volume")
+    attach = verb("volume-attach", _attach, "Make a volume in-use")
+    detach = verb("volume-detach", _detach, "Make a volume available again")
+    for added in (attach, detach):
+        added.add_argument("volume", metavar="ID")
     inside = verb("run", _run, "Run a command that sees the lab's /etc/ceph")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
@@ -168,6 +167,14 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _restart(arguments: argparse.Namespace) -> None:
     _stop(arguments)
     _start(arguments)
+
+
+def _attach(arguments: argparse.Namespace) -> None:
+    cinder.attach(state.load(arguments.name), arguments.volume)
+
+
+def _detach(arguments: argparse.Namespace) -> None:
+    cinder.detach(state.load(arguments.name), arguments.volume)
 
 
 def _run(arguments: argparse.Namespace) -> int:

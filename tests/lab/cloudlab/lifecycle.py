@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 
 from . import ceph, cinder, keystone, mariadb, rabbitmq, setup, state
-from .process import LabError
+from .process import MARKER, LabError
 from .state import Lab
 
 # What each part needs; in an order in which they can be started.
@@ -19,6 +23,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "keystone": ("mariadb",),
     "cinder": ("ceph", "rabbitmq", "keystone"),
 }
+
+
+# Held while a lab is being brought up.
+UP_LOCK = "up.lock"
 
 
 def needed(parts: Iterable[str]) -> set[str]:
@@ -42,7 +50,9 @@ def up(
     wanted = needed(only)
     setup.check()
     lab = state.create(name)
-    with state.locked(lab.path("up.lock")):
+    # For the commands that are run to their end, too: this one may be killed before they are.
+    os.environ[MARKER] = str(lab.dir)
+    with state.locked(lab.path(UP_LOCK)):
         _choose(lab, worker, messaging, backups_on)
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
@@ -57,7 +67,10 @@ def _choose(lab: Lab, worker: str | None, messaging: str | None, backups_on: str
             raise LabError(f"Lab {lab.name} has been brought up with {field} = {getattr(lab, field)}: take it down first")
         setattr(lab, field, value)
     if worker not in (None, "none", "python"):
-        lab.worker = worker
+        program, *arguments = shlex.split(worker) or [""]
+        # `start` may be called from another folder.
+        program = os.path.abspath(program) if "/" in program else program
+        lab.worker = shlex.join([program, *arguments])
     lab.save()
 
 
@@ -78,17 +91,18 @@ class _Progress:
 
     def bring_up(self, wanted: set[str], worker: str | None) -> None:
         lab = self.lab
-        with ThreadPoolExecutor() as pool:
-            # What takes longest first: there may be few processors.
-            steps: list[Future[None]] = []
-            if "ceph" in wanted:
-                for cluster in ceph.POOLS:
-                    steps.append(pool.submit(self.step, f"ceph-{cluster}", lambda c=cluster: ceph.up(lab, c)))
-            if "rabbitmq" in wanted:
-                steps.append(pool.submit(self.step, "rabbitmq", lambda: rabbitmq.up(lab)))
-            if "mariadb" in wanted:
-                steps.append(pool.submit(self._identity, "keystone" in wanted, "cinder" in wanted))
-            errors = [error for step in steps if (error := step.exception())]
+        # Not in a `with`, which would wait for all of them after an interrupt, too.
+        pool = ThreadPoolExecutor()
+        # What takes longest first: there may be few processors.
+        steps: list[Future[None]] = []
+        if "ceph" in wanted:
+            for cluster in ceph.POOLS:
+                steps.append(pool.submit(self.step, f"ceph-{cluster}", partial(ceph.up, lab, cluster)))
+        if "rabbitmq" in wanted:
+            steps.append(pool.submit(self.step, "rabbitmq", lambda: rabbitmq.up(lab)))
+        if "mariadb" in wanted:
+            steps.append(pool.submit(self._identity, "keystone" in wanted, "cinder" in wanted))
+        errors = [error for step in steps if (error := step.exception())]
         if errors:
             raise errors[0]
         if "ceph" in wanted:
@@ -113,11 +127,13 @@ def down(name: str, keep: bool) -> None:
         state.remove_folder(name)
         return
     lab = state.load(name)
+    if state.is_locked(lab.path(UP_LOCK)):
+        raise LabError(f"Lab {name} is just being brought up: interrupt that first")
     processes = lab.processes
     names = processes.names()
     servers = [part for part in names if part in ("rabbitmq", "mariadb")]
     daemons = [[part for part in names if part.startswith(f"ceph-{kind}-")] for kind in ("osd", "mgr", "mon")]
-    others = {"epmd", *servers, *sum(daemons, [])}
+    others = {"epmd", *servers, *chain(*daemons)}
     clients = [part for part in names if part not in others]
     # Clients before servers: nobody shall wait for what is gone.
     _stop_all(lab, clients, signal.SIGTERM, 20 if keep else 4)

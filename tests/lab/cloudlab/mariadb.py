@@ -1,10 +1,10 @@
-"""MariaDB with databases for Keystone and Cinder, and their schemas kept for the next lab."""
+"""MariaDB with databases for Keystone and Cinder, which are kept for the next lab."""
 
 from __future__ import annotations
 
 import getpass
+import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from .process import run, wait_until
@@ -73,20 +73,25 @@ def _answers(lab: Lab) -> bool:
     return subprocess.run(ping, capture_output=True).returncode == 0
 
 
-def prepare(lab: Lab, database: str, create: Callable[[], None]) -> None:
-    """Gives a database its schema: from an earlier lab's dump, or by `create`, which takes a minute."""
-    if sql(lab, "show tables", database).strip():
-        return
-    dump = cache() / f"{database}-{environment().name}.sql"
-    if dump.exists():
-        sql(lab, dump.read_text(), database)
-        return
-    create()
+def load(lab: Lab, database: str) -> bool:
+    """Fills a database with what an earlier lab kept of its own; whether there was any."""
+    # An attempt that was interrupted may have left half of it.
+    sql(lab, f"drop database {database}; create database {database} character set utf8mb3;")
+    dump = _dump(database)
+    if not dump.exists():
+        return False
+    sql(lab, dump.read_text(), database)
+    return True
+
+
+def keep(lab: Lab, database: str) -> None:
+    """Keeps a database for later labs: what creates it takes a minute."""
     options = ["--no-defaults", f"--socket={lab.database_socket}", "-uroot", "--skip-comments"]
-    _keep(dump, run(["mariadb-dump", *options, database]))
+    dump = _dump(database)
+    partial = dump.with_suffix(f".{os.getpid()}")
+    partial.write_text(run(["mariadb-dump", *options, database]))
+    partial.rename(dump)
 
 
-def _keep(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".{id(text)}")
-    partial.write_text(text)
-    partial.rename(path)
+def _dump(database: str) -> Path:
+    return cache() / f"{database}-database-{environment().name}.sql"

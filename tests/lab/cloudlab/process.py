@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # In the environment of everything that a lab starts, with the lab's folder: it finds what has
 # left its session (as helpers that become daemons do) when the lab is taken down.
@@ -45,11 +46,13 @@ class Processes:
         self.run = lab / "run"
         self.log = lab / "log"
 
-    def record(self, name: str) -> dict | None:
+    def record(self, name: str) -> dict[str, Any] | None:
+        """What is known of a part that was started; its `pid` is 0 once it was stopped."""
         try:
-            return json.loads((self.run / f"{name}.json").read_text())
+            record: dict[str, Any] = json.loads((self.run / f"{name}.json").read_text())
         except FileNotFoundError:
             return None
+        return record
 
     def names(self) -> list[str]:
         """Every part that was ever started, whether or not it runs."""
@@ -59,7 +62,7 @@ class Processes:
         """The id of a process that runs."""
         record = self.record(name)
         if record and record["pid"] and start_time(record["pid"]) == record["started"]:
-            return record["pid"]
+            return int(record["pid"])
         return None
 
     def log_of(self, name: str) -> Path:

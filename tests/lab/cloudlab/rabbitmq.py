@@ -56,6 +56,7 @@ def environment(lab: Lab) -> dict[str, str]:
         "RABBITMQ_LOGS": str(lab.path("log", "rabbitmq.log")),
         "RABBITMQ_CONFIG_FILE": str(conf / "rabbitmq.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(conf / "enabled_plugins"),
+        "ERL_CRASH_DUMP": str(lab.path("log", "erl_crash.dump")),
         "RABBITMQ_PID_FILE": str(home / "pid"),
         # Two cores are shared with everything else: idle schedulers shall not spin.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "

@@ -39,6 +39,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Whether some process holds that lock now."""
+    if not path.exists():
+        return False
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def claims() -> Path:
     """Which lab has which ports: of the machine, not of a user or a checkout, as ports are."""
     shared = Path("/run/lock")
