@@ -26,7 +26,7 @@ cargo test --locked -p cinderblock-api-compat --tests
 
 "$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup"
 eval "$("$lab" env --name "$name" --user demo)"
-cargo test --locked -p cinderblock-service --test rbd --test transfer
+cargo test --locked -p cinderblock-service --test rbd --test transfer --test db
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
 # One file after another: interop stops and starts the workers that the others need.

@@ -85,6 +85,8 @@ impl Database {
             .await?;
         Ok(rows
             .into_iter()
+            // The collation compares without regard to case; hosts that differ in it are different.
+            .filter(|row| row.host.as_deref() == Some(host))
             .filter_map(|row| {
                 convert::backup(row)
                     .inspect_err(|error| error!(%error, "A backup is left alone"))

@@ -8,7 +8,7 @@ use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     TransactionTrait,
 };
 
@@ -18,7 +18,11 @@ use super::{Database, Result};
 impl Database {
     /// The user's pairs of a volume, in the order in which they were set.
     pub async fn volume_metadata(&self, volume: VolumeId) -> Result<Pairs> {
-        user_pairs(&self.pool, &volume.to_string()).await
+        let rows = user_rows(&volume.to_string()).all(&self.pool).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
+            .collect())
     }
 
     /// The pairs that a bootable volume took over from its image.
@@ -70,7 +74,8 @@ impl Database {
         self.patience
             .run(|| async {
                 let transaction = self.pool.begin().await?;
-                set_user_pair(&transaction, volume, key, value, now).await?;
+                let rows = user_rows(volume).lock_exclusive().all(&transaction).await?;
+                set_user_pair(&transaction, &rows, volume, (key, value), now).await?;
                 transaction.commit().await?;
                 Ok(())
             })
@@ -111,17 +116,13 @@ async fn apply(
     Ok(())
 }
 
-async fn user_pairs(connection: &impl ConnectionTrait, volume: &str) -> Result<Pairs> {
-    let rows = volume_metadata::Entity::find()
+/// The rows of a volume's user pairs. Keys are compared here, not in the database, whose collation
+/// takes `os` and `OS` for the same.
+fn user_rows(volume: &str) -> Select<volume_metadata::Entity> {
+    volume_metadata::Entity::find()
         .filter(volume_metadata::Column::VolumeId.eq(volume))
         .filter(volume_metadata::Column::Deleted.eq(false))
         .order_by_asc(volume_metadata::Column::Id)
-        .all(connection)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
-        .collect())
 }
 
 async fn replace_user_pairs(
@@ -130,42 +131,46 @@ async fn replace_user_pairs(
     pairs: &Pairs,
     now: NaiveDateTime,
 ) -> Result<()> {
+    let rows = user_rows(volume).lock_exclusive().all(transaction).await?;
     let wanted: BTreeMap<&str, &str> = pairs.iter().map(|(k, v)| (&**k, &**v)).collect();
-    for (key, _) in user_pairs(transaction, volume).await? {
-        if !wanted.contains_key(&*key) {
-            // As Cinder's soft delete, which keeps the time of the last change.
-            volume_metadata::Entity::update_many()
-                .col_expr(volume_metadata::Column::Deleted, true.into())
-                .col_expr(volume_metadata::Column::DeletedAt, now.into())
-                .filter(volume_metadata::Column::VolumeId.eq(volume))
-                .filter(volume_metadata::Column::Key.eq(key))
-                .filter(volume_metadata::Column::Deleted.eq(false))
-                .exec(transaction)
-                .await?;
-        }
-    }
+    let unwanted = rows
+        .iter()
+        .filter(|row| {
+            row.key
+                .as_deref()
+                .is_some_and(|key| !wanted.contains_key(key))
+        })
+        .map(|row| row.id);
+    // As Cinder's soft delete, which keeps the time of the last change.
+    volume_metadata::Entity::update_many()
+        .col_expr(volume_metadata::Column::Deleted, true.into())
+        .col_expr(volume_metadata::Column::DeletedAt, now.into())
+        .filter(volume_metadata::Column::Id.is_in(unwanted))
+        .exec(transaction)
+        .await?;
     for (key, value) in wanted {
-        set_user_pair(transaction, volume, key, value, now).await?;
+        set_user_pair(transaction, &rows, volume, (key, value), now).await?;
     }
     Ok(())
 }
 
+/// Sets one pair, `rows` being those that there are.
 async fn set_user_pair(
     transaction: &DatabaseTransaction,
+    rows: &[volume_metadata::Model],
     volume: &str,
-    key: &str,
-    value: &str,
+    (key, value): (&str, &str),
     now: NaiveDateTime,
 ) -> Result<()> {
-    let updated = volume_metadata::Entity::update_many()
-        .col_expr(volume_metadata::Column::Value, value.into())
-        .col_expr(volume_metadata::Column::UpdatedAt, now.into())
-        .filter(volume_metadata::Column::VolumeId.eq(volume))
-        .filter(volume_metadata::Column::Key.eq(key))
-        .filter(volume_metadata::Column::Deleted.eq(false))
-        .exec(transaction)
-        .await?;
-    if updated.rows_affected > 0 {
+    if let Some(row) = rows.iter().find(|row| row.key.as_deref() == Some(key)) {
+        if row.value.as_deref() != Some(value) {
+            volume_metadata::Entity::update_many()
+                .col_expr(volume_metadata::Column::Value, value.into())
+                .col_expr(volume_metadata::Column::UpdatedAt, now.into())
+                .filter(volume_metadata::Column::Id.eq(row.id))
+                .exec(transaction)
+                .await?;
+        }
         return Ok(());
     }
     let row = volume_metadata::ActiveModel {

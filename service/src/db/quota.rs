@@ -5,7 +5,7 @@
 //! then reservations (cinder/db/api.py, `quota_reserve` and `reservation_commit`).
 
 use chrono::{NaiveDateTime, TimeDelta};
-use sea_orm::sea_query::LockType;
+use sea_orm::sea_query::{Func, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
@@ -38,7 +38,7 @@ pub(super) async fn give_back(
     rules: &QuotaRules,
     now: NaiveDateTime,
 ) -> Result<()> {
-    let size = i32::try_from(size).unwrap_or(i32::MAX);
+    let size = i32::try_from(size.max(0)).unwrap_or(i32::MAX);
     let mut usages = lock(transaction, project).await?;
     let missing: Vec<&str> = [BACKUPS, GIGABYTES]
         .into_iter()
@@ -51,8 +51,8 @@ pub(super) async fn give_back(
     // The backup counts as gone already in this transaction; the usage must still hold it.
     for resource in &missing {
         let counted = count(transaction, project, resource).await?;
-        let still = counted + amount(resource, size);
-        create(transaction, project, resource, still, rules, now).await?;
+        let still = counted.saturating_add(amount(resource, size));
+        create_missing(transaction, project, resource, still, rules, now).await?;
     }
     if !missing.is_empty() {
         usages = lock(transaction, project).await?;
@@ -60,12 +60,13 @@ pub(super) async fn give_back(
     for usage in usages {
         let resource = usage.resource.clone().unwrap_or_default();
         let amount = amount(&resource, size);
-        let in_use = if is_stale(&usage, rules, now) {
+        let refresh = refresh(&usage, rules, now);
+        let in_use = if refresh.due {
             count(transaction, project, &resource).await?
         } else {
             (usage.in_use - amount).max(0)
         };
-        update(transaction, &usage, in_use, rules, now).await?;
+        update(transaction, &usage, in_use, refresh.left, now).await?;
         record(transaction, &usage, -amount, rules, now).await?;
     }
     Ok(())
@@ -75,14 +76,34 @@ fn amount(resource: &str, size: i32) -> i32 {
     if resource == BACKUPS { 1 } else { size }
 }
 
-/// Whether a usage is to be counted anew (cinder/db/api.py, `_quota_usage_refresh` conditions).
-fn is_stale(usage: &quota_usages::Model, rules: &QuotaRules, now: NaiveDateTime) -> bool {
-    let aged = rules.max_age > 0
-        && usage
-            .updated_at
-            .or(usage.created_at)
-            .is_some_and(|at| (now - at).num_seconds() >= rules.max_age);
-    usage.in_use < 0 || usage.until_refresh.is_some_and(|left| left <= 1) || aged
+/// When a usage is counted anew.
+struct Refresh {
+    /// Whether it is counted anew now.
+    due: bool,
+    /// After how many reservations it will be (`quota_usages.until_refresh`).
+    left: Option<i32>,
+}
+
+/// Decides as Cinder does: a usage that counts reservations does not age
+/// (cinder/db/api.py, `quota_reserve`).
+fn refresh(usage: &quota_usages::Model, rules: &QuotaRules, now: NaiveDateTime) -> Refresh {
+    let configured = (rules.until_refresh > 0).then_some(rules.until_refresh);
+    let aged = || {
+        rules.max_age > 0
+            && usage
+                .updated_at
+                .is_some_and(|at| (now - at).num_seconds() >= rules.max_age)
+    };
+    let due = usage.in_use < 0
+        || match usage.until_refresh {
+            Some(left) => left <= 1,
+            None => aged(),
+        };
+    let left = match usage.until_refresh {
+        Some(left) if !due => configured.map(|most| most.min(left - 1)),
+        _ => configured,
+    };
+    Refresh { due, left }
 }
 
 async fn lock(
@@ -108,16 +129,20 @@ async fn count(transaction: &DatabaseTransaction, project: &str, resource: &str)
         let number = live.count(transaction).await?;
         return Ok(i32::try_from(number).unwrap_or(i32::MAX));
     }
-    let sizes: Vec<Option<i32>> = live
+    // A sum is DECIMAL otherwise.
+    let sum: SimpleExpr = Func::cast_as(backups::Column::Size.sum(), "signed").into();
+    let sum: Option<Option<i64>> = live
         .select_only()
-        .column(backups::Column::Size)
+        .column_as(sum, "sum")
         .into_tuple()
-        .all(transaction)
+        .one(transaction)
         .await?;
-    Ok(sizes.into_iter().flatten().fold(0, i32::saturating_add))
+    let sum = sum.flatten().unwrap_or(0);
+    Ok(i32::try_from(sum).unwrap_or(i32::MAX))
 }
 
-async fn create(
+/// Creates a usage, unless somebody else has created it meanwhile.
+async fn create_missing(
     transaction: &DatabaseTransaction,
     project: &str,
     resource: &str,
@@ -138,7 +163,11 @@ async fn create(
         deleted_at: Set(None),
         deleted: Set(Some(false)),
     };
-    quota_usages::Entity::insert(row).exec(transaction).await?;
+    let id = quota_usages::Column::Id;
+    quota_usages::Entity::insert(row)
+        .on_conflict(OnConflict::new().do_nothing_on([id]).to_owned())
+        .exec_without_returning(transaction)
+        .await?;
     Ok(())
 }
 
@@ -146,13 +175,9 @@ async fn update(
     transaction: &DatabaseTransaction,
     usage: &quota_usages::Model,
     in_use: i32,
-    rules: &QuotaRules,
+    until_refresh: Option<i32>,
     now: NaiveDateTime,
 ) -> Result<()> {
-    let until_refresh = match usage.until_refresh {
-        Some(left) if left > 1 => Some(left - 1),
-        _ => (rules.until_refresh > 0).then_some(rules.until_refresh),
-    };
     quota_usages::Entity::update_many()
         .col_expr(quota_usages::Column::InUse, in_use.into())
         .col_expr(quota_usages::Column::UntilRefresh, until_refresh.into())
@@ -171,6 +196,8 @@ async fn record(
     rules: &QuotaRules,
     now: NaiveDateTime,
 ) -> Result<()> {
+    let expire = TimeDelta::try_seconds(rules.reservation_expire)
+        .and_then(|seconds| now.checked_add_signed(seconds));
     let row = reservations::ActiveModel {
         id: NotSet,
         uuid: Set(Uuid::new_v4().to_string()),
@@ -178,9 +205,9 @@ async fn record(
         project_id: Set(usage.project_id.clone()),
         resource: Set(usage.resource.clone()),
         delta: Set(delta),
-        expire: Set(Some(now + TimeDelta::seconds(rules.reservation_expire))),
+        expire: Set(expire),
         created_at: Set(Some(now)),
-        updated_at: Set(None),
+        updated_at: Set(Some(now)),
         deleted_at: Set(Some(now)),
         deleted: Set(Some(true)),
     };

@@ -1,0 +1,162 @@
+//! Connecting, and connections that break.
+
+use std::sync::{Arc, Mutex};
+
+use api_compat::state::{BackupStatus, Event};
+use cinderblock::db::{Database, Done, ErrorKind, Options};
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, TransactionTrait};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::lab::{Lab, change, now, options, statement, subject, url};
+
+/// Stands between us and the server, and so knows which of its connections are ours.
+struct Proxy {
+    /// The server's address as a URL, but through here.
+    url: String,
+    /// The local ports of the connections to the server.
+    ports: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Proxy {
+    async fn new() -> Self {
+        let server = options(&url()).url;
+        let host = server.host.expect("LAB_DATABASE_URL has a host");
+        let port = server.port.unwrap_or(3306);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let own = listener.local_addr().expect("address").to_string();
+        let place = url().find('@').expect("LAB_DATABASE_URL has a user") + 1;
+        let database = server.database.expect("LAB_DATABASE_URL has a database");
+        let proxy = Self {
+            url: format!("{}{own}/{database}", &url()[..place]),
+            ports: Arc::default(),
+        };
+        let ports = proxy.ports.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let connection = TcpStream::connect((host.as_str(), port)).await;
+                let mut server = connection.expect("connect");
+                let port = server.local_addr().expect("address").port();
+                ports.lock().expect("lock").push(port);
+                tokio::spawn(async move {
+                    // However it ends, both sides see it.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        proxy
+    }
+
+    /// Has the server kill every connection that came through here; how many there were.
+    async fn kill(&self, raw: &DatabaseConnection) -> usize {
+        let ports = std::mem::take(&mut *self.ports.lock().expect("lock"));
+        let mut killed = 0;
+        for port in ports {
+            let find = "SELECT CAST(id AS CHAR) FROM information_schema.processlist \
+                        WHERE host LIKE CONCAT('%:', ?)";
+            let find = statement(find, [&port.to_string()]);
+            for row in raw.query_all_raw(find).await.expect("query") {
+                let id: String = row.try_get_by_index(0).expect("an id");
+                let kill = format!("KILL {id}");
+                raw.execute_unprepared(&kill).await.expect("kill");
+                killed += 1;
+            }
+        }
+        killed
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_killed_between_operations_are_replaced() {
+    let proxy = Proxy::new().await;
+    let lab = Lab::through(&proxy.url).await;
+    let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
+    assert!(lab.db.backup(backup).await.expect("query").is_some());
+    assert!(proxy.kill(&lab.raw).await > 0);
+    assert!(lab.db.backup(backup).await.expect("query").is_some());
+    assert!(proxy.kill(&lab.raw).await > 0);
+    let failed = change(BackupStatus::Deleting, &Event::DeleteFailed { reason: "x" });
+    lab.db
+        .change(
+            subject(backup, BackupStatus::Deleting),
+            &failed,
+            Done::Nothing,
+            now(),
+        )
+        .await
+        .expect("change");
+    let row = lab.backup_row(backup).await;
+    assert_eq!(row.status.as_deref(), Some("error"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_killed_within_a_transaction_is_survived() {
+    let proxy = Proxy::new().await;
+    let lab = Lab::through(&proxy.url).await;
+    let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
+    let parent = lab.backup(BackupStatus::Available, |_| ()).await;
+    let rows = cinderblock::db::entity::backups::Entity::find_by_id(parent.to_string());
+    let other = lab.raw.begin().await.expect("begin");
+    rows.lock_exclusive().one(&other).await.expect("lock");
+
+    let deleted = change(BackupStatus::Deleting, &Event::DeleteSucceeded);
+    let done = Done::Deleted {
+        parent: Some(parent),
+        project: None,
+        size: 1,
+        rules: &crate::lab::rules(),
+    };
+    let subject = subject(backup, BackupStatus::Deleting);
+    let ours = lab.db.change(subject, &deleted, done, now());
+    let killer = async {
+        // Ours has written the backup and waits for the parent.
+        crate::deadlock::locked(&lab, &backup.to_string()).await;
+        assert!(proxy.kill(&lab.raw).await > 0);
+        other.commit().await.expect("commit");
+    };
+    let (ours, ()) = tokio::join!(ours, killer);
+    ours.expect("the second try");
+    assert_eq!(lab.backup_row(backup).await.deleted, Some(true));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let nobody = listener.local_addr().expect("address");
+    drop(listener);
+    let options = Options {
+        acquire: std::time::Duration::from_millis(200),
+        start_tries: Some(2),
+        ..options(&format!("mysql://nobody@{nobody}/cinder"))
+    };
+    let error = Database::connect(&options).await.err().expect("nobody");
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_tried_again_and_not_shown() {
+    let mut options = options(&url());
+    options.url.password = Some("S3cret".into());
+    options.start_tries = None;
+    let error = Database::connect(&options).await.err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::Other);
+    assert!(!format!("{error} {error:?}").contains("S3cret"));
+}
+
+#[tokio::test]
+async fn another_system_than_mysql_is_refused() {
+    let options = options("postgresql://cinder@127.0.0.1/cinder");
+    let error = Database::connect(&options).await.err().expect("refused");
+    let text = "[database] connection: only MySQL and MariaDB are supported";
+    assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test]
+async fn sessions_have_the_sql_mode_that_refuses_what_does_not_fit() {
+    let lab = Lab::new().await;
+    let backup = lab.backup(BackupStatus::Creating, |_| ()).await;
+    for text in ["x".repeat(256), "💾".to_owned()] {
+        let placed = lab.db.place_backup(backup, &text, false, now()).await;
+        assert_eq!(placed.expect_err("refused").kind(), ErrorKind::Other);
+    }
+    assert_eq!(lab.backup_row(backup).await.service_metadata, None);
+}

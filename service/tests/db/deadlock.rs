@@ -1,0 +1,79 @@
+//! A transaction that the server gives up is run again.
+
+use api_compat::state::{BackupStatus, Event, Source};
+use cinderblock::db::Done;
+use cinderblock::db::entity::backups;
+use sea_orm::sea_query::{LockBehavior, LockType};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
+    TransactionTrait,
+};
+
+use crate::lab::{Lab, change, now, statement, subject};
+
+/// Waits until another transaction has locked a backup's row.
+pub async fn locked(lab: &Lab, backup: &str) {
+    let find = backups::Entity::find_by_id(backup)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    while find.clone().one(&lab.raw).await.expect("query").is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_deadlock_is_survived() {
+    let lab = Lab::new().await;
+    let parent = lab.backup(BackupStatus::Available, |_| ()).await;
+    let backup = lab.backup(BackupStatus::Creating, |_| ()).await;
+    let padding: Vec<_> = (0..50).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+
+    // The other transaction has the parent and has written more, so that ours is the victim.
+    let other = lab.raw.begin().await.expect("begin");
+    for id in &padding {
+        let row = backups::ActiveModel {
+            id: Set(id.clone()),
+            volume_id: Set(id.clone()),
+            project_id: Set(Some(lab.project.clone())),
+            deleted: Set(Some(true)),
+            ..Default::default()
+        };
+        backups::Entity::insert(row)
+            .exec_without_returning(&other)
+            .await
+            .expect("insert");
+    }
+    let touch = "UPDATE backups SET display_name = 'other' WHERE id = ?";
+    other
+        .execute_raw(statement(touch, [&parent.to_string()]))
+        .await
+        .expect("update");
+
+    let created = Done::Created {
+        size: Some(1),
+        parent: Some(parent),
+    };
+    let source = Source::Gone;
+    let succeeded = change(BackupStatus::Creating, &Event::CreateSucceeded { source });
+    let subject = subject(backup, BackupStatus::Creating);
+    let ours = lab.db.change(subject, &succeeded, created, now());
+    let theirs = async {
+        let id = backup.to_string();
+        locked(&lab, &id).await;
+        // Ours has the backup and wants the parent. This can only be done once ours is given up.
+        other
+            .execute_raw(statement(touch, [&id]))
+            .await
+            .expect("update");
+        other.commit().await.expect("commit");
+    };
+    let (ours, ()) = tokio::join!(ours, theirs);
+    ours.expect("the second try");
+
+    let row = lab.backup_row(backup).await;
+    assert_eq!(row.status.as_deref(), Some("available"));
+    assert_eq!(row.display_name.as_deref(), Some("other"));
+    let row = lab.backup_row(parent).await;
+    assert_eq!(row.num_dependent_backups, Some(1));
+    let rows = backups::Entity::find().filter(backups::Column::Id.is_in(padding));
+    assert_eq!(rows.all(&lab.raw).await.expect("query").len(), 50);
+}

@@ -1,0 +1,168 @@
+//! The worker's own row.
+
+use cinderblock::db::Registration;
+use cinderblock::db::entity::services;
+use sea_orm::EntityTrait;
+use uuid::Uuid;
+
+use crate::lab::{Lab, before, now, statement};
+
+/// A worker of a binary of its own, so that no other service takes it for a `cinder-backup`.
+fn registration(lab: &Lab, host: &str) -> Registration {
+    Registration {
+        host: host.to_owned(),
+        binary: lab.project.clone(),
+        zone: "nova".to_owned(),
+        rpc_version: "2.4".to_owned(),
+        object_version: "1.39".to_owned(),
+        enabled: true,
+    }
+}
+
+async fn row(lab: &Lab, id: i32) -> services::Model {
+    let row = services::Entity::find_by_id(id).one(&lab.raw).await;
+    row.expect("query").expect("a service")
+}
+
+#[tokio::test]
+async fn a_new_worker_gets_a_row_as_cinder_makes_it() {
+    let lab = Lab::new().await;
+    for (host, enabled) in [("one", true), ("two", false)] {
+        let registration = Registration {
+            enabled,
+            ..registration(&lab, host)
+        };
+        let id = lab.db.register(&registration, now()).await.expect("row");
+        let row = row(&lab, id).await;
+        assert!(row.uuid.as_deref().is_some_and(|uuid| {
+            let parsed = Uuid::try_parse(uuid).expect("a UUID");
+            parsed.hyphenated().to_string() == uuid
+        }));
+        let expected = services::Model {
+            id,
+            uuid: row.uuid.clone(),
+            host: Some(host.to_owned()),
+            binary: Some(lab.project.clone()),
+            topic: Some(lab.project.clone()),
+            report_count: 0,
+            disabled: Some(!enabled),
+            availability_zone: Some("nova".to_owned()),
+            rpc_current_version: Some("2.4".to_owned()),
+            object_current_version: Some("1.39".to_owned()),
+            replication_status: Some("not-capable".to_owned()),
+            frozen: Some(false),
+            created_at: Some(now()),
+            updated_at: Some(now()),
+            deleted_at: None,
+            deleted: Some(false),
+        };
+        assert_eq!(row, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_known_worker_keeps_its_row_and_what_an_operator_wrote_there() {
+    let lab = Lab::new().await;
+    let first = registration(&lab, "host");
+    let id = lab.db.register(&first, before()).await.expect("row");
+    let disable = "UPDATE services SET disabled = 1, disabled_reason = 'disk' WHERE id = ?";
+    let disable = statement(disable, [&id.to_string()]);
+    sea_orm::ConnectionTrait::execute_raw(&lab.raw, disable)
+        .await
+        .expect("disable");
+    let found = row(&lab, id).await;
+    assert_eq!(lab.db.register(&first, now()).await.expect("row"), id);
+    assert_eq!(row(&lab, id).await, found);
+
+    let newer = Registration {
+        rpc_version: "2.5".to_owned(),
+        object_version: "1.40".to_owned(),
+        zone: "elsewhere".to_owned(),
+        ..first
+    };
+    assert_eq!(lab.db.register(&newer, now()).await.expect("row"), id);
+    let expected = services::Model {
+        rpc_current_version: Some("2.5".to_owned()),
+        object_current_version: Some("1.40".to_owned()),
+        updated_at: Some(now()),
+        ..found
+    };
+    assert_eq!(row(&lab, id).await, expected);
+    let versions = lab.db.versions().await.expect("query");
+    let own = versions
+        .iter()
+        .find(|v| v.binary.as_deref() == Some(lab.project.as_str()))
+        .expect("its versions");
+    assert_eq!(own.rpc.as_deref(), Some("2.5"));
+    assert_eq!(own.objects.as_deref(), Some("1.40"));
+}
+
+#[tokio::test]
+async fn hosts_that_the_collation_takes_for_the_same_are_kept_apart() {
+    let lab = Lab::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        for host in ["host", "HOST", "host ", "höst"] {
+            let id = lab.db.register(&registration(&lab, host), now()).await;
+            let id = id.expect("row");
+            assert_eq!(row(&lab, id).await.host.as_deref(), Some(host));
+            ids.push(id);
+        }
+    }
+    assert_eq!(ids[..4], ids[4..]);
+    ids.dedup();
+    ids.truncate(4);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+}
+
+#[tokio::test]
+async fn a_heartbeat_counts_and_leaves_the_rest() {
+    let lab = Lab::new().await;
+    let registration = registration(&lab, "host");
+    let id = lab.db.register(&registration, before()).await.expect("row");
+    let found = row(&lab, id).await;
+    for count in 1..=2 {
+        let alive = lab.db.heartbeat(id, "other zone", now()).await;
+        assert!(alive.expect("heartbeat"));
+        let expected = services::Model {
+            report_count: count,
+            availability_zone: Some("other zone".to_owned()),
+            updated_at: Some(now()),
+            ..found.clone()
+        };
+        assert_eq!(row(&lab, id).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_whose_row_is_gone_learns_it_and_gets_a_new_one() {
+    let lab = Lab::new().await;
+    let registration = registration(&lab, "host");
+    let remove = [
+        "UPDATE services SET deleted = 1 WHERE id = ?",
+        "DELETE FROM services WHERE id = ?",
+    ];
+    for remove in remove {
+        let id = lab.db.register(&registration, before()).await.expect("row");
+        let remove = statement(remove, [&id.to_string()]);
+        sea_orm::ConnectionTrait::execute_raw(&lab.raw, remove)
+            .await
+            .expect("remove");
+        assert!(
+            !lab.db
+                .heartbeat(id, "nova", now())
+                .await
+                .expect("heartbeat")
+        );
+        let new = lab.db.register(&registration, now()).await.expect("row");
+        assert_ne!(new, id);
+        assert!(
+            lab.db
+                .heartbeat(new, "nova", now())
+                .await
+                .expect("heartbeat")
+        );
+    }
+}

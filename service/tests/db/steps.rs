@@ -1,0 +1,88 @@
+//! What is written of a backup while it is being made.
+
+use api_compat::state::BackupStatus;
+use cinderblock::db::entity::backups;
+use cinderblock::db::{Begin, ErrorKind};
+use sea_orm::ActiveValue::Set;
+
+use crate::lab::{Lab, before, now};
+
+const DRIVER: &str = "cinder.backup.drivers.ceph.CephBackupDriver";
+
+fn begin(backup: api_compat::ids::BackupId) -> Begin<'static> {
+    Begin {
+        backup,
+        service: DRIVER,
+        container: "backups",
+        zone: "nova",
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_on_and_placed() {
+    let lab = Lab::new().await;
+    let child = |row: &mut backups::ActiveModel| row.parent_id = Set(Some("full".to_owned()));
+    let backup = lab.backup(BackupStatus::Creating, child).await;
+    // Twice, as when the answer to the first try was lost: the second changes nothing, which is
+    // no reason to take it for a conflict.
+    for _ in 0..2 {
+        lab.db
+            .begin_backup(begin(backup), now())
+            .await
+            .expect("begin");
+    }
+    let row = lab.backup_row(backup).await;
+    assert_eq!(row.service.as_deref(), Some(DRIVER));
+    assert_eq!(row.container.as_deref(), Some("backups"));
+    assert_eq!(row.availability_zone.as_deref(), Some("nova"));
+    assert_eq!(row.updated_at, Some(now()));
+
+    let base = r#"{"base": "volume-1.backup.2"}"#;
+    for (detach, parent) in [(false, Some("full")), (true, None)] {
+        lab.db
+            .place_backup(backup, base, detach, now())
+            .await
+            .expect("place");
+        let row = lab.backup_row(backup).await;
+        assert_eq!(row.service_metadata.as_deref(), Some(base));
+        assert_eq!(row.parent_id.as_deref(), parent);
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_being_made_is_neither_taken_on_nor_placed() {
+    let lab = Lab::new().await;
+    let deleted = |row: &mut backups::ActiveModel| row.deleted = Set(Some(true));
+    for backup in [
+        lab.backup(BackupStatus::Error, |_| ()).await,
+        lab.backup(BackupStatus::Creating, deleted).await,
+    ] {
+        let found = lab.backup_row(backup).await;
+        let begun = lab.db.begin_backup(begin(backup), now()).await;
+        assert_eq!(begun.expect_err("begin").kind(), ErrorKind::Conflict);
+        let placed = lab.db.place_backup(backup, "{}", true, now()).await;
+        assert_eq!(placed.expect_err("place").kind(), ErrorKind::Conflict);
+        assert_eq!(lab.backup_row(backup).await, found);
+    }
+}
+
+#[tokio::test]
+async fn temporary_things_are_forgotten() {
+    let lab = Lab::new().await;
+    let fill = |row: &mut backups::ActiveModel| {
+        row.temp_volume_id = Set(Some("a volume".to_owned()));
+        row.temp_snapshot_id = Set(Some("a snapshot".to_owned()));
+    };
+    let backup = lab.backup(BackupStatus::Error, fill).await;
+    let other = lab.backup(BackupStatus::Error, fill).await;
+    lab.db
+        .forget_temporary(backup, now())
+        .await
+        .expect("forget");
+    let row = lab.backup_row(backup).await;
+    assert_eq!((row.temp_volume_id, row.temp_snapshot_id), (None, None));
+    assert_eq!(row.updated_at, Some(now()));
+    let row = lab.backup_row(other).await;
+    assert_eq!(row.temp_volume_id.as_deref(), Some("a volume"));
+    assert_eq!(row.updated_at, Some(before()));
+}
