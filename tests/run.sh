@@ -24,12 +24,25 @@ cargo build --locked --release --bin cinder-backup
 cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 
-"$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup"
-eval "$("$lab" env --name "$name" --user demo)"
+cloud() {
+    "$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup" "$@"
+    eval "$("$lab" env --name "$name" --user demo)"
+}
+
+# One after another: some stop and start the workers that the others need.
+suites() {
+    for suite in "$@"; do
+        cargo test --locked -p cinderblock-tests --test "$suite"
+    done
+}
+
+cloud
 cargo test --locked -p cinderblock-service --test rbd --test transfer --test db
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
-# One file after another: interop stops and starts the workers that the others need.
-for suite in life_cycle chains restores bad_input interop; do
-    cargo test --locked -p cinderblock-tests --test "$suite"
-done
+suites life_cycle chains restores bad_input same_pool outages interop
+"$lab" down --name "$name"
+
+# As Kolla sets the broker up, and with the backups in the volumes' cluster.
+cloud --messaging kolla --backups-on same
+suites life_cycle restores interop

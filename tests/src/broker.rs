@@ -16,7 +16,7 @@ use crate::lab::Lab;
 
 /// A connection to the lab's broker.
 pub struct Broker {
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     queue: String,
 }
@@ -38,10 +38,24 @@ impl Broker {
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         Ok(Self {
-            _connection: connection,
+            connection,
             channel,
             queue: format!("cinder-backup.{}", lab.variable("LAB_WORKER_HOST")?),
         })
+    }
+
+    /// Whether somebody consumes a queue.
+    pub async fn is_consumed(&self, queue: &str) -> Result<bool> {
+        // On a channel of its own, which the broker closes if there is no such queue.
+        let channel = self.connection.create_channel().await?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await;
+        Ok(declared.is_ok_and(|queue| queue.consumer_count() > 0))
     }
 
     /// Puts a body into the worker's queue.

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +36,36 @@ impl Lab {
         let mut command = Command::new(lab);
         command.arg(verb).arg("--name").arg(&self.name).args(words);
         run(&mut command).await
+    }
+}
+
+/// The worker with other options for a while.
+pub struct Reconfigured {
+    lab: Lab,
+    file: PathBuf,
+    original: String,
+}
+
+impl Reconfigured {
+    /// Restarts the worker with these lines at the end of its configuration.
+    pub async fn worker(lab: &Lab, options: &str) -> Result<Self> {
+        let file = PathBuf::from(lab.variable("LAB_DIR")?).join("etc/cinder/backup.conf");
+        let original = fs::read_to_string(&file)?;
+        fs::write(&file, format!("{original}{options}"))?;
+        let this = Self {
+            lab: lab.clone(),
+            file,
+            original,
+        };
+        this.lab.command(&["restart", "worker", "--wait"]).await?;
+        Ok(this)
+    }
+
+    /// Restarts it as it was.
+    pub async fn restore(self) -> Result<()> {
+        fs::write(&self.file, &self.original)?;
+        self.lab.command(&["restart", "worker", "--wait"]).await?;
+        Ok(())
     }
 }
 

@@ -11,4 +11,4 @@ mod lab;
 pub use broker::Broker;
 pub use ceph::{Cluster, Content};
 pub use cloud::{Cloud, Resource};
-pub use lab::{Lab, run};
+pub use lab::{Lab, Reconfigured, run};

@@ -6,7 +6,7 @@ use api_compat::rpc::Kind;
 use cinderblock::amqp::CallError;
 use serde_json::json;
 
-use crate::lab::{HOST_QUEUE, Lab, accept, amqp, answer, context, fanout, request, serve, within};
+use crate::lab::{HOST_QUEUE, Lab, accept, amqp, context, fanout, request, serve, within};
 use crate::peer::{self, PythonServer};
 use crate::topology::{kolla, settings};
 
@@ -16,10 +16,7 @@ async fn python_calls_us() {
     let ours = lab.amqp();
     let mut server = serve(&ours).await;
     let result = json!({"answer": "Grüße"});
-    let (outcome, request) = tokio::join!(
-        peer::call(&lab, "anything", None, &[]),
-        answer(&mut server, result.clone()),
-    );
+    let (outcome, request) = peer::call_answered(&lab, &mut server, result.clone(), &[]).await;
     assert_eq!(outcome["result"], result);
     assert_eq!(request.method, "anything");
     assert_eq!(request.version.as_deref(), Some("2.4"));
@@ -103,10 +100,7 @@ async fn side_by_side(ours_first: bool, queues: impl Fn(&str) -> QueueOptions) {
     let result = ours.call(call, &context).await.expect("answered");
     assert_eq!(result["double"], 14);
     let caller = settings(&queues("caller"), &lab);
-    let (outcome, _) = tokio::join!(
-        peer::call(&lab, "anything", None, &caller),
-        answer(&mut server, json!("ours")),
-    );
+    let (outcome, _) = peer::call_answered(&lab, &mut server, json!("ours"), &caller).await;
     assert_eq!(outcome["result"], "ours");
     let cast = ours.cast(fanout("cinder-backup", "double"), &context);
     within("a fanout", cast).await.expect("sent");

@@ -2,8 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use api_compat::messaging::Request;
+use cinderblock::amqp::Server;
+use futures_util::future::{Either, select};
 use serde_json::Value;
 
 use crate::lab::{Lab, variable};
@@ -30,6 +35,30 @@ pub async fn call(lab: &Lab, method: &str, allowed: Option<&str>, options: &[Str
         String::from_utf8_lossy(&output.stderr)
     );
     serde_json::from_slice(&output.stdout).expect("the outcome is JSON")
+}
+
+/// Calls our server, which answers. A caller that gives up tells why, and where its request is.
+pub async fn call_answered(
+    lab: &Lab,
+    server: &mut Server,
+    answer: Value,
+    options: &[String],
+) -> (Value, Request) {
+    let call = pin!(call(lab, "anything", None, options));
+    let answered = pin!(crate::lab::answer(server, answer));
+    let limit = tokio::time::sleep(Duration::from_secs(120));
+    let outcome = tokio::select! {
+        first = select(call, answered) => match first {
+            Either::Right((request, call)) => return (call.await, request),
+            Either::Left((outcome, answered)) if !outcome["result"].is_null() => {
+                return (outcome, answered.await);
+            }
+            Either::Left((outcome, _)) => outcome.to_string(),
+        },
+        () = limit => "it still waits".to_owned(),
+    };
+    let queues = lab.list("queues").await;
+    panic!("what became of the caller: {outcome}\n{queues:#?}");
 }
 
 /// A server of oslo.messaging's.

@@ -1,0 +1,93 @@
+//! Services that are away: what waits for them ends with a reason, and goes on when they are back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// Each of these tests stops what the others need.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn failed(cloud: &Cloud, backup: &str) -> Result<Value> {
+    for _ in 0..300 {
+        let shown = cloud.show(Resource::Backup, backup).await?;
+        let shown = shown.context("the backup is gone")?;
+        if shown["status"] == "error" {
+            return Ok(shown);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("backup {backup} does not fail")
+}
+
+#[tokio::test]
+async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
+    lab.command(&["stop", "cinder-volume"]).await?;
+
+    let body = json!({"backup": {"volume_id": volume}});
+    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    let shown = failed(&cloud, &backup).await?;
+    let reason = shown["fail_reason"].as_str().unwrap_or_default();
+    ensure!(
+        reason.contains("cinder-volume did not answer within 3 s"),
+        "{reason}"
+    );
+    cloud.wait(Resource::Volume, &volume, "available").await?;
+
+    // Its answer comes late, to a backup that has failed, which stays so.
+    lab.command(&["start", "cinder-volume", "--wait"]).await?;
+    let broker = Broker::connect(&lab).await?;
+    consumed(&broker, "cinder-volume").await?;
+    let next = cloud.back_up(&volume, false).await?;
+    failed(&cloud, &backup).await?;
+    for backup in [&next, &backup] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    impatient.restore().await
+}
+
+async fn consumed(broker: &Broker, queue: &str) -> Result<()> {
+    for _ in 0..600 {
+        if broker.is_consumed(queue).await? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("nobody consumes {queue}")
+}
+
+#[tokio::test]
+async fn work_goes_on_when_broker_and_database_are_back() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let full = cloud.back_up(&volume, false).await?;
+
+    for part in ["mariadb", "rabbitmq"] {
+        lab.command(&["restart", part, "--wait"]).await?;
+    }
+    let broker = Broker::connect(&lab).await?;
+    let worker = format!("cinder-backup.{}", lab.variable("LAB_WORKER_HOST")?);
+    for queue in [
+        &worker,
+        "cinder-backup",
+        "cinder-scheduler",
+        "cinder-volume",
+    ] {
+        consumed(&broker, queue).await?;
+    }
+    let incremental = cloud.back_up(&volume, true).await?;
+    for backup in [&incremental, &full] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    Ok(())
+}
