@@ -81,10 +81,11 @@ options! {
         ssl_cert_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_certfile")]),
         /// File with the certificates that the broker's must be signed by. If unset, the system's
-        /// count, and the broker's name is not verified.
+        /// count.
         ssl_ca_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_ca_certs")]),
-        /// Whether the broker's name must stand in its certificate. Counts with ssl_ca_file.
+        /// Whether the broker's name must stand in its certificate. This service does not start
+        /// with `false`.
         ssl_enforce_hostname_verification: bool = default("true"),
         /// Seconds to wait before connecting again after the broker cancelled a consumer.
         kombu_reconnect_delay: f64 = default("1.0")
