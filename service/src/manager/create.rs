@@ -57,7 +57,7 @@ impl Manager {
             }
             Err(error) => {
                 lock(&self.awaiting).remove(&id);
-                self.fail_create(&context, &making, &error, None).await;
+                self.fail_create(&context, id, &error, None).await;
                 Err(error)
             }
         }
@@ -153,10 +153,7 @@ impl Manager {
                 wait.as_secs()
             ));
             error!(backup = %id, %error, "Create backup failed");
-            match self.making(id).await {
-                Ok(making) => self.fail_create(&context, &making, &error, None).await,
-                Err(error) => error!(backup = %id, %error, "Cannot fail the backup"),
-            }
+            self.fail_create(&context, id, &error, None).await;
         };
         tokio::spawn(watch.in_current_span());
     }
@@ -175,7 +172,7 @@ impl Manager {
         let Some(claim) = self.claim(id) else {
             return Ok(());
         };
-        let _room = self.capacity.admit().await;
+        let _room = claim.admit().await;
         let outcome = self.make(&context, &device, &claim).await;
         self.remove_temporary(&context, id).await;
         if let Err(error) = &outcome {
@@ -207,7 +204,7 @@ impl Manager {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Some(Detail::AttachError);
-                self.fail_create(context, &making, &error, detail).await;
+                self.fail_create(context, row.id, &error, detail).await;
                 return Err(error);
             }
         };
@@ -224,7 +221,7 @@ impl Manager {
         };
         if let Err(error) = &finished {
             let detail = Some(Detail::BackupCreateDriverError);
-            self.fail_create(context, &making, error, detail).await;
+            self.fail_create(context, row.id, error, detail).await;
         }
         finished
     }
@@ -276,7 +273,7 @@ impl Manager {
         let progress = Arc::new(Progress::default());
         let stats = self
             .vault
-            .store(plan, source, progress, &claim.cancel)
+            .store(plan, source, progress, claim.cancel())
             .await?;
         let text = self.metadata_text(source_volume(making)?).await?;
         self.vault
@@ -372,22 +369,27 @@ impl Manager {
     }
 
     /// Writes a failure into the rows: the reason, and the source's status back. A backup that is
-    /// not being created any more is somebody else's by now, and so is its source.
+    /// not being created any more keeps its status, which is somebody else's by now.
     async fn fail_create(
         &self,
         context: &Context,
-        making: &Making,
+        id: BackupId,
         error: &Error,
         detail: Option<Detail>,
     ) {
-        let id = making.backup.id;
+        let making = match self.making(id).await {
+            Ok(making) => making,
+            Err(error) => {
+                error!(backup = %id, %error, "Cannot write what became of the backup");
+                return;
+            }
+        };
         let event = Event::CreateFailed {
             source: making.held(),
             reason: &error.to_string(),
         };
-        if making.backup.status == Some(BackupStatus::Creating)
-            && let Ok(change) = transition(BackupStatus::Creating, &event)
-        {
+        let status = making.backup.status.unwrap_or(BackupStatus::Error);
+        if let Ok(change) = transition(status, &event) {
             self.write(making.subject(), &change, Done::Nothing).await;
         }
         if let Some(detail) = detail {

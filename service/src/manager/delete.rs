@@ -20,9 +20,7 @@ impl Manager {
         id: BackupId,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Delete);
-        let Some(_claim) = self.claim(id) else {
-            return Ok(());
-        };
+        let _claim = self.take_over(id).await;
         info!(backup = %id, "Delete backup started");
         let row = self.backup(id).await?;
         self.notify(&context, &row, BackupEvent::DeleteStart).await;

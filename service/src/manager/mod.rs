@@ -17,6 +17,7 @@ mod temporary;
 mod volumes;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,10 +30,10 @@ use api_compat::state::{Refusal, driver};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::amqp::Amqp;
@@ -82,7 +83,7 @@ pub struct Manager {
     ready: watch::Receiver<bool>,
     capacity: Capacity,
     /// Backups that an operation of this process works on.
-    running: Mutex<HashMap<BackupId, CancellationToken>>,
+    running: Mutex<HashMap<BackupId, Running>>,
     /// Backups for which cinder-volume has been asked; cancelled when it answers.
     awaiting: Mutex<HashMap<BackupId, CancellationToken>>,
     tasks: TaskTracker,
@@ -183,18 +184,36 @@ impl Manager {
 
     /// Claims a backup for one operation; `None` when another one of this process has it.
     fn claim(&self, backup: BackupId) -> Option<Claim<'_>> {
-        let mut running = lock(&self.running);
-        if running.contains_key(&backup) {
+        let claimed = self.try_claim(backup);
+        if claimed.is_err() {
             warn!(%backup, "Already at work on this backup: the message is ignored");
-            return None;
         }
-        let cancel = CancellationToken::new();
-        running.insert(backup, cancel.clone());
-        Some(Claim {
-            manager: self,
-            backup,
-            cancel,
-        })
+        claimed.ok()
+    }
+
+    /// Claims a backup for its deletion: an operation that still runs is told to end.
+    async fn take_over(&self, backup: BackupId) -> Claim<'_> {
+        loop {
+            match self.try_claim(backup) {
+                Ok(claim) => return claim,
+                Err(running) => {
+                    info!(%backup, "Ending what still runs on this backup");
+                    running.cancel.cancel();
+                    running.ended.cancelled().await;
+                }
+            }
+        }
+    }
+
+    fn try_claim(&self, backup: BackupId) -> Result<Claim<'_>, Running> {
+        match lock(&self.running).entry(backup) {
+            Entry::Occupied(other) => Err(other.get().clone()),
+            Entry::Vacant(free) => Ok(Claim {
+                manager: self,
+                backup,
+                running: free.insert(Running::default()).clone(),
+            }),
+        }
     }
 
     async fn backup(&self, id: BackupId) -> Result<Backup, Error> {
@@ -269,16 +288,41 @@ impl Manager {
     }
 }
 
+/// An operation that works on a backup.
+#[derive(Clone, Default)]
+struct Running {
+    /// Tells it to end.
+    cancel: CancellationToken,
+    /// Tells others that it has ended.
+    ended: CancellationToken,
+}
+
 /// One operation's claim on a backup, given back when dropped.
 struct Claim<'a> {
     manager: &'a Manager,
     backup: BackupId,
-    cancel: CancellationToken,
+    running: Running,
+}
+
+impl Claim<'_> {
+    /// Ends the operation when it is cancelled.
+    fn cancel(&self) -> &CancellationToken {
+        &self.running.cancel
+    }
+
+    /// Waits for room among the operations, or for the cancellation.
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            room = self.manager.capacity.admit() => room,
+            () = self.running.cancel.cancelled() => None,
+        }
+    }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         lock(&self.manager.running).remove(&self.backup);
+        self.running.ended.cancel();
     }
 }
 

@@ -52,7 +52,7 @@ impl Manager {
         let Some(claim) = self.claim(id) else {
             return Ok(());
         };
-        let _room = self.capacity.admit().await;
+        let _room = claim.admit().await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, new, &claim).await;
         match &outcome {
@@ -87,6 +87,12 @@ impl Manager {
         self.accept(context, &restoring).await?;
 
         let outcome = self.run(context, &restoring, claim).await;
+        // Read again: the backup may have been reset meanwhile, and keeps that status.
+        let backup = self.backup(claim.backup).await?;
+        let restoring = Restoring {
+            backup: &backup,
+            ..restoring
+        };
         let event = match &outcome {
             Ok(()) => Event::RestoreSucceeded,
             Err(_) => Event::RestoreFailed,
@@ -103,7 +109,6 @@ impl Manager {
             VolumeStatus::Creating => Done::Launched,
             _ => Done::Nothing,
         };
-        self.mark_source(&restoring).await?;
         let now = now().naive_utc();
         self.db
             .change(restoring.subject(), &change, done, now)
@@ -227,7 +232,8 @@ impl Manager {
         written?;
         let now = now().naive_utc();
         let volume = restoring.volume.id;
-        Ok(self.db.restore_metadata(volume, &changes, now).await?)
+        self.db.restore_metadata(volume, &changes, now).await?;
+        self.mark_source(restoring).await
     }
 
     async fn write_volume(
@@ -245,7 +251,14 @@ impl Manager {
         let progress = Arc::new(Progress::default());
         let stats = self
             .vault
-            .restore(point, &target, size, restoring.new, progress, &claim.cancel)
+            .restore(
+                point,
+                &target,
+                size,
+                restoring.new,
+                progress,
+                claim.cancel(),
+            )
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image, bytes_read = stats.bytes_read,

@@ -122,13 +122,16 @@ async fn hostile_texts_stay_texts() {
     assert_eq!(found.as_deref(), Some(HOSTILE));
 }
 
+/// Changes a row before it is inserted.
+type Fill = fn(&mut backups::ActiveModel);
+
 #[tokio::test]
 async fn a_row_that_is_no_backups_is_an_error() {
     let lab = Lab::new().await;
-    let fills: [(&str, &dyn Fn(&mut backups::ActiveModel)); 3] = [
-        ("volume_id", &|row| row.volume_id = Set("base@x".to_owned())),
-        ("parent_id", &|row| row.parent_id = Set(text("../x"))),
-        ("status", &|row| row.status = Set(text("unheard-of"))),
+    let fills: [(&str, Fill); 3] = [
+        ("volume_id", |row| row.volume_id = Set("base@x".to_owned())),
+        ("parent_id", |row| row.parent_id = Set(text("../x"))),
+        ("status", |row| row.status = Set(text("unheard-of"))),
     ];
     for (column, fill) in fills {
         let id = lab.backup(BackupStatus::Available, fill).await;
