@@ -69,10 +69,14 @@ impl Consumer {
     where
         F: Future<Output = ()>,
     {
-        // A broker that stops to answer in the middle of this must not hold up a stop.
+        // A broker that stops to answer in the middle of this holds up neither a stop nor another
+        // try, perhaps with another host.
+        let limit = self.options.broker.setup_timeout;
         let (connection, channel, streams) = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
-            opened = self.open(turn) => opened?,
+            opened = tokio::time::timeout(limit, self.open(turn)) => {
+                opened.map_err(|_| format!("the broker did not answer within {} s", limit.as_secs()))??
+            }
         };
         if outage.tries > 0 {
             info!(purpose = self.purpose, "Reached the message broker again");

@@ -11,6 +11,9 @@ use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 
 use super::SetupError;
 
+/// Long enough for a quorum queue to elect its leader, short enough to be waited for.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Everything that messaging needs to know.
 pub struct Options {
     /// Where requests come from and go to.
@@ -39,6 +42,8 @@ pub struct Broker {
     pub heartbeat: u16,
     /// Waits between tries.
     pub retry: Retry,
+    /// How long it may take until the queues of a new connection are being consumed.
+    pub setup_timeout: Duration,
 }
 
 /// Waits between tries to reach a broker (`rabbit_retry_interval` and its companions).
@@ -114,6 +119,7 @@ impl Broker {
                 step: Duration::from_secs(rabbit.rabbit_retry_backoff),
                 longest: Duration::from_secs(rabbit.rabbit_interval_max),
             },
+            setup_timeout: SETUP_TIMEOUT,
         }))
     }
 }

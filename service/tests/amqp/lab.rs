@@ -320,6 +320,7 @@ pub fn patient_broker(url: TransportUrl, pause: Duration) -> Arc<Broker> {
             step: Duration::ZERO,
             longest: pause,
         },
+        setup_timeout: Duration::from_secs(60),
     })
 }
 

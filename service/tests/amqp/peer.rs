@@ -1,6 +1,7 @@
 //! oslo.messaging in a process of its own.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,9 @@ fn command(lab: &Lab, action: &str) -> Command {
     let python = PathBuf::from(variable("LAB_VENV")).join("bin/python");
     let mut command = Command::new(python);
     command.args(["-W", "ignore", script, &lab.url, action]);
+    // oslo.messaging's queue manager looks at the leader of its process group, which may be gone
+    // where tests are run in the background.
+    command.process_group(0);
     command
 }
 

@@ -1,6 +1,7 @@
 //! Brokers that are not there or do not let us in, and things in them that do not fit.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::config::TransportUrl;
@@ -11,6 +12,8 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::lab::{
     HOST, HOST_QUEUE, Lab, TOPIC, amqp, answer, broker, consuming, context, eventually, request,
@@ -127,6 +130,56 @@ async fn a_silent_broker_does_not_hold_up_a_stop() {
     within("a call", call).await.expect_err("nobody answers");
     within("a stop", server.stop()).await;
     within("a close", ours.close()).await;
+}
+
+/// Stands between us and the lab's broker. From the first connection's first declaration of a queue
+/// on nothing more gets through; connections after it are left alone.
+async fn falling_silent(lab: &Lab) -> String {
+    const QUEUE_DECLARE: [u8; 4] = [0, 50, 0, 10];
+    let broker = lab.transport_url().hosts[0].clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    tokio::spawn(async move {
+        let mut first = true;
+        while let Ok((client, _)) = listener.accept().await {
+            let connection = TcpStream::connect((broker.host.as_str(), broker.port)).await;
+            let (mut ours, mut their_answers) = client.into_split();
+            let (mut answers, mut theirs) = connection.expect("the broker is there").into_split();
+            let silent = std::mem::take(&mut first);
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut their_answers).await });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 << 10];
+                let mut heard = true;
+                while let Ok(length @ 1..) = ours.read(&mut buffer).await {
+                    let bytes = &buffer[..length];
+                    heard &= !(silent && bytes.windows(4).any(|window| window == QUEUE_DECLARE));
+                    if heard && theirs.write_all(bytes).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_asked_on_another_connection() {
+    logs::record();
+    let lab = Lab::new().await;
+    let url = elsewhere(&lab, None, &falling_silent(&lab).await);
+    let mut patient = Arc::into_inner(broker(url)).expect("nobody else has it");
+    patient.setup_timeout = Duration::from_secs(3);
+    let ours = amqp(Options {
+        broker: Arc::new(patient),
+        ..lab.options(QueueOptions::default())
+    });
+    let server = serve(&ours).await;
+    let said = logs::shown("the broker did not answer within 3 s");
+    assert_eq!(said.len(), 1, "{said:?}");
+    within("a stop", server.stop()).await;
 }
 
 #[tokio::test]
