@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match worker::run(&CommandLine::from_args()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // On standard error too: the log may be what could not be opened.
+            // A log in a file has it too, unless the file is what could not be opened.
             eprintln!("cinder-backup: {error:#}");
             ExitCode::FAILURE
         }

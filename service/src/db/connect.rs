@@ -5,8 +5,8 @@ use std::time::Duration;
 use api_compat::config::database_url::{Backend, DatabaseUrl};
 use api_compat::config::tls::{Tls, TlsMode};
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sea_orm::sqlx::{self, MySqlPool};
-use sea_orm::{DbErr, RuntimeErr, SqlxMySqlConnector};
+use sea_orm::sqlx::{self, ConnectOptions, MySqlPool};
+use sea_orm::{DbErr, RuntimeErr, SqlxError, SqlxMySqlConnector};
 use secrecy::ExposeSecret;
 use tracing::warn;
 
@@ -67,13 +67,24 @@ impl Database {
                 *left -= 1;
             }
             let seconds = options.start_interval.as_secs();
-            warn!(%error, "Cannot connect to the database, trying again in {seconds} s");
+            let host = options.url.host.as_deref().unwrap_or("localhost");
+            let port = options.url.port;
+            warn!(
+                host,
+                port, %error, "Cannot connect to the database, trying again in {seconds} s"
+            );
             tokio::time::sleep(options.start_interval).await;
         }
     }
 }
 
 async fn open(options: &Options) -> Result<MySqlPool> {
+    let session = session(&options.url)?;
+    // By itself, the pool would wait in silence for a server that refuses.
+    let first = tokio::time::timeout(options.acquire, session.connect()).await;
+    first
+        .unwrap_or(Err(SqlxError::PoolTimedOut))
+        .map_err(refused)?;
     let sql_mode = options.sql_mode.clone();
     let pool = MySqlPoolOptions::new()
         .max_connections(options.connections)
@@ -91,9 +102,13 @@ async fn open(options: &Options) -> Result<MySqlPool> {
                 Ok(())
             })
         })
-        .connect_with(session(&options.url)?)
+        .connect_with(session)
         .await;
-    pool.map_err(|error| Error::Database(DbErr::Conn(RuntimeErr::SqlxError(error.into()))))
+    pool.map_err(refused)
+}
+
+fn refused(error: SqlxError) -> Error {
+    Error::Database(DbErr::Conn(RuntimeErr::SqlxError(error.into())))
 }
 
 /// The driver's own options. The URL is never handed on as text: the driver drops the names in

@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// The server refused or could not be reached.
     #[error("database: {0}")]
-    Database(#[from] DbErr),
+    Database(DbErr),
     /// The configuration cannot be used.
     #[error("[database] {0}")]
     Configuration(String),
@@ -58,6 +58,13 @@ impl Error {
             Self::Configuration(_) | Self::Row { .. } => ErrorKind::Other,
             Self::Database(error) => kind(error),
         }
+    }
+}
+
+// Not as a source: the texts of `DbErr` contain those of their own sources.
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
     }
 }
 

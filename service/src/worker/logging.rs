@@ -18,7 +18,7 @@ use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Span, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -46,6 +46,8 @@ pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
     // Libraries are quieter than the service itself, as with oslo.log's default_log_levels.
     let filter = Targets::new()
         .with_default(Level::WARN)
+        // It calls every lost connection an error; our own line tells it once, and goes on.
+        .with_target("lapin", LevelFilter::OFF)
         .with_target("cinderblock", level);
     let layer = LineLayer {
         sink: sink.clone(),
@@ -60,6 +62,11 @@ pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
 }
 
 impl Log {
+    /// Whether it goes to a file.
+    pub fn is_file(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Opens the file anew, after it was moved away.
     ///
     /// # Errors

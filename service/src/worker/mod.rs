@@ -51,7 +51,13 @@ pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let in_file = log.is_file();
     let served = runtime.block_on(serve(config, log));
+    if let Err(error) = &served
+        && in_file
+    {
+        error!("{error:#}");
+    }
     // A thread that is blocked on a cluster that does not answer is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
