@@ -1,0 +1,117 @@
+//! The program as an operator starts it: what it says when it cannot work, and its exit code.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+const DRIVER: &str = "backup_driver = cinder.backup.drivers.ceph.CephBackupDriver";
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("cinderblock-start-{}", Uuid::new_v4()));
+        std::fs::create_dir(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left lies in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts the program, which must end by itself.
+fn run(arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cinder-backup"))
+        .args(arguments)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    for _ in 0..600 {
+        if child.try_wait().expect("it can be waited for").is_some() {
+            return child.wait_with_output().expect("its output");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().expect("it can be killed");
+    panic!("it does not end: {:?}", child.wait_with_output());
+}
+
+/// What it says on standard error with this configuration, which is no secret.
+fn complaint(text: &str) -> String {
+    let folder = Folder::new();
+    let file = folder.file("cinder.conf", text);
+    let output = run(&["--config-file", file.to_str().expect("a path")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("a text");
+    assert!(!said.contains("S3cret"), "{said}");
+    said
+}
+
+#[test]
+fn a_wrong_command_line_is_told_from_a_wrong_configuration() {
+    assert_eq!(run(&["--no-such-option"]).status.code(), Some(2));
+    let version = run(&["--version"]);
+    assert!(version.status.success());
+    assert!(version.stdout.starts_with(b"cinder-backup "));
+    let missing = run(&["--config-file", "/nonexistent/cinder.conf"]);
+    assert_eq!(missing.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(said.contains("/nonexistent/cinder.conf"), "{said}");
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_named() {
+    let said = complaint(&format!(
+        "[DEFAULT]\n{DRIVER}\nbackup_ceph_chunk_size = big\n"
+    ));
+    assert!(said.contains("[DEFAULT] backup_ceph_chunk_size"), "{said}");
+    let said = complaint("[DEFAULT]\nno assignment at all\n");
+    assert!(said.contains("cinder.conf:2"), "{said}");
+    let said = complaint("[DEFAULT]\nbackup_driver = cinder.backup.drivers.nfs.NFSBackupDriver\n");
+    assert!(said.contains("nfs.NFSBackupDriver"), "{said}");
+    let said = complaint(&format!(
+        "[DEFAULT]\n{DRIVER}\n[database]\nconnection = postgresql://u:S3cret@h/cinder\n"
+    ));
+    assert!(said.contains("only MySQL and MariaDB"), "{said}");
+}
+
+#[test]
+fn a_password_that_the_database_refuses_ends_it_and_is_in_the_log_file() {
+    let url = std::env::var("LAB_DATABASE_URL")
+        .unwrap_or_else(|_| panic!("LAB_DATABASE_URL is not set: run `make test`"));
+    let address = &url[url.find('@').expect("the URL has a user")..];
+    let folder = Folder::new();
+    let text = format!(
+        "[DEFAULT]\n{DRIVER}\n[database]\nconnection = mysql+pymysql://cinder:S3cret{address}\n"
+    );
+    let conf = folder.file("cinder.conf", &text);
+    let log = folder.0.join("cinder-backup.log");
+    let arguments = ["--config-file", conf.to_str().expect("a path")];
+    let output = run(&[
+        &arguments[..],
+        &["--log-file", log.to_str().expect("a path")],
+    ]
+    .concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("a text");
+    let logged = std::fs::read_to_string(&log).expect("a log");
+    for text in [&said, &logged] {
+        assert!(text.contains("Access denied for user 'cinder'"), "{text}");
+        assert!(!text.contains("S3cret"), "{text}");
+    }
+}
