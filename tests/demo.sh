@@ -9,10 +9,14 @@ name=demo-$$
 lab=tests/lab/lab
 worker=$PWD/target/release/cinder-backup
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+bold= plain=
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 finish() {
     status=$?
-    if [ "$status" -ne 0 ]; then
+    if [ "$status" -eq 130 ]; then
+        say "Interrupted"
+    elif [ "$status" -ne 0 ]; then
         say "The demo failed; the end of the worker's log:"
         tail -n 30 "$LAB_DIR"/log/worker*.log 2>/dev/null || true
     fi
