@@ -161,6 +161,12 @@ impl Cloud {
         }
     }
 
+    /// Waits until a backup has failed; its reason.
+    pub async fn wait_failed(&self, backup: &str) -> Result<String> {
+        let shown = self.wait(Resource::Backup, backup, "error").await?;
+        Ok(shown["fail_reason"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Waits until a resource is gone.
     pub async fn wait_gone(&self, what: Resource, id: &str) -> Result<()> {
         let begun = Instant::now();

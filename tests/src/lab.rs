@@ -47,8 +47,18 @@ pub struct Reconfigured {
 }
 
 impl Reconfigured {
-    /// Restarts the worker with these lines at the end of its configuration.
+    /// Restarts the worker with these lines at the end of its configuration, and waits until it is
+    /// given work.
     pub async fn worker(lab: &Lab, options: &str) -> Result<Self> {
+        Self::restart(lab, options, &["restart", "worker", "--wait"]).await
+    }
+
+    /// The same for options with which it cannot work.
+    pub async fn broken_worker(lab: &Lab, options: &str) -> Result<Self> {
+        Self::restart(lab, options, &["restart", "worker"]).await
+    }
+
+    async fn restart(lab: &Lab, options: &str, command: &[&str]) -> Result<Self> {
         let file = PathBuf::from(lab.variable("LAB_DIR")?).join("etc/cinder/backup.conf");
         let original = fs::read_to_string(&file)?;
         fs::write(&file, format!("{original}{options}"))?;
@@ -57,7 +67,7 @@ impl Reconfigured {
             file,
             original,
         };
-        this.lab.command(&["restart", "worker", "--wait"]).await?;
+        this.lab.command(command).await?;
         Ok(this)
     }
 

@@ -141,8 +141,7 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
     for container in ["volumes", "no-such-pool", "a/b", "../x"] {
         let body = json!({"backup": {"volume_id": volume, "container": container}});
         let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-        let shown = setup.cloud.wait(Resource::Backup, &backup, "error").await?;
-        let reason = shown["fail_reason"].as_str().unwrap_or_default();
+        let reason = setup.cloud.wait_failed(&backup).await?;
         ensure!(
             reason.contains(container) && reason.contains("not allowed"),
             "{reason}"
@@ -168,8 +167,7 @@ async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
         .await?;
     let body = json!({"backup": {"volume_id": volume}});
     let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-    let shown = setup.cloud.wait(Resource::Backup, &backup, "error").await?;
-    let reason = shown["fail_reason"].as_str().unwrap_or_default();
+    let reason = setup.cloud.wait_failed(&backup).await?;
     ensure!(reason.contains(&volume), "{reason}");
     setup
         .cloud
@@ -205,13 +203,12 @@ async fn without_permission_in_ceph_a_backup_fails_and_leaves_nothing() -> Resul
     let body = json!({"backup": {"volume_id": volume}});
     let outcome = async {
         let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-        let shown = setup.cloud.wait(Resource::Backup, &backup, "error").await?;
-        Ok::<_, anyhow::Error>((backup, shown))
+        let reason = setup.cloud.wait_failed(&backup).await?;
+        Ok::<_, anyhow::Error>((backup, reason))
     }
     .await;
     caps(&osd).await?;
-    let (backup, shown) = outcome?;
-    let reason = shown["fail_reason"].as_str().unwrap_or_default();
+    let (backup, reason) = outcome?;
     ensure!(reason.to_lowercase().contains("permi"), "{reason}");
     setup
         .cloud

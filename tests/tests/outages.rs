@@ -5,25 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource, run};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 /// Each of these tests stops what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-async fn failed(cloud: &Cloud, backup: &str) -> Result<Value> {
-    for _ in 0..300 {
-        let shown = cloud.show(Resource::Backup, backup).await?;
-        let shown = shown.context("the backup is gone")?;
-        if shown["status"] == "error" {
-            return Ok(shown);
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-    anyhow::bail!("backup {backup} does not fail")
-}
 
 #[tokio::test]
 async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
@@ -36,8 +24,7 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
 
     let body = json!({"backup": {"volume_id": volume}});
     let backup = cloud.begin_create(Resource::Backup, body).await?;
-    let shown = failed(&cloud, &backup).await?;
-    let reason = shown["fail_reason"].as_str().unwrap_or_default();
+    let reason = cloud.wait_failed(&backup).await?;
     ensure!(
         reason.contains("cinder-volume did not answer within 3 s"),
         "{reason}"
@@ -49,7 +36,7 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
     let broker = Broker::connect(&lab).await?;
     consumed(&broker, "cinder-volume").await?;
     let next = cloud.back_up(&volume, false).await?;
-    failed(&cloud, &backup).await?;
+    cloud.wait_failed(&backup).await?;
     for backup in [&next, &backup] {
         cloud.delete(Resource::Backup, backup).await?;
     }
@@ -99,7 +86,7 @@ async fn a_backup_that_is_deleted_while_it_is_made_is_gone() -> Result<()> {
     let reset = json!({"os-reset_status": {"status": "error"}});
     let asked = async {
         admin.action(Resource::Backup, &backup, reset).await?;
-        failed(&cloud, &backup).await?;
+        cloud.wait_failed(&backup).await?;
         let path = format!("/backups/{backup}");
         let (status, answer) = cloud.request(Method::DELETE, &path, None).await?;
         ensure!(status.is_success(), "{answer}");
