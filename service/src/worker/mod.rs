@@ -14,8 +14,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api_compat::config::Config;
+use api_compat::log_line;
+use api_compat::messaging::Failure;
+use api_compat::objects::{self, LogLevel, LogLevelList, ObjectHistory};
 use api_compat::rpc::BackupMethod;
 use api_compat::rpc::backup::TOPIC;
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, warn};
@@ -28,6 +32,7 @@ use crate::manager::Manager;
 use capabilities::Capabilities;
 use command_line::CommandLine;
 use heartbeat::Heartbeat;
+use logging::{Levels, Log};
 use signals::{Signal, Signals};
 
 /// The name of the binary, of its service row and of its topic.
@@ -71,9 +76,10 @@ struct Worker {
     ready: watch::Receiver<bool>,
     publish: Arc<Notify>,
     stop: CancellationToken,
+    log: Log,
 }
 
-async fn serve(config: Config, log: logging::Log) -> anyhow::Result<()> {
+async fn serve(config: Config, log: Log) -> anyhow::Result<()> {
     let host = config.service.host.clone();
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -111,6 +117,7 @@ async fn serve(config: Config, log: logging::Log) -> anyhow::Result<()> {
         publish: Arc::new(Notify::new()),
         stop: CancellationToken::new(),
         config,
+        log,
     };
     let interval = Duration::from_secs(worker.config.backup.backup_driver_init_check_interval);
     tokio::spawn(vault_watch::run(
@@ -120,13 +127,13 @@ async fn serve(config: Config, log: logging::Log) -> anyhow::Result<()> {
         worker.stop.clone(),
     ));
     tokio::spawn(heartbeat.run(worker.ready.clone(), worker.stop.clone()));
-    worker.serve(signals, log).await;
+    worker.serve(signals).await;
     Ok(())
 }
 
 impl Worker {
     /// Takes requests until a signal ends it.
-    async fn serve(&self, mut signals: Signals, log: logging::Log) {
+    async fn serve(&self, mut signals: Signals) {
         let capabilities = Capabilities::new(&self.config, self.amqp.clone());
         let publishing = tokio::spawn(capabilities.clone().run(
             self.ready.clone(),
@@ -148,7 +155,7 @@ impl Worker {
                 },
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
-                    Signal::Reload => match log.reopen() {
+                    Signal::Reload => match self.log.reopen() {
                         Ok(()) => info!("Opened the log anew; other options need a restart"),
                         Err(error) => error!("{error:#}"),
                     },
@@ -178,15 +185,22 @@ impl Worker {
             return;
         };
         let (manager, publish) = (self.manager.clone(), self.publish.clone());
+        let levels = self.log.levels().clone();
         let operation = async move {
             let outcome = match method {
                 Ok(BackupMethod::PublishServiceCapabilities) => {
                     publish.notify_one();
-                    Ok(serde_json::Value::Null)
+                    Ok(Value::Null)
                 }
-                Ok(BackupMethod::SetLogLevels { .. } | BackupMethod::GetLogLevels { .. }) => Err(
-                    api_compat::messaging::Failure::no_such_method(&request.method),
-                ),
+                Ok(BackupMethod::SetLogLevels { log_request }) => set_levels(&levels, &log_request),
+                Ok(BackupMethod::GetLogLevels { log_request }) => {
+                    let prefix = log_request.prefix.unwrap_or_default();
+                    let objects = levels.get(&prefix);
+                    Ok(objects::encode(
+                        &LogLevelList { objects },
+                        ObjectHistory::default(),
+                    ))
+                }
                 Ok(method) => manager.serve(method, request.context).await,
                 Err(refusal) => {
                     warn!(method = request.method, %refusal, "Refused a request");
@@ -215,4 +229,21 @@ impl Worker {
             warn!("Operations still run after {patience} s; the next start ends them");
         }
     }
+}
+
+fn set_levels(levels: &Levels, wanted: &LogLevel) -> Result<Value, Failure> {
+    let prefix = wanted.prefix.as_deref().unwrap_or_default();
+    let level = wanted.level.as_deref().unwrap_or_default().parse();
+    let level: log_line::Level = level.map_err(|error: log_line::NotALevel| {
+        warn!(%error, "The log levels stay as they are");
+        Failure::invalid_input(&error.to_string())
+    })?;
+    let loggers = levels.set(prefix, level);
+    info!(
+        prefix,
+        level = level.as_str(),
+        loggers,
+        "Changed the log levels"
+    );
+    Ok(Value::Null)
 }

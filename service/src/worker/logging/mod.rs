@@ -1,0 +1,136 @@
+//! The log: oslo.log's line format, to a file or to standard error.
+//!
+//! A line carries the ids of the request that it belongs to. They come from the span that the
+//! worker opens for each request, so that no function has to pass them on.
+
+mod levels;
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use api_compat::config::Logging;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use levels::Levels;
+use line::LineLayer;
+pub use line::request_span;
+
+/// The log that was started.
+pub struct Log {
+    path: Option<PathBuf>,
+    sink: Sink,
+    levels: Levels,
+}
+
+type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// Starts logging; to be called once. `program` names the file in a `log_dir`.
+///
+/// # Errors
+/// When the log file cannot be opened.
+pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
+    let path = path(options, program);
+    let sink: Sink = Arc::new(Mutex::new(open(path.as_deref())?));
+    let (levels, filter) = Levels::new(options.debug);
+    let layer = LineLayer {
+        sink: sink.clone(),
+        json: options.use_json,
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .try_init()
+        .context("logging was started already")?;
+    Ok(Log { path, sink, levels })
+}
+
+impl Log {
+    /// Whether it goes to a file.
+    pub fn is_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// What is logged.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Opens the file anew, after it was moved away.
+    ///
+    /// # Errors
+    /// When it cannot be opened; the log goes on where it was.
+    pub fn reopen(&self) -> anyhow::Result<()> {
+        let fresh = open(self.path.as_deref())?;
+        *lock(&self.sink) = fresh;
+        Ok(())
+    }
+}
+
+fn path(options: &Logging, program: &str) -> Option<PathBuf> {
+    match (&options.log_file, &options.log_dir) {
+        (Some(file), Some(dir)) => Some(dir.join(file)),
+        (Some(file), None) => Some(file.clone()),
+        (None, Some(dir)) => Some(dir.join(format!("{program}.log"))),
+        (None, None) => None,
+    }
+}
+
+fn open(path: Option<&Path>) -> anyhow::Result<Box<dyn Write + Send>> {
+    let Some(path) = path else {
+        return Ok(Box::new(io::stderr()));
+    };
+    let file: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open the log file {}", path.display()))?;
+    Ok(Box::new(file))
+}
+
+fn lock(sink: &Sink) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
+    // Whoever panicked while writing left at worst half a line.
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_oslo_logs() {
+        let mut options = Logging {
+            log_file: None,
+            log_dir: None,
+            ..sample()
+        };
+        assert_eq!(path(&options, "cinder-backup"), None);
+        options.log_dir = Some("/var/log/cinder".into());
+        let expected = PathBuf::from("/var/log/cinder/cinder-backup.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+        options.log_file = Some("backup.log".into());
+        let expected = PathBuf::from("/var/log/cinder/backup.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+        options.log_file = Some("/elsewhere/b.log".into());
+        let expected = PathBuf::from("/elsewhere/b.log");
+        assert_eq!(path(&options, "cinder-backup"), Some(expected));
+    }
+
+    fn sample() -> Logging {
+        Logging {
+            debug: false,
+            log_file: None,
+            log_dir: None,
+            log_date_format: String::new(),
+            use_stderr: false,
+            use_json: false,
+            use_journal: false,
+            use_syslog: false,
+            syslog_log_facility: String::new(),
+        }
+    }
+}

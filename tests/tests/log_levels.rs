@@ -1,0 +1,65 @@
+//! An operator asks what is logged, and changes it, through Cinder's API.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Cloud, Lab, Resource};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const MANAGER: &str = "cinder.backup.manager";
+
+/// The levels of the worker's loggers that begin with `prefix`.
+async fn levels(admin: &Cloud, prefix: &str) -> Result<Value> {
+    let body = json!({"binary": "cinder-backup", "prefix": prefix});
+    let (status, mut answer) = admin
+        .request(Method::PUT, "/os-services/get-log", Some(body))
+        .await?;
+    ensure!(status.is_success(), "{status}: {answer}");
+    Ok(answer["log_levels"][0]["levels"].take())
+}
+
+async fn set(admin: &Cloud, level: &str) -> Result<()> {
+    let body = json!({"binary": "cinder-backup", "prefix": MANAGER, "level": level});
+    let (status, answer) = admin
+        .request(Method::PUT, "/os-services/set-log", Some(body))
+        .await?;
+    ensure!(status.is_success(), "{status}: {answer}");
+    // A cast: it is done once the next call shows it.
+    for _ in 0..100 {
+        if levels(admin, MANAGER).await? == json!({MANAGER: level}) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the level is not set")
+}
+
+/// Whether the worker has logged a line of the manager's about a backup.
+fn logged(lab: &Lab, backup: &str) -> Result<bool> {
+    let path = PathBuf::from(lab.variable("LAB_DIR")?).join("log/worker.log");
+    let log = std::fs::read_to_string(&path).with_context(|| format!("{path:?}"))?;
+    Ok(log
+        .lines()
+        .any(|line| line.contains(MANAGER) && line.contains(backup)))
+}
+
+#[tokio::test]
+async fn a_level_is_shown_and_changed() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let (cloud, admin) = (
+        Cloud::login(&lab, "demo").await?,
+        Cloud::login(&lab, "admin").await?,
+    );
+    let all = levels(&admin, "").await?;
+    ensure!(all["cinder.backup.vault"] == "DEBUG", "{all}");
+    ensure!(all["lapin"] == "CRITICAL", "{all}");
+
+    let volume = cloud.create_volume(1).await?;
+    for (level, seen) in [("ERROR", false), ("INFO", true), ("DEBUG", true)] {
+        set(&admin, level).await?;
+        let backup = cloud.back_up(&volume, false).await?;
+        ensure!(logged(&lab, &backup)? == seen, "{level}");
+        cloud.delete(Resource::Backup, &backup).await?;
+    }
+    cloud.delete(Resource::Volume, &volume).await
+}
