@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 use crate::ids::{BackupId, VolumeId};
 use crate::objects::{Backup, date};
@@ -74,6 +75,12 @@ pub fn encode(backup: &Backup) -> String {
         backup: &whole,
     };
     ENGINE.encode(python_json::to_string(&record).expect("a backup has texts as keys"))
+}
+
+/// Whether the row of an import still waits for its record, or never got it: cinder-api makes it
+/// with a volume that there is none (`IMPORT_VOLUME_ID` in cinder/backup/api.py).
+pub fn is_awaited(backup: &Backup) -> bool {
+    backup.volume_id == VolumeId::from(Uuid::nil())
 }
 
 /// Reads a record as it is.
@@ -203,6 +210,16 @@ mod tests {
         let backup = imported(&format!(" {a}\r\n{b}\n")).unwrap();
         assert_eq!(backup.container.as_deref(), Some("backups"));
         assert_eq!(backup.metadata.unwrap()["k"], "v");
+    }
+
+    #[test]
+    fn the_row_of_an_import_is_known_by_its_volume() {
+        let row = |volume: &str| -> Backup {
+            let row = json!({"id": ID, "volume_id": volume, "user_id": "u", "project_id": "p"});
+            serde_json::from_value(row).unwrap()
+        };
+        assert!(is_awaited(&row("00000000-0000-0000-0000-000000000000")));
+        assert!(!is_awaited(&row("06a314a8-3f21-44ef-b19e-2fb9b505d554")));
     }
 
     #[test]

@@ -254,6 +254,21 @@ impl Cloud {
         Ok(())
     }
 
+    /// A backup's record: the driver, and the text. For an administrator.
+    pub async fn export_record(&self, backup: &str) -> Result<Value> {
+        let path = format!("/backups/{backup}/export_record");
+        let mut answer = self.expect(Method::GET, &path, None).await?;
+        Ok(answer["backup-record"].take())
+    }
+
+    /// Asks for the import of a record without waiting for it. For an administrator.
+    pub async fn begin_import(&self, record: &Value) -> Result<()> {
+        let body = json!({"backup-record": record});
+        self.expect(Method::POST, "/backups/import_record", Some(body))
+            .await?;
+        Ok(())
+    }
+
     /// How many backups the project's quota counts, and how many GiB.
     pub async fn backup_usage(&self) -> Result<(i64, i64)> {
         let path = format!("/os-quota-sets/{}?usage=true", self.project);

@@ -6,9 +6,11 @@
 mod broker;
 mod ceph;
 mod cloud;
+mod database;
 mod lab;
 
 pub use broker::Broker;
 pub use ceph::{Cluster, Content};
 pub use cloud::{Cloud, Resource};
+pub use database::Database;
 pub use lab::{Lab, Reconfigured, run};

@@ -4,7 +4,11 @@
 //! One of the two runs at a time, as when an operator swaps the service and puts it back.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource};
+use cinderblock_tests::{Cloud, Database, Lab, Resource};
+use tokio::sync::Mutex;
+
+/// Each of these tests stops and starts the workers.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 const MIB: u64 = 1 << 20;
 
@@ -52,6 +56,7 @@ fn image(volume: &str) -> String {
 
 #[tokio::test]
 async fn one_chain_in_turns() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let workers = Workers { lab: lab.clone() };
     let cloud = Cloud::login(&lab, "demo").await?;
@@ -102,4 +107,34 @@ async fn one_chain_in_turns() -> Result<()> {
     let left = cloud.backups()?.images("backups").await?;
     ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn what_one_exports_the_other_imports() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let workers = Workers { lab: lab.clone() };
+    let cloud = Cloud::login(&lab, "admin").await?;
+    let (database, volumes) = (Database::new(&lab)?, cloud.volumes()?);
+    let volume = cloud.create_volume(1).await?;
+    volumes.write(&image(&volume), 0, &[0x77; 5000]).await?;
+    let content = volumes.content(&image(&volume)).await?;
+    for maker in [Worker::Python, Worker::Ours] {
+        workers.only(maker).await?;
+        let backup = cloud.back_up(&volume, false).await?;
+        let record = cloud.export_record(&backup).await?;
+        database.lose_backup(&backup).await?;
+        workers.only(maker.other()).await?;
+        cloud.begin_import(&record).await?;
+        cloud.wait(Resource::Backup, &backup, "available").await?;
+        let restored = cloud.restore(&backup, None).await?;
+        ensure!(
+            volumes.content(&image(&restored)).await? == content,
+            "{maker:?}'s backup is restored as something else"
+        );
+        cloud.delete(Resource::Backup, &backup).await?;
+        cloud.delete(Resource::Volume, &restored).await?;
+    }
+    workers.only(Worker::Ours).await?;
+    cloud.delete(Resource::Volume, &volume).await
 }

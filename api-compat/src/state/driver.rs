@@ -53,6 +53,14 @@ pub fn refuse(operation: Operation, configured: &str, service: &str) -> Refusal 
     }
 }
 
+/// What becomes of a record that no worker's driver can import.
+pub fn nobody_imports(service: &str) -> String {
+    format!(
+        "Import record failed, cannot find backup service to perform the import. Request service \
+         {service}."
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

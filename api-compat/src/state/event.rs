@@ -72,6 +72,15 @@ pub enum Event<'a> {
     },
     /// `export_record` arrived.
     Export,
+    /// `import_record` arrived.
+    Import,
+    /// The record stands in the rows.
+    ImportSucceeded,
+    /// The record cannot be imported.
+    ImportFailed {
+        /// Why.
+        reason: &'a str,
+    },
     /// `reset_status` arrived.
     Reset {
         /// The status that the operator wants.

@@ -38,6 +38,9 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
         Event::DeleteSucceeded => Ok(Change::of_backup(BackupStatus::Deleted)),
         Event::DeleteFailed { reason } => Ok(Change::failed(reason)),
         Event::Export => expect(status, BackupStatus::Available, "Export backup"),
+        Event::Import => expect(status, BackupStatus::Creating, "Import record"),
+        Event::ImportSucceeded => Ok(Change::of_backup(BackupStatus::Available)),
+        Event::ImportFailed { reason } => Ok(Change::failed(reason)),
         Event::Reset { to } => reset(to),
         Event::Interrupted { source, encrypted } => Ok(interrupted(status, source, encrypted)),
     }

@@ -1,5 +1,6 @@
 //! One change of a backup and of what hangs on it, in one transaction.
 
+use api_compat::backup_record::ImportedBackup;
 use api_compat::ids::{BackupId, SnapshotId, VolumeId};
 use api_compat::state::{BackupStatus, Change, VolumeStatus};
 use chrono::NaiveDateTime;
@@ -10,7 +11,7 @@ use sea_orm::{
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
 use super::quota::QuotaRules;
-use super::{Database, Error, Result, quota};
+use super::{Database, Error, Importer, Result, import, quota};
 
 /// Longest text of `backups.fail_reason`, in characters.
 const FAIL_REASON: usize = 255;
@@ -29,6 +30,18 @@ pub struct Subject<'a> {
     pub snapshot: Option<SnapshotId>,
 }
 
+impl Subject<'_> {
+    /// A backup by itself.
+    pub fn alone(backup: BackupId, status: BackupStatus) -> Self {
+        Self {
+            backup,
+            status,
+            volume: None,
+            snapshot: None,
+        }
+    }
+}
+
 /// What else is written when an operation is done.
 #[derive(Debug, Clone, Copy)]
 pub enum Done<'a> {
@@ -43,6 +56,13 @@ pub enum Done<'a> {
     },
     /// A volume that was being created from a backup is complete.
     Launched,
+    /// The row of a record that was imported.
+    Imported {
+        /// The record.
+        record: &'a ImportedBackup,
+        /// Who imports it.
+        importer: Importer<'a>,
+    },
     /// A backup is gone: its rows are marked as deleted and its quota is given back.
     Deleted {
         /// The backup that counted it as a dependent.
@@ -126,6 +146,10 @@ impl Database {
                     quota::give_back(&transaction, project, size, rules, now).await?;
                 }
             }
+            Done::Imported { record, .. } => {
+                delete_metadata(&transaction, subject.backup, now).await?;
+                import::insert_metadata(&transaction, subject.backup, record, now).await?;
+            }
             _ => {}
         }
         transaction.commit().await?;
@@ -153,6 +177,9 @@ async fn change_backup(
     }
     if let Done::Created { size, .. } = done {
         update = update.col_expr(backups::Column::Size, size.into());
+    }
+    if let Done::Imported { record, importer } = done {
+        update = import::columns(update, record, importer);
     }
     update = match done {
         // As Cinder's soft delete, which keeps the time of the last change.

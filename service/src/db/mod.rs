@@ -10,6 +10,7 @@ mod connect;
 mod convert;
 pub mod entity;
 mod error;
+mod import;
 mod messages;
 mod metadata;
 mod quota;
@@ -21,6 +22,7 @@ pub use backups::Begin;
 pub use change::{Done, Subject};
 pub use connect::Options;
 pub use error::{Error, ErrorKind};
+pub use import::Importer;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 

@@ -1,5 +1,6 @@
 //! Deleting a backup.
 
+use api_compat::backup_record;
 use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
@@ -39,17 +40,14 @@ impl Manager {
 
     async fn delete(&self, context: &Context, row: &Backup) -> Result<(), Error> {
         let status = row.status.unwrap_or(BackupStatus::Error);
-        let subject = Subject {
-            backup: row.id,
-            status,
-            volume: None,
-            snapshot: None,
-        };
-        // A backup whose create never got as far as a driver has no data and needs none.
-        let begun = row
-            .service
-            .as_deref()
-            .is_some_and(|service| !service.is_empty());
+        let subject = Subject::alone(row.id, status);
+        // A backup whose create never got as far as a driver has no data and needs none; the row
+        // of an import that failed owns none, whatever its columns still say.
+        let begun = !backup_record::is_awaited(row)
+            && row
+                .service
+                .as_deref()
+                .is_some_and(|service| !service.is_empty());
         let event = Event::Delete {
             service_up: !begun || *self.ready.borrow(),
         };

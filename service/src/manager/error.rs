@@ -1,9 +1,10 @@
 //! Why an operation failed, and how that reads at each of its addresses.
 
+use api_compat::backup_record::RecordError;
 use api_compat::ids::NotAnId;
 use api_compat::messaging::Failure;
 use api_compat::names::NameError;
-use api_compat::state::Refusal;
+use api_compat::state::{Refusal, driver};
 use api_compat::volume_metadata::{MetadataError, RestoreError};
 
 use crate::{amqp, attach, db, vault};
@@ -26,6 +27,12 @@ pub enum Error {
     /// There is no such backup.
     #[error("Backup {0} could not be found.")]
     BackupNotFound(String),
+    /// No worker has the driver that made the record.
+    #[error("{}", driver::nobody_imports(.0))]
+    NobodyImports(String),
+    /// A record cannot be imported.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A row holds an id that cannot be one.
     #[error(transparent)]
     Id(#[from] NotAnId),
@@ -60,7 +67,8 @@ impl From<&Error> for Failure {
             Error::VolumeNotFound(id) => Failure::volume_not_found(id),
             Error::SnapshotNotFound(id) => Failure::snapshot_not_found(id),
             Error::BackupNotFound(id) => Failure::backup_not_found(id),
-            Error::Invalid(_) | Error::Id(_) | Error::Name(_) => {
+            Error::NobodyImports(service) => Failure::service_not_found(service),
+            Error::Invalid(_) | Error::Id(_) | Error::Name(_) | Error::Record(_) => {
                 Failure::invalid_backup(&error.to_string())
             }
             _ => Failure::backup_driver(&error.to_string()),

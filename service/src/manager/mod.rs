@@ -43,6 +43,7 @@ use crate::vault::Vault;
 
 use capacity::Capacity;
 pub use error::Error;
+use records::ImportRequest;
 
 /// Who asks, and in which request.
 type Context = RequestContext;
@@ -165,8 +166,20 @@ impl Manager {
                 self.delete_backup(context, backup.id).await.map(done)
             }
             BackupMethod::ExportRecord { backup } => self.export_record(backup.id).await,
-            BackupMethod::ImportRecord { backup, .. } => {
-                self.refuse_import(backup.id).await.map(done)
+            BackupMethod::ImportRecord {
+                backup,
+                backup_service,
+                backup_url,
+                backup_hosts,
+            } => {
+                let request = ImportRequest {
+                    service: backup_service,
+                    url: backup_url,
+                    hosts: backup_hosts,
+                };
+                self.import_record(context, *backup, request)
+                    .await
+                    .map(done)
             }
             BackupMethod::ResetStatus { backup, status } => self
                 .reset_status(context, backup.id, status)

@@ -2,12 +2,25 @@
 
 use api_compat::backup_record;
 use api_compat::ids::BackupId;
+use api_compat::objects::Backup;
+use api_compat::rpc::peer;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Change, Event, transition};
+use api_compat::state::{BackupStatus, Event, transition};
 use serde_json::{Value, json};
+use tracing::{error, info};
 
-use super::{Error, Manager};
-use crate::db::{Done, Subject};
+use super::{Context, Error, Manager, now};
+use crate::db::{Done, Importer, Subject};
+
+/// What `import_record` asks for.
+pub(super) struct ImportRequest {
+    /// The driver that made the backup.
+    pub service: String,
+    /// The record.
+    pub url: String,
+    /// The workers that have not been asked yet.
+    pub hosts: Vec<String>,
+}
 
 impl Manager {
     /// `export_record`: what another cloud needs to import the backup.
@@ -27,22 +40,90 @@ impl Manager {
         }))
     }
 
-    /// `import_record` is not served yet: the row that the API has made for it says so.
-    pub(super) async fn refuse_import(&self, id: BackupId) -> Result<(), Error> {
-        let reason = "Import record failed: this backup service does not import records.";
+    /// `import_record`: makes a row out of a record, or hands the request on to the next worker if
+    /// the record is another driver's.
+    pub(super) async fn import_record(
+        &self,
+        context: Context,
+        message: Backup,
+        request: ImportRequest,
+    ) -> Result<(), Error> {
+        let id = message.id;
+        let Some(_claim) = self.claim(id) else {
+            return Ok(());
+        };
+        info!(backup = %id, service = request.service, "Import record started");
         let row = self.backup(id).await?;
-        let subject = Subject {
-            backup: id,
-            status: row.status.unwrap_or(BackupStatus::Error),
-            volume: None,
-            snapshot: None,
+        let status = row.status.unwrap_or(BackupStatus::Error);
+        transition(status, &Event::Import).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let imported = match driver::is_ours(&self.settings.driver, Some(&request.service)) {
+            true => self.import(&row, &request.url).await,
+            false => self.hand_on(&context, &message, request).await,
         };
-        let change = Change {
-            backup: Some(BackupStatus::Error),
-            fail_reason: Some(reason.to_owned()),
-            ..Change::default()
+        if let Err(error) = &imported {
+            error!(backup = %id, %error, "Import record failed");
+            let reason = &error.to_string();
+            if let Ok(change) = transition(status, &Event::ImportFailed { reason }) {
+                self.write(Subject::alone(id, status), &change, Done::Nothing)
+                    .await;
+            }
+        }
+        imported
+    }
+
+    async fn import(&self, row: &Backup, url: &str) -> Result<(), Error> {
+        let mut imported = backup_record::import(url, row.id)?;
+        imported.volume_id.get_or_insert(row.volume_id);
+        let located = Backup {
+            volume_id: imported.volume_id.unwrap_or(row.volume_id),
+            container: imported.container.clone(),
+            service_metadata: imported.service_metadata.clone(),
+            snapshot_id: imported.snapshot_id.clone(),
+            ..row.clone()
         };
-        self.write(subject, &change, Done::Nothing).await;
-        Err(Error::Invalid(reason.to_owned()))
+        // Rows without data behind them are of no use to anybody.
+        let point = self
+            .vault
+            .find_restore_point(&self.record(&located).await?)
+            .await?;
+        let status = row.status.unwrap_or(BackupStatus::Error);
+        let change = transition(status, &Event::ImportSucceeded)
+            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let importer = Importer {
+            service: &self.settings.driver,
+            host: &self.settings.host,
+            zone: &self.settings.availability_zone,
+        };
+        let done = Done::Imported {
+            record: &imported,
+            importer,
+        };
+        let now = now().naive_utc();
+        self.db
+            .change(Subject::alone(row.id, status), &change, done, now)
+            .await?;
+        info!(backup = %row.id, image = point.image, "Import record finished");
+        Ok(())
+    }
+
+    /// Asks the last of the workers that have not been asked yet.
+    async fn hand_on(
+        &self,
+        context: &Context,
+        backup: &Backup,
+        request: ImportRequest,
+    ) -> Result<(), Error> {
+        let ImportRequest {
+            service,
+            url,
+            mut hosts,
+        } = request;
+        let Some(host) = hosts.pop() else {
+            return Err(Error::NobodyImports(service));
+        };
+        info!(backup = %backup.id, host, "The record is another driver's: asking the next worker");
+        let history = self.settings.history;
+        let cast = peer::import_record(&host, backup, &service, &url, &hosts, history);
+        Ok(self.amqp.cast(cast, context).await?)
     }
 }

@@ -122,12 +122,7 @@ impl Manager {
     async fn volume_is_gone(&self, backup: &Backup, volume: VolumeId) -> Error {
         let status = backup.status.unwrap_or(BackupStatus::Error);
         if status == BackupStatus::Restoring {
-            let subject = Subject {
-                backup: backup.id,
-                status,
-                volume: None,
-                snapshot: None,
-            };
+            let subject = Subject::alone(backup.id, status);
             let change = Change {
                 backup: Some(BackupStatus::Available),
                 ..Change::default()

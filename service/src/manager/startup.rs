@@ -51,12 +51,7 @@ impl Manager {
                     source: state::Source::Gone,
                     encrypted: true,
                 };
-                let subject = Subject {
-                    backup: row.id,
-                    status: BackupStatus::Deleting,
-                    volume: None,
-                    snapshot: None,
-                };
+                let subject = Subject::alone(row.id, BackupStatus::Deleting);
                 self.interrupted(subject, &event).await?;
             }
             Some(BackupStatus::Deleting) => {

@@ -27,12 +27,7 @@ impl Manager {
         }
         let change = transition(status, &Event::Reset { to })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
-        let subject = Subject {
-            backup: id,
-            status,
-            volume: None,
-            snapshot: None,
-        };
+        let subject = Subject::alone(id, status);
         let now = now().naive_utc();
         self.db.change(subject, &change, Done::Nothing, now).await?;
         if to == BackupStatus::Error {

@@ -93,12 +93,7 @@ pub fn change(status: BackupStatus, event: &Event<'_>) -> Change {
 
 /// A backup on its own.
 pub fn subject(backup: BackupId, status: BackupStatus) -> Subject<'static> {
-    Subject {
-        backup,
-        status,
-        volume: None,
-        snapshot: None,
-    }
+    Subject::alone(backup, status)
 }
 
 /// A project, and two ways to the database: ours, and one that knows nothing of it.

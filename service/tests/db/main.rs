@@ -7,6 +7,7 @@ mod create;
 mod deadlock;
 mod delete;
 mod dependents;
+mod import;
 mod lab;
 mod messages;
 mod metadata;

@@ -181,6 +181,10 @@ fn refusals_of_the_backups_status_are_cinders_words() {
             Event::Export,
             "Export backup aborted, expected backup status available but got error.",
         ),
+        (
+            Event::Import,
+            "Import record aborted, expected backup status creating but got error.",
+        ),
     ] {
         let refusal = refused(B::Error, &event);
         assert_eq!(refusal.to_string(), format!("Invalid backup: {text}"));

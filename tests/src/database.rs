@@ -1,0 +1,55 @@
+//! The lab's database, for what no API can do.
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::lab::{Lab, run};
+
+/// Cinder's database, seen with MariaDB's own client.
+pub struct Database {
+    user: String,
+    password: String,
+    host: String,
+    port: String,
+    name: String,
+}
+
+impl Database {
+    /// The lab's.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        let url = lab.variable("LAB_DATABASE_URL")?;
+        let parts = || {
+            let (_, rest) = url.split_once("://")?;
+            let (login, rest) = rest.split_once('@')?;
+            let (user, password) = login.split_once(':')?;
+            let (address, rest) = rest.split_once('/')?;
+            let (host, port) = address.split_once(':')?;
+            let name = rest.split('?').next()?;
+            Some([user, password, host, port, name].map(str::to_owned))
+        };
+        let [user, password, host, port, name] = parts().context("LAB_DATABASE_URL")?;
+        Ok(Self {
+            user,
+            password,
+            host,
+            port,
+            name,
+        })
+    }
+
+    /// Loses a backup's rows, as when the database was.
+    pub async fn lose_backup(&self, id: &str) -> Result<()> {
+        anyhow::ensure!(id.chars().all(|c| c.is_ascii_hexdigit() || c == '-'));
+        let sql = format!(
+            "DELETE FROM backup_metadata WHERE backup_id = '{id}'; \
+             DELETE FROM backups WHERE id = '{id}'"
+        );
+        run(Command::new("mariadb")
+            .args(["--protocol", "tcp", "--host", &self.host])
+            .args(["--port", &self.port, "--user", &self.user])
+            .args(["--database", &self.name, "--execute", &sql])
+            .env("MYSQL_PWD", &self.password))
+        .await?;
+        Ok(())
+    }
+}
