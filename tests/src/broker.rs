@@ -44,8 +44,7 @@ impl Broker {
         })
     }
 
-    /// Whether somebody consumes a queue.
-    pub async fn is_consumed(&self, queue: &str) -> Result<bool> {
+    async fn is_consumed(&self, queue: &str) -> Result<bool> {
         // On a channel of its own, which the broker closes if there is no such queue.
         let channel = self.connection.create_channel().await?;
         let options = QueueDeclareOptions {
@@ -56,6 +55,17 @@ impl Broker {
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
         Ok(declared.is_ok_and(|queue| queue.consumer_count() > 0))
+    }
+
+    /// Waits until somebody consumes a queue.
+    pub async fn wait_consumed(&self, queue: &str) -> Result<()> {
+        for _ in 0..600 {
+            if self.is_consumed(queue).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("nobody consumes {queue}")
     }
 
     /// Puts a body into the worker's queue.

@@ -37,6 +37,18 @@ impl Lab {
         command.arg(verb).arg("--name").arg(&self.name).args(words);
         run(&mut command).await
     }
+
+    /// Sends a signal, such as `STOP`, to a part of the lab.
+    pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
+        let status = self.command(&["status"]).await?;
+        let pid = status
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find_map(|words| (words.first() == Some(&part)).then(|| words.get(2).copied())?)
+            .with_context(|| format!("no {part} in\n{status}"))?;
+        run(Command::new("kill").args([&format!("-{signal}"), pid])).await?;
+        Ok(())
+    }
 }
 
 /// The worker with other options for a while.

@@ -63,8 +63,11 @@ pub enum Event<'a> {
         /// Whether the driver works.
         service_up: bool,
     },
-    /// The data and the row are gone.
-    DeleteSucceeded,
+    /// The data is gone, and the row goes.
+    DeleteSucceeded {
+        /// What waits for the end of this backup, if it was deleted while it was being made.
+        source: Source<'a>,
+    },
     /// Something went wrong after the delete began.
     DeleteFailed {
         /// Why.

@@ -7,4 +7,4 @@ pub mod transition;
 
 pub use event::{Blame, Change, Event, Refusal, Source, VolumeChange};
 pub use status::{BackupStatus, SnapshotStatus, UnknownStatus, VolumeStatus};
-pub use transition::transition;
+pub use transition::{is_wanted, transition};

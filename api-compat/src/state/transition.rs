@@ -35,7 +35,10 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
         Event::RestoreSucceeded => Ok(restored(status, VolumeStatus::Available)),
         Event::RestoreFailed => Ok(restored(status, VolumeStatus::ErrorRestoring)),
         Event::Delete { service_up } => delete(status, service_up),
-        Event::DeleteSucceeded => Ok(Change::of_backup(BackupStatus::Deleted)),
+        Event::DeleteSucceeded { source } => Ok(Change {
+            backup: Some(BackupStatus::Deleted),
+            ..release(source, VolumeStatus::ErrorBackingUp)
+        }),
         Event::DeleteFailed { reason } => Ok(Change::failed(reason)),
         Event::Export => expect(status, BackupStatus::Available, "Export backup"),
         Event::Import => expect(status, BackupStatus::Creating, "Import record"),
@@ -44,6 +47,14 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
         Event::Reset { to } => reset(to),
         Event::Interrupted { source, encrypted } => Ok(interrupted(status, source, encrypted)),
     }
+}
+
+/// Whether the result of an operation is wanted that began when the backup was in `begun` and finds
+/// it in `now`.
+///
+/// A backup that an operator calls `available` while it is being made must become so.
+pub fn is_wanted(begun: BackupStatus, now: BackupStatus) -> bool {
+    now == begun || (begun == BackupStatus::Creating && now == BackupStatus::Available)
 }
 
 /// Gives the source back to its user, and keeps in the volume's previous status how it went.

@@ -6,7 +6,7 @@ use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, UpdateMany,
 };
@@ -105,6 +105,26 @@ impl Database {
             .column(backups::Column::Id)
             .filter(backups::Column::VolumeId.eq(backup.volume_id.to_string()))
             .filter(backups::Column::ServiceMetadata.eq(metadata))
+            .filter(backups::Column::Id.ne(backup.id.to_string()))
+            .into_tuple::<String>()
+            .one(&self.pool)
+            .await?;
+        Ok(other.is_some())
+    }
+
+    /// Whether another backup of the same source is being made.
+    pub async fn is_backed_up_by_another(&self, backup: &Backup) -> Result<bool> {
+        let source = match &backup.snapshot_id {
+            Some(snapshot) => backups::Column::SnapshotId.eq(snapshot),
+            None => backups::Column::VolumeId
+                .eq(backup.volume_id.to_string())
+                .and(backups::Column::SnapshotId.is_null()),
+        };
+        let other = live()
+            .select_only()
+            .column(backups::Column::Id)
+            .filter(source)
+            .filter(backups::Column::Status.eq(BackupStatus::Creating.as_str()))
             .filter(backups::Column::Id.ne(backup.id.to_string()))
             .into_tuple::<String>()
             .one(&self.pool)

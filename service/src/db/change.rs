@@ -2,7 +2,7 @@
 
 use api_compat::backup_record::ImportedBackup;
 use api_compat::ids::{BackupId, SnapshotId, VolumeId};
-use api_compat::state::{BackupStatus, Change, VolumeStatus};
+use api_compat::state::{BackupStatus, Change, VolumeChange, VolumeStatus};
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
@@ -96,6 +96,22 @@ impl Database {
                 self.try_change(subject, change, done, now, tries > 1)
             })
             .await
+    }
+
+    /// Writes what a decision says of a volume, whose backup is gone. The volume is left alone if it
+    /// has another status by now.
+    pub async fn change_volume(
+        &self,
+        id: VolumeId,
+        found: &VolumeStatus,
+        wanted: &VolumeChange,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let update = volume_update((id, found), wanted, now);
+        self.patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?) })
+            .await?;
+        Ok(())
     }
 
     async fn try_change(
@@ -198,9 +214,22 @@ async fn change_volume(
     done: Done<'_>,
     now: NaiveDateTime,
 ) -> Result<()> {
-    let (Some((id, found)), Some(wanted)) = (subject.volume, &change.volume) else {
+    let (Some(volume), Some(wanted)) = (subject.volume, &change.volume) else {
         return Ok(());
     };
+    let mut update = volume_update(volume, wanted, now);
+    if let Done::Launched = done {
+        update = update.col_expr(volumes::Column::LaunchedAt, now.into());
+    }
+    update.exec(transaction).await?;
+    Ok(())
+}
+
+fn volume_update(
+    (id, found): (VolumeId, &VolumeStatus),
+    wanted: &VolumeChange,
+    now: NaiveDateTime,
+) -> UpdateMany<volumes::Entity> {
     let mut update = volumes::Entity::update_many()
         .col_expr(volumes::Column::Status, wanted.status.as_str().into())
         .col_expr(volumes::Column::UpdatedAt, now.into())
@@ -210,11 +239,7 @@ async fn change_volume(
     if let Some(previous) = &wanted.previous {
         update = update.col_expr(volumes::Column::PreviousStatus, previous.as_str().into());
     }
-    if let Done::Launched = done {
-        update = update.col_expr(volumes::Column::LaunchedAt, now.into());
-    }
-    update.exec(transaction).await?;
-    Ok(())
+    update
 }
 
 async fn change_snapshot(

@@ -166,14 +166,24 @@ impl Manager {
         device: BackupDeviceInfo,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Create);
-        if let Some(called_back) = lock(&self.awaiting).remove(&id) {
+        let called_back = lock(&self.awaiting).remove(&id);
+        if let Some(called_back) = &called_back {
             called_back.cancel();
         }
         let Some(claim) = self.claim(id) else {
             return Ok(());
         };
         let _room = claim.admit().await;
-        let outcome = self.make(&context, &device, &claim).await;
+        let outcome = match self.admit(&claim).await {
+            Ok(making) => self.make(&context, &device, &making, &claim).await,
+            Err(error) => {
+                // What this process has begun holds its source.
+                if called_back.is_some() {
+                    self.fail_create(&context, id, &error, None).await;
+                }
+                Err(error)
+            }
+        };
         self.remove_temporary(&context, id).await;
         if let Err(error) = &outcome {
             error!(backup = %id, %error, "Create backup failed");
@@ -181,12 +191,11 @@ impl Manager {
         outcome
     }
 
-    async fn make(
-        &self,
-        context: &Context,
-        device: &BackupDeviceInfo,
-        claim: &Claim<'_>,
-    ) -> Result<(), Error> {
+    /// Looks whether a backup for which cinder-volume has answered is still to be made, and here.
+    async fn admit(&self, claim: &Claim<'_>) -> Result<Making, Error> {
+        if claim.cancel().is_cancelled() {
+            return Err(Error::CalledOff);
+        }
         let making = self.making(claim.backup).await?;
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
@@ -200,6 +209,17 @@ impl Manager {
                 row.host.as_deref().unwrap_or("none")
             )));
         }
+        Ok(making)
+    }
+
+    async fn make(
+        &self,
+        context: &Context,
+        device: &BackupDeviceInfo,
+        making: &Making,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
+        let row = &making.backup;
         let attached = match self.attach_device(context, device).await {
             Ok(attached) => attached,
             Err(error) => {
@@ -208,7 +228,7 @@ impl Manager {
                 return Err(error);
             }
         };
-        let stored = self.store(context, &making, &attached, claim).await;
+        let stored = self.store(context, making, &attached, claim).await;
         if let Err(error) = self.attacher.detach(context, attached).await {
             // The data is complete: a volume that does not let go must not cost the backup.
             warn!(backup = %row.id, %error, "Cannot detach the volume");
@@ -271,9 +291,9 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let progress = Arc::new(Progress::default());
+        let storing = self.vault.store(plan, source, progress, claim.cancel());
         let stats = self
-            .vault
-            .store(plan, source, progress, claim.cancel())
+            .while_it_is(BackupStatus::Creating, claim, storing)
             .await?;
         let text = self.metadata_text(source_volume(making)?).await?;
         self.vault
@@ -370,7 +390,7 @@ impl Manager {
 
     /// Writes a failure into the rows: the reason, and the source's status back. A backup that is
     /// not being created any more keeps its status, which is somebody else's by now.
-    async fn fail_create(
+    pub(super) async fn fail_create(
         &self,
         context: &Context,
         id: BackupId,

@@ -5,11 +5,11 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, VolumeStatus, transition};
+use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
-use super::{Context, Error, Manager, about, now};
+use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
 use crate::vault::Volume;
 
@@ -21,6 +21,10 @@ impl Manager {
         id: BackupId,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Delete);
+        // Nobody waits for cinder-volume any more, nor for what it is going to answer.
+        if let Some(awaited) = lock(&self.awaiting).remove(&id) {
+            awaited.cancel();
+        }
         let _claim = self.take_over(id).await;
         info!(backup = %id, "Delete backup started");
         let row = self.backup(id).await?;
@@ -73,7 +77,13 @@ impl Manager {
                 .await;
             return Err(error);
         }
-        let change = transition(status, &Event::DeleteSucceeded)
+        // Deleted by force while it was being made, perhaps by another worker: its source waits.
+        let making = self.making(row.id).await?;
+        let source = match self.db.is_backed_up_by_another(row).await? {
+            true => Source::Gone,
+            false => making.held(),
+        };
+        let change = transition(status, &Event::DeleteSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         let done = Done::Deleted {
             parent: row.parent_id,
@@ -82,7 +92,7 @@ impl Manager {
             rules: &self.settings.quota,
         };
         let now = now().naive_utc();
-        Ok(self.db.change(subject, &change, done, now).await?)
+        Ok(self.db.change(making.subject(), &change, done, now).await?)
     }
 
     async fn delete_data(&self, context: &Context, row: &Backup) -> Result<(), Error> {

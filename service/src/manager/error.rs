@@ -18,6 +18,9 @@ pub enum Error {
     /// The request cannot be carried out.
     #[error("{0}")]
     Invalid(String),
+    /// The backup got another status from somebody else.
+    #[error("The backup was reset or deleted meanwhile.")]
+    CalledOff,
     /// There is no such volume.
     #[error("Volume {0} could not be found.")]
     VolumeNotFound(String),
@@ -68,9 +71,11 @@ impl From<&Error> for Failure {
             Error::SnapshotNotFound(id) => Failure::snapshot_not_found(id),
             Error::BackupNotFound(id) => Failure::backup_not_found(id),
             Error::NobodyImports(service) => Failure::service_not_found(service),
-            Error::Invalid(_) | Error::Id(_) | Error::Name(_) | Error::Record(_) => {
-                Failure::invalid_backup(&error.to_string())
-            }
+            Error::Invalid(_)
+            | Error::CalledOff
+            | Error::Id(_)
+            | Error::Name(_)
+            | Error::Record(_) => Failure::invalid_backup(&error.to_string()),
             _ => Failure::backup_driver(&error.to_string()),
         }
     }

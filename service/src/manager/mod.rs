@@ -26,9 +26,10 @@ use api_compat::messaging::{Failure, RequestContext};
 use api_compat::notification::{BackupEvent, Notification};
 use api_compat::objects::{Backup, ObjectHistory};
 use api_compat::rpc::BackupMethod;
-use api_compat::state::{Refusal, driver};
+use api_compat::state::{BackupStatus, Refusal, driver, is_wanted};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use chrono::{DateTime, Utc};
+use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,11 +40,14 @@ use uuid::Uuid;
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
 use crate::db::{Database, Done, QuotaRules, Subject};
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
 use capacity::Capacity;
 pub use error::Error;
 use records::ImportRequest;
+
+/// How often the status of a backup is looked at while its data is moved.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Who asks, and in which request.
 type Context = RequestContext;
@@ -185,7 +189,7 @@ impl Manager {
                 .reset_status(context, backup.id, status)
                 .await
                 .map(done),
-            BackupMethod::CheckSupportToForceDelete => Ok(Value::Bool(false)),
+            BackupMethod::CheckSupportToForceDelete => Ok(Value::Bool(true)),
             BackupMethod::Ping => Ok(Value::from("pong")),
             // These are about the process: the worker answers them itself.
             BackupMethod::PublishServiceCapabilities
@@ -227,6 +231,48 @@ impl Manager {
                 running: free.insert(Running::default()).clone(),
             }),
         }
+    }
+
+    /// Moves the data of a backup that has `status`, for as long as the result is wanted: a reset or
+    /// a forced delete may have reached another worker.
+    async fn while_it_is<T>(
+        &self,
+        status: BackupStatus,
+        claim: &Claim<'_>,
+        moving: impl Future<Output = vault::Result<T>>,
+    ) -> Result<T, Error> {
+        let moved = {
+            let looking = self.look_after(status, claim);
+            tokio::pin!(moving, looking);
+            match select(moving, looking).await {
+                Either::Left((moved, _)) => moved,
+                Either::Right(((), moving)) => moving.await,
+            }
+        };
+        match self.is_wanted(status, claim).await? {
+            true => Ok(moved?),
+            false => Err(Error::CalledOff),
+        }
+    }
+
+    /// Returns when the result of an operation is not wanted any more, and cancels it.
+    async fn look_after(&self, status: BackupStatus, claim: &Claim<'_>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match self.is_wanted(status, claim).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => debug!(backup = %claim.backup, %error, "Cannot look at the backup"),
+            }
+        }
+        info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
+        claim.cancel().cancel();
+    }
+
+    async fn is_wanted(&self, status: BackupStatus, claim: &Claim<'_>) -> Result<bool, Error> {
+        let row = self.db.backup(claim.backup).await?;
+        let now = row.and_then(|row| row.status);
+        Ok(now.is_some_and(|now| is_wanted(status, now)))
     }
 
     async fn backup(&self, id: BackupId) -> Result<Backup, Error> {

@@ -88,7 +88,17 @@ impl Manager {
 
         let outcome = self.run(context, &restoring, claim).await;
         // Read again: the backup may have been reset meanwhile, and keeps that status.
-        let backup = self.backup(claim.backup).await?;
+        let Some(backup) = self.db.backup(claim.backup).await? else {
+            let failed = VolumeChange {
+                status: VolumeStatus::ErrorRestoring,
+                previous: None,
+            };
+            let (volume, now) = (restoring.volume.id, now().naive_utc());
+            self.db
+                .change_volume(volume, &restoring.status, &failed, now)
+                .await?;
+            return Err(Error::CalledOff);
+        };
         let restoring = Restoring {
             backup: &backup,
             ..restoring
@@ -244,16 +254,12 @@ impl Manager {
             image: attached.image.clone(),
         };
         let progress = Arc::new(Progress::default());
-        let stats = self
+        let (new, cancel) = (restoring.new, claim.cancel());
+        let writing = self
             .vault
-            .restore(
-                point,
-                &target,
-                size,
-                restoring.new,
-                progress,
-                claim.cancel(),
-            )
+            .restore(point, &target, size, new, progress, cancel);
+        let stats = self
+            .while_it_is(BackupStatus::Restoring, claim, writing)
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image, bytes_read = stats.bytes_read,

@@ -1,12 +1,12 @@
-//! `reset_status`: an operator sets a backup's status by hand.
+//! `reset_status`: an operator sets a backup's status by hand. An operation that is under way ends.
 
 use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, transition};
+use api_compat::state::{BackupStatus, Event, is_wanted, transition};
 use tracing::info;
 
-use super::{Context, Error, Manager, now};
+use super::{Context, Error, Manager, lock, now};
 use crate::db::{Done, Subject};
 
 impl Manager {
@@ -30,6 +30,9 @@ impl Manager {
         let subject = Subject::alone(id, status);
         let now = now().naive_utc();
         self.db.change(subject, &change, Done::Nothing, now).await?;
+        if !is_wanted(status, to) {
+            self.call_off(&context, id).await;
+        }
         if to == BackupStatus::Error {
             self.remove_temporary(&context, id).await;
         }
@@ -37,5 +40,17 @@ impl Manager {
         self.notify(&context, &row, BackupEvent::ResetStatusEnd)
             .await;
         Ok(())
+    }
+
+    /// Ends whatever still works on a backup or waits for it: its result is not wanted any more.
+    async fn call_off(&self, context: &Context, id: BackupId) {
+        let awaited = lock(&self.awaiting).remove(&id);
+        if let Some(awaited) = awaited {
+            awaited.cancel();
+            self.fail_create(context, id, &Error::CalledOff, None).await;
+        }
+        if let Some(running) = lock(&self.running).get(&id) {
+            running.cancel.cancel();
+        }
     }
 }

@@ -72,7 +72,11 @@ impl Manager {
         let backup = self.backup(id).await?;
         let volume = self.db.volume(backup.volume_id).await?;
         let snapshot = match &backup.snapshot_id {
-            Some(id) => self.db.snapshot(id.parse()?).await?,
+            Some(id) => match id.parse() {
+                Ok(id) => self.db.snapshot(id).await?,
+                // What has no id of a snapshot's is none.
+                Err(_) => None,
+            },
             None => None,
         };
         let status = volume.as_ref().and_then(|volume| volume.status.clone());

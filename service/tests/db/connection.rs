@@ -7,7 +7,7 @@ use cinderblock::db::{Database, Done, ErrorKind, Options};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, TransactionTrait};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::{Lab, change, now, options, statement, subject, url};
+use crate::lab::{DELETED, Lab, change, now, options, statement, subject, url};
 
 /// Stands between us and the server, and so knows which of its connections are ours.
 struct Proxy {
@@ -98,7 +98,7 @@ async fn a_connection_that_is_killed_within_a_transaction_is_survived() {
     let other = lab.raw.begin().await.expect("begin");
     rows.lock_exclusive().one(&other).await.expect("lock");
 
-    let deleted = change(BackupStatus::Deleting, &Event::DeleteSucceeded);
+    let deleted = change(BackupStatus::Deleting, &DELETED);
     let done = Done::Deleted {
         parent: Some(parent),
         project: None,

@@ -1,7 +1,7 @@
 //! What the end of a backup or a restore writes.
 
 use api_compat::ids::VolumeId;
-use api_compat::state::{BackupStatus, Event, Source, VolumeStatus};
+use api_compat::state::{BackupStatus, Event, Source, VolumeChange, VolumeStatus};
 use cinderblock::db::entity::{backups, snapshots, volumes};
 use cinderblock::db::{Done, ErrorKind, Subject};
 use sea_orm::ActiveValue::Set;
@@ -282,4 +282,25 @@ async fn a_reason_is_cut_to_what_the_column_takes() {
         .expect("change");
     let expected: String = reason.replace('💾', "\u{FFFD}").chars().take(255).collect();
     assert_eq!(lab.backup_row(backup).await.fail_reason, Some(expected));
+}
+
+#[tokio::test]
+async fn a_volume_whose_backup_is_gone_is_changed_by_itself() {
+    let lab = Lab::new().await;
+    let failed = VolumeChange {
+        status: VolumeStatus::ErrorRestoring,
+        previous: None,
+    };
+    for (found, left) in [
+        (VolumeStatus::RestoringBackup, "error_restoring"),
+        (VolumeStatus::InUse, "in-use"),
+    ] {
+        let volume = lab.volume(found, |_| ()).await;
+        lab.db
+            .change_volume(volume, &VolumeStatus::RestoringBackup, &failed, now())
+            .await
+            .expect("change");
+        let row = lab.volume_row(volume).await;
+        assert_eq!(row.status.as_deref(), Some(left));
+    }
 }

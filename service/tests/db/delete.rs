@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api_compat::ids::BackupId;
-use api_compat::state::{BackupStatus, Event};
+use api_compat::state::BackupStatus;
 use chrono::{NaiveDateTime, TimeDelta};
 use cinderblock::db::entity::{backup_metadata, backups};
 use cinderblock::db::{Done, ErrorKind, Result};
@@ -11,7 +11,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tokio::task::JoinSet;
 
-use crate::lab::{Lab, before, change, now, rules, subject};
+use crate::lab::{DELETED, Lab, before, change, now, rules, subject};
 
 /// Inserts a backup of `size` GiB that is being deleted.
 async fn deleting(lab: &Lab, size: i32) -> BackupId {
@@ -21,7 +21,7 @@ async fn deleting(lab: &Lab, size: i32) -> BackupId {
 
 /// Marks a backup as deleted and gives back its quota.
 async fn delete(lab: &Lab, backup: BackupId, size: i64, now: NaiveDateTime) -> Result<()> {
-    let deleted = change(BackupStatus::Deleting, &Event::DeleteSucceeded);
+    let deleted = change(BackupStatus::Deleting, &DELETED);
     let done = Done::Deleted {
         parent: None,
         project: Some(&lab.project),

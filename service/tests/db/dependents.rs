@@ -6,7 +6,7 @@ use cinderblock::db::{Done, Result};
 use sea_orm::ActiveValue::Set;
 use tokio::task::JoinSet;
 
-use crate::lab::{Lab, before, change, now, rules, subject};
+use crate::lab::{DELETED, Lab, before, change, now, rules, subject};
 
 async fn parent(lab: &Lab, dependents: Option<i32>) -> BackupId {
     lab.backup(BackupStatus::Available, |row| {
@@ -29,7 +29,7 @@ async fn complete(lab: &Lab, backup: BackupId, parent: BackupId) -> Result<()> {
 
 /// Marks a backup as deleted.
 async fn delete(lab: &Lab, backup: BackupId, parent: BackupId) -> Result<()> {
-    let deleted = change(BackupStatus::Deleting, &Event::DeleteSucceeded);
+    let deleted = change(BackupStatus::Deleting, &DELETED);
     let done = Done::Deleted {
         parent: Some(parent),
         project: None,

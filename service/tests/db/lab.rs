@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api_compat::config::database_url::DatabaseUrl;
 use api_compat::ids::{BackupId, SnapshotId, VolumeId};
-use api_compat::state::{BackupStatus, Change, Event, VolumeStatus, transition};
+use api_compat::state::{BackupStatus, Change, Event, Source, VolumeStatus, transition};
 use chrono::{DateTime, NaiveDateTime};
 use cinderblock::db::entity::{
     backup_metadata, backups, quota_usages, reservations, snapshots, volumes,
@@ -85,6 +85,11 @@ pub fn rules() -> QuotaRules {
         ..QuotaRules::default()
     }
 }
+
+/// A deletion that is complete, of a backup for which nothing waits.
+pub const DELETED: Event<'static> = Event::DeleteSucceeded {
+    source: Source::Gone,
+};
 
 /// What an event does to a backup that has `status`.
 pub fn change(status: BackupStatus, event: &Event<'_>) -> Change {

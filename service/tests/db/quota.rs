@@ -1,11 +1,11 @@
 //! When a deletion counts anew what a project uses.
 
-use api_compat::state::{BackupStatus, Event};
+use api_compat::state::BackupStatus;
 use cinderblock::db::entity::backups;
 use cinderblock::db::{Done, QuotaRules};
 use sea_orm::ActiveValue::Set;
 
-use crate::lab::{Lab, change, now, rules, subject};
+use crate::lab::{DELETED, Lab, change, now, rules, subject};
 
 /// Deletes one of three backups of 2 GiB each of a project whose usages say `in_use`, and tells
 /// what they say then: backups, GiB, and how many reservations until they are counted anew.
@@ -21,7 +21,7 @@ async fn after_a_deletion(
     lab.backup(BackupStatus::Available, two).await;
     lab.backup(BackupStatus::Error, two).await;
     let backup = lab.backup(BackupStatus::Deleting, two).await;
-    let deleted = change(BackupStatus::Deleting, &Event::DeleteSucceeded);
+    let deleted = change(BackupStatus::Deleting, &DELETED);
     let done = Done::Deleted {
         parent: None,
         project: Some(&lab.project),

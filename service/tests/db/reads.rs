@@ -97,6 +97,34 @@ async fn a_base_is_shared_by_live_backups_of_one_volume() {
 }
 
 #[tokio::test]
+async fn a_source_is_held_by_the_backup_that_is_being_made() {
+    let lab = Lab::new().await;
+    let (volume, snapshot) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
+    let add = async |status, snapshot: Option<&str>| {
+        let fill = |row: &mut backups::ActiveModel| {
+            row.volume_id = Set(volume.clone());
+            row.snapshot_id = Set(snapshot.map(str::to_owned));
+        };
+        let id = lab.backup(status, fill).await;
+        lab.db.backup(id).await.expect("query").expect("a backup")
+    };
+    let of_volume: Backup = add(BackupStatus::Deleting, None).await;
+    let of_snapshot: Backup = add(BackupStatus::Deleting, Some(&snapshot)).await;
+    let held = async |backup: &Backup| {
+        let held = lab.db.is_backed_up_by_another(backup).await;
+        held.expect("query")
+    };
+    add(BackupStatus::Available, None).await;
+    assert!(!held(&of_volume).await);
+    add(BackupStatus::Creating, Some(&snapshot)).await;
+    assert!(!held(&of_volume).await);
+    assert!(held(&of_snapshot).await);
+    let other = add(BackupStatus::Creating, None).await;
+    assert!(held(&of_volume).await);
+    assert!(!held(&other).await);
+}
+
+#[tokio::test]
 async fn hostile_texts_stay_texts() {
     let lab = Lab::new().await;
     let fill = |row: &mut backups::ActiveModel| {

@@ -297,3 +297,23 @@ fn what_a_dead_worker_left_is_cleaned_up() {
     let available = interrupted(B::Available, volume(&V::BackingUp, &V::InUse), false);
     assert_eq!(available, Change::default());
 }
+
+#[test]
+fn a_backup_that_is_deleted_while_it_is_made_gives_its_source_back() {
+    let delete = |source| transition(B::Deleting, &Event::DeleteSucceeded { source });
+    let released = change(Some(B::Deleted), Some((V::InUse, Some(V::ErrorBackingUp))));
+    assert_eq!(delete(volume(&V::BackingUp, &V::InUse)), Ok(released));
+    assert_eq!(delete(Source::Gone), Ok(change(Some(B::Deleted), None)));
+}
+
+#[test]
+fn what_was_reset_or_deleted_is_not_wanted() {
+    assert!(is_wanted(B::Creating, B::Creating));
+    assert!(is_wanted(B::Creating, B::Available));
+    assert!(is_wanted(B::Restoring, B::Restoring));
+    for now in [B::Error, B::Deleting, B::Deleted, B::ErrorDeleting] {
+        assert!(!is_wanted(B::Creating, now));
+        assert!(!is_wanted(B::Restoring, now));
+    }
+    assert!(!is_wanted(B::Restoring, B::Available));
+}
