@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
 use super::quota::QuotaRules;
-use super::{Database, Error, Importer, Result, import, quota};
+use super::{Database, Error, Importer, Result, import, quota, retry};
 
 /// Longest text of `backups.fail_reason`, in characters.
 const FAIL_REASON: usize = 255;
@@ -123,54 +123,64 @@ impl Database {
         again: bool,
     ) -> Result<()> {
         let transaction = self.pool.begin().await?;
-        // Locks the row, and so keeps the order backup, volume, parent in every transaction.
-        if !change_backup(&transaction, subject, change, done, now).await? {
-            let found = backups::Entity::find_by_id(subject.backup.to_string())
-                .one(&transaction)
-                .await?
-                .and_then(|row| row.status);
-            transaction.rollback().await?;
-            // The connection may have been lost after the server had committed.
-            let wanted = change.backup.map(BackupStatus::as_str);
-            if again && wanted.is_some() && found.as_deref() == wanted {
-                return Ok(());
-            }
-            return Err(Error::Conflict {
-                what: "backup",
-                id: subject.backup.to_string(),
-                expected: subject.status.to_string(),
-            });
-        }
-        change_volume(&transaction, subject, change, done, now).await?;
-        change_snapshot(&transaction, subject, change, now).await?;
-        match done {
-            Done::Created {
-                parent: Some(parent),
-                ..
-            } => count_dependents(&transaction, parent, 1, now).await?,
-            Done::Deleted {
-                parent,
-                project,
-                size,
-                rules,
-            } => {
-                delete_metadata(&transaction, subject.backup, now).await?;
-                if let Some(parent) = parent {
-                    count_dependents(&transaction, parent, -1, now).await?;
-                }
-                if let Some(project) = project {
-                    quota::give_back(&transaction, project, size, rules, now).await?;
-                }
-            }
-            Done::Imported { record, .. } => {
-                delete_metadata(&transaction, subject.backup, now).await?;
-                import::insert_metadata(&transaction, subject.backup, record, now).await?;
-            }
-            _ => {}
-        }
-        transaction.commit().await?;
-        Ok(())
+        let outcome = apply(&transaction, subject, change, done, now, again).await;
+        retry::end(transaction, outcome).await
     }
+}
+
+async fn apply(
+    transaction: &DatabaseTransaction,
+    subject: Subject<'_>,
+    change: &Change,
+    done: Done<'_>,
+    now: NaiveDateTime,
+    again: bool,
+) -> Result<()> {
+    // Locks the row, and so keeps the order backup, volume, parent in every transaction.
+    if !change_backup(transaction, subject, change, done, now).await? {
+        let found = backups::Entity::find_by_id(subject.backup.to_string())
+            .one(transaction)
+            .await?
+            .and_then(|row| row.status);
+        // The connection may have been lost after the server had committed.
+        let wanted = change.backup.map(BackupStatus::as_str);
+        if again && wanted.is_some() && found.as_deref() == wanted {
+            return Ok(());
+        }
+        return Err(Error::Conflict {
+            what: "backup",
+            id: subject.backup.to_string(),
+            expected: subject.status.to_string(),
+        });
+    }
+    change_volume(transaction, subject, change, done, now).await?;
+    change_snapshot(transaction, subject, change, now).await?;
+    match done {
+        Done::Created {
+            parent: Some(parent),
+            ..
+        } => count_dependents(transaction, parent, 1, now).await?,
+        Done::Deleted {
+            parent,
+            project,
+            size,
+            rules,
+        } => {
+            delete_metadata(transaction, subject.backup, now).await?;
+            if let Some(parent) = parent {
+                count_dependents(transaction, parent, -1, now).await?;
+            }
+            if let Some(project) = project {
+                quota::give_back(transaction, project, size, rules, now).await?;
+            }
+        }
+        Done::Imported { record, .. } => {
+            delete_metadata(transaction, subject.backup, now).await?;
+            import::insert_metadata(transaction, subject.backup, record, now).await?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Changes the backup's row if it has the expected status; whether it had.

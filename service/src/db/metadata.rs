@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use super::entity::{volume_glance_metadata, volume_metadata, volumes};
-use super::{Database, Result};
+use super::{Database, Result, retry};
 
 impl Database {
     /// The user's pairs of a volume, in the order in which they were set.
@@ -53,11 +53,8 @@ impl Database {
         self.patience
             .run(|| async {
                 let transaction = self.pool.begin().await?;
-                for change in changes {
-                    apply(&transaction, volume, change, now).await?;
-                }
-                transaction.commit().await?;
-                Ok(())
+                let outcome = apply_all(&transaction, volume, changes, now).await;
+                retry::end(transaction, outcome).await
             })
             .await
     }
@@ -74,13 +71,23 @@ impl Database {
         self.patience
             .run(|| async {
                 let transaction = self.pool.begin().await?;
-                let rows = user_rows(volume).lock_exclusive().all(&transaction).await?;
-                set_user_pair(&transaction, &rows, volume, (key, value), now).await?;
-                transaction.commit().await?;
-                Ok(())
+                let outcome = set_one(&transaction, volume, (key, value), now).await;
+                retry::end(transaction, outcome).await
             })
             .await
     }
+}
+
+async fn apply_all(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    changes: &[Change],
+    now: NaiveDateTime,
+) -> Result<()> {
+    for change in changes {
+        apply(transaction, volume, change, now).await?;
+    }
+    Ok(())
 }
 
 async fn apply(
@@ -152,6 +159,16 @@ async fn replace_user_pairs(
         set_user_pair(transaction, &rows, volume, (key, value), now).await?;
     }
     Ok(())
+}
+
+async fn set_one(
+    transaction: &DatabaseTransaction,
+    volume: &str,
+    pair: (&str, &str),
+    now: NaiveDateTime,
+) -> Result<()> {
+    let rows = user_rows(volume).lock_exclusive().all(transaction).await?;
+    set_user_pair(transaction, &rows, volume, pair, now).await
 }
 
 /// Sets one pair, `rows` being those that there are.

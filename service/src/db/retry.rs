@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tracing::warn;
+use sea_orm::DatabaseTransaction;
+use tracing::{debug, warn};
 
 use super::{ErrorKind, Result};
 
@@ -41,6 +42,23 @@ impl Patience {
             };
             warn!(%error, "Trying the transaction again in {} ms", wait.as_millis());
             tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Ends a transaction as its outcome says. One that is merely dropped keeps its locks until its
+/// connection is looked at again.
+pub async fn end<T>(transaction: DatabaseTransaction, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(outcome) => {
+            if let Err(error) = transaction.rollback().await {
+                debug!(%error, "Cannot roll a transaction back");
+            }
+            Err(outcome)
         }
     }
 }
