@@ -6,9 +6,11 @@
 //! `fail_reason`, to the user's messages and to the log.
 
 mod capacity;
+mod claim;
 mod create;
 mod delete;
 mod error;
+mod make;
 mod records;
 mod restore;
 mod startup;
@@ -17,7 +19,6 @@ mod temporary;
 mod volumes;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,28 +27,25 @@ use api_compat::messaging::{Failure, RequestContext};
 use api_compat::notification::{BackupEvent, Notification};
 use api_compat::objects::{Backup, ObjectHistory};
 use api_compat::rpc::BackupMethod;
-use api_compat::state::{BackupStatus, Refusal, driver, is_wanted};
+use api_compat::state::{Refusal, driver};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use chrono::{DateTime, Utc};
-use futures_util::future::{Either, select};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
 use crate::db::{Database, Done, QuotaRules, Subject};
-use crate::vault::{self, Vault};
+use crate::vault::Vault;
 
 use capacity::Capacity;
+use claim::Running;
 pub use error::Error;
 use records::ImportRequest;
-
-/// How often the status of a backup is looked at while its data is moved.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Who asks, and in which request.
 type Context = RequestContext;
@@ -199,82 +197,6 @@ impl Manager {
         outcome.map_err(|error| Failure::from(&error))
     }
 
-    /// Claims a backup for one operation; `None` when another one of this process has it.
-    fn claim(&self, backup: BackupId) -> Option<Claim<'_>> {
-        let claimed = self.try_claim(backup);
-        if claimed.is_err() {
-            warn!(%backup, "Already at work on this backup: the message is ignored");
-        }
-        claimed.ok()
-    }
-
-    /// Claims a backup for its deletion: an operation that still runs is told to end.
-    async fn take_over(&self, backup: BackupId) -> Claim<'_> {
-        loop {
-            match self.try_claim(backup) {
-                Ok(claim) => return claim,
-                Err(running) => {
-                    info!(%backup, "Ending what still runs on this backup");
-                    running.cancel.cancel();
-                    running.ended.cancelled().await;
-                }
-            }
-        }
-    }
-
-    fn try_claim(&self, backup: BackupId) -> Result<Claim<'_>, Running> {
-        match lock(&self.running).entry(backup) {
-            Entry::Occupied(other) => Err(other.get().clone()),
-            Entry::Vacant(free) => Ok(Claim {
-                manager: self,
-                backup,
-                running: free.insert(Running::default()).clone(),
-            }),
-        }
-    }
-
-    /// Moves the data of a backup that has `status`, for as long as the result is wanted: a reset or
-    /// a forced delete may have reached another worker.
-    async fn while_it_is<T>(
-        &self,
-        status: BackupStatus,
-        claim: &Claim<'_>,
-        moving: impl Future<Output = vault::Result<T>>,
-    ) -> Result<T, Error> {
-        let moved = {
-            let looking = self.look_after(status, claim);
-            tokio::pin!(moving, looking);
-            match select(moving, looking).await {
-                Either::Left((moved, _)) => moved,
-                Either::Right(((), moving)) => moving.await,
-            }
-        };
-        match self.is_wanted(status, claim).await? {
-            true => Ok(moved?),
-            false => Err(Error::CalledOff),
-        }
-    }
-
-    /// Returns when the result of an operation is not wanted any more, and cancels it.
-    async fn look_after(&self, status: BackupStatus, claim: &Claim<'_>) {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            match self.is_wanted(status, claim).await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => debug!(backup = %claim.backup, %error, "Cannot look at the backup"),
-            }
-        }
-        info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
-        claim.cancel().cancel();
-    }
-
-    async fn is_wanted(&self, status: BackupStatus, claim: &Claim<'_>) -> Result<bool, Error> {
-        let row = self.db.backup(claim.backup).await?;
-        let now = row.and_then(|row| row.status);
-        Ok(now.is_some_and(|now| is_wanted(status, now)))
-    }
-
     async fn backup(&self, id: BackupId) -> Result<Backup, Error> {
         let row = self.db.backup(id).await?;
         row.ok_or_else(|| Error::BackupNotFound(id.to_string()))
@@ -344,44 +266,6 @@ impl Manager {
 
     fn is_ours(&self, backup: &Backup) -> bool {
         driver::is_ours(&self.settings.driver, backup.service.as_deref())
-    }
-}
-
-/// An operation that works on a backup.
-#[derive(Clone, Default)]
-struct Running {
-    /// Tells it to end.
-    cancel: CancellationToken,
-    /// Tells others that it has ended.
-    ended: CancellationToken,
-}
-
-/// One operation's claim on a backup, given back when dropped.
-struct Claim<'a> {
-    manager: &'a Manager,
-    backup: BackupId,
-    running: Running,
-}
-
-impl Claim<'_> {
-    /// Ends the operation when it is cancelled.
-    fn cancel(&self) -> &CancellationToken {
-        &self.running.cancel
-    }
-
-    /// Waits for room among the operations, or for the cancellation.
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            room = self.manager.capacity.admit() => room,
-            () = self.running.cancel.cancelled() => None,
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        lock(&self.manager.running).remove(&self.backup);
-        self.running.ended.cancel();
     }
 }
 

@@ -12,7 +12,8 @@ use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use api_compat::volume_metadata::{self, Change as MetadataChange, Recorded, Target};
 use tracing::{error, info, warn};
 
-use super::{Claim, Context, Error, Manager, about, now};
+use super::claim::Claim;
+use super::{Context, Error, Manager, about, now};
 use crate::attach::Attached;
 use crate::db::{Done, Subject};
 use crate::transfer::Progress;

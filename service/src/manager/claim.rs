@@ -1,0 +1,134 @@
+//! One operation at a time on a backup, for as long as its result is wanted.
+
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use api_compat::ids::BackupId;
+use api_compat::state::{BackupStatus, is_wanted};
+use futures_util::future::{Either, select};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Error, Manager, lock};
+use crate::vault;
+
+/// How often the status of a backup is looked at while its data is moved.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// An operation that works on a backup.
+#[derive(Clone, Default)]
+pub(super) struct Running {
+    /// Tells it to end.
+    pub cancel: CancellationToken,
+    /// Tells others that it has ended.
+    ended: CancellationToken,
+}
+
+/// One operation's claim on a backup, given back when dropped.
+pub(super) struct Claim<'a> {
+    manager: &'a Manager,
+    /// The backup.
+    pub backup: BackupId,
+    running: Running,
+}
+
+impl Claim<'_> {
+    /// Ends the operation when it is cancelled.
+    pub fn cancel(&self) -> &CancellationToken {
+        &self.running.cancel
+    }
+
+    /// Waits for room among the operations, or for the cancellation.
+    pub async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            room = self.manager.capacity.admit() => room,
+            () = self.running.cancel.cancelled() => None,
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.manager.running).remove(&self.backup);
+        self.running.ended.cancel();
+    }
+}
+
+impl Manager {
+    /// Claims a backup for one operation; `None` when another one of this process has it.
+    pub(super) fn claim(&self, backup: BackupId) -> Option<Claim<'_>> {
+        let claimed = self.try_claim(backup);
+        if claimed.is_err() {
+            warn!(%backup, "Already at work on this backup: the message is ignored");
+        }
+        claimed.ok()
+    }
+
+    /// Claims a backup for its deletion: an operation that still runs is told to end.
+    pub(super) async fn take_over(&self, backup: BackupId) -> Claim<'_> {
+        loop {
+            match self.try_claim(backup) {
+                Ok(claim) => return claim,
+                Err(running) => {
+                    info!(%backup, "Ending what still runs on this backup");
+                    running.cancel.cancel();
+                    running.ended.cancelled().await;
+                }
+            }
+        }
+    }
+
+    fn try_claim(&self, backup: BackupId) -> Result<Claim<'_>, Running> {
+        match lock(&self.running).entry(backup) {
+            Entry::Occupied(other) => Err(other.get().clone()),
+            Entry::Vacant(free) => Ok(Claim {
+                manager: self,
+                backup,
+                running: free.insert(Running::default()).clone(),
+            }),
+        }
+    }
+
+    /// Moves the data of a backup that has `status`, for as long as the result is wanted: a reset or
+    /// a forced delete may have reached another worker.
+    pub(super) async fn while_it_is<T>(
+        &self,
+        status: BackupStatus,
+        claim: &Claim<'_>,
+        moving: impl Future<Output = vault::Result<T>>,
+    ) -> Result<T, Error> {
+        let moved = {
+            let looking = self.look_after(status, claim);
+            tokio::pin!(moving, looking);
+            match select(moving, looking).await {
+                Either::Left((moved, _)) => moved,
+                Either::Right(((), moving)) => moving.await,
+            }
+        };
+        match self.is_wanted(status, claim).await? {
+            true => Ok(moved?),
+            false => Err(Error::CalledOff),
+        }
+    }
+
+    /// Returns when the result of an operation is not wanted any more, and cancels it.
+    async fn look_after(&self, status: BackupStatus, claim: &Claim<'_>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match self.is_wanted(status, claim).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => debug!(backup = %claim.backup, %error, "Cannot look at the backup"),
+            }
+        }
+        info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
+        claim.cancel().cancel();
+    }
+
+    async fn is_wanted(&self, status: BackupStatus, claim: &Claim<'_>) -> Result<bool, Error> {
+        let row = self.db.backup(claim.backup).await?;
+        let now = row.and_then(|row| row.status);
+        Ok(now.is_some_and(|now| is_wanted(status, now)))
+    }
+}
