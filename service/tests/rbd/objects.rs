@@ -1,0 +1,43 @@
+//! RADOS objects.
+
+use cinderblock::rbd::ErrorKind;
+
+use crate::ceph_lab::{MIB, Noise, assert_same, unique, volumes};
+use crate::kind;
+
+#[tokio::test]
+async fn objects_are_read_and_written_whole() {
+    let site = volumes().await;
+    let name = unique("object");
+    let pool = &site.pool;
+    assert_eq!(pool.read_object(&name, 10).await.expect("read"), None);
+    assert_eq!(pool.object_size(&name).await.expect("stat"), None);
+    assert!(!pool.remove_object(&name).await.expect("remove"));
+
+    let long = Noise::new(4).bytes(2 * MIB + 5);
+    pool.write_object(&name, &long).await.expect("write");
+    let read = pool.read_object(&name, long.len()).await.expect("read");
+    assert_same(&read.expect("it exists"), &long);
+    assert_eq!(
+        kind(pool.read_object(&name, long.len() - 1).await),
+        ErrorKind::TooLarge
+    );
+
+    pool.write_object(&name, b"short").await.expect("write");
+    let read = pool.read_object(&name, 5).await.expect("read");
+    assert_eq!(read.as_deref(), Some(b"short".as_slice()));
+    assert_eq!(pool.object_size(&name).await.expect("stat"), Some(5));
+
+    assert_eq!(
+        kind(pool.create_object(&name, b"other").await),
+        ErrorKind::AlreadyExists
+    );
+    let read = pool.read_object(&name, 5).await.expect("read");
+    assert_eq!(read.as_deref(), Some(b"short".as_slice()));
+    assert!(pool.remove_object(&name).await.expect("remove"));
+
+    pool.create_object(&name, b"").await.expect("create");
+    let read = pool.read_object(&name, 0).await.expect("read");
+    assert_eq!(read.as_deref(), Some(b"".as_slice()));
+    assert!(pool.remove_object(&name).await.expect("remove"));
+}
