@@ -89,11 +89,17 @@ impl Database {
         done: Done<'_>,
         now: NaiveDateTime,
     ) -> Result<()> {
+        let write = Write {
+            subject,
+            change,
+            done,
+            now,
+        };
         let mut tries = 0;
         self.patience
             .run(move || {
                 tries += 1;
-                self.try_change(subject, change, done, now, tries > 1)
+                self.try_write(write, tries > 1)
             })
             .await
     }
@@ -114,30 +120,32 @@ impl Database {
         Ok(())
     }
 
-    async fn try_change(
-        &self,
-        subject: Subject<'_>,
-        change: &Change,
-        done: Done<'_>,
-        now: NaiveDateTime,
-        again: bool,
-    ) -> Result<()> {
+    async fn try_write(&self, write: Write<'_>, again: bool) -> Result<()> {
         let transaction = self.pool.begin().await?;
-        let outcome = apply(&transaction, subject, change, done, now, again).await;
+        let outcome = apply(&transaction, write, again).await;
         retry::end(transaction, outcome).await
     }
 }
 
-async fn apply(
-    transaction: &DatabaseTransaction,
-    subject: Subject<'_>,
-    change: &Change,
-    done: Done<'_>,
+/// All that one transaction writes.
+#[derive(Clone, Copy)]
+struct Write<'a> {
+    subject: Subject<'a>,
+    change: &'a Change,
+    done: Done<'a>,
     now: NaiveDateTime,
-    again: bool,
-) -> Result<()> {
+}
+
+/// Writes it; `again` if an earlier try may have done so.
+async fn apply(transaction: &DatabaseTransaction, write: Write<'_>, again: bool) -> Result<()> {
+    let Write {
+        subject,
+        change,
+        done,
+        now,
+    } = write;
     // Locks the row, and so keeps the order backup, volume, parent in every transaction.
-    if !change_backup(transaction, subject, change, done, now).await? {
+    if !write_backup(transaction, write).await? {
         let found = backups::Entity::find_by_id(subject.backup.to_string())
             .one(transaction)
             .await?
@@ -153,8 +161,8 @@ async fn apply(
             expected: subject.status.to_string(),
         });
     }
-    change_volume(transaction, subject, change, done, now).await?;
-    change_snapshot(transaction, subject, change, now).await?;
+    write_volume(transaction, write).await?;
+    write_snapshot(transaction, write).await?;
     match done {
         Done::Created {
             parent: Some(parent),
@@ -184,13 +192,13 @@ async fn apply(
 }
 
 /// Changes the backup's row if it has the expected status; whether it had.
-async fn change_backup(
-    transaction: &DatabaseTransaction,
-    subject: Subject<'_>,
-    change: &Change,
-    done: Done<'_>,
-    now: NaiveDateTime,
-) -> Result<bool> {
+async fn write_backup(transaction: &DatabaseTransaction, write: Write<'_>) -> Result<bool> {
+    let Write {
+        subject,
+        change,
+        done,
+        now,
+    } = write;
     let mut update = backups::Entity::update_many()
         .filter(backups::Column::Id.eq(subject.backup.to_string()))
         .filter(backups::Column::Deleted.eq(false))
@@ -217,19 +225,13 @@ async fn change_backup(
     Ok(update.exec(transaction).await?.rows_affected == 1)
 }
 
-async fn change_volume(
-    transaction: &DatabaseTransaction,
-    subject: Subject<'_>,
-    change: &Change,
-    done: Done<'_>,
-    now: NaiveDateTime,
-) -> Result<()> {
-    let (Some(volume), Some(wanted)) = (subject.volume, &change.volume) else {
+async fn write_volume(transaction: &DatabaseTransaction, write: Write<'_>) -> Result<()> {
+    let (Some(volume), Some(wanted)) = (write.subject.volume, &write.change.volume) else {
         return Ok(());
     };
-    let mut update = volume_update(volume, wanted, now);
-    if let Done::Launched = done {
-        update = update.col_expr(volumes::Column::LaunchedAt, now.into());
+    let mut update = volume_update(volume, wanted, write.now);
+    if let Done::Launched = write.done {
+        update = update.col_expr(volumes::Column::LaunchedAt, write.now.into());
     }
     update.exec(transaction).await?;
     Ok(())
@@ -252,18 +254,13 @@ fn volume_update(
     update
 }
 
-async fn change_snapshot(
-    transaction: &DatabaseTransaction,
-    subject: Subject<'_>,
-    change: &Change,
-    now: NaiveDateTime,
-) -> Result<()> {
-    let (Some(id), Some(wanted)) = (subject.snapshot, &change.snapshot) else {
+async fn write_snapshot(transaction: &DatabaseTransaction, write: Write<'_>) -> Result<()> {
+    let (Some(id), Some(wanted)) = (write.subject.snapshot, &write.change.snapshot) else {
         return Ok(());
     };
     snapshots::Entity::update_many()
         .col_expr(snapshots::Column::Status, wanted.as_str().into())
-        .col_expr(snapshots::Column::UpdatedAt, now.into())
+        .col_expr(snapshots::Column::UpdatedAt, write.now.into())
         .filter(snapshots::Column::Id.eq(id.to_string()))
         .filter(snapshots::Column::Deleted.eq(false))
         .filter(snapshots::Column::Status.eq("backing-up"))
