@@ -1,9 +1,12 @@
 //! Services that are away: what waits for them ends with a reason, and goes on when they are back.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 /// Each of these tests stops what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -36,6 +39,36 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
         cloud.delete(Resource::Backup, backup).await?;
     }
     impatient.restore().await
+}
+
+#[tokio::test]
+async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Result<()> {
+    const OSD: &str = "ceph-osd-backups";
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let image = format!("volumes/volume-{volume}");
+    let volumes = cloud.volumes()?;
+    volumes.write(&image, 0, &[0x33; 100_000]).await?;
+    let content = volumes.content(&image).await?;
+
+    lab.signal(OSD, "STOP").await?;
+    let body = json!({"backup": {"volume_id": volume}});
+    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    sleep(Duration::from_secs(3)).await;
+    lab.command(&["stop", "mariadb"]).await?;
+    lab.signal(OSD, "CONT").await?;
+    sleep(Duration::from_secs(5)).await;
+    lab.command(&["start", "mariadb", "--wait"]).await?;
+
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    let restored = cloud.restore(&backup, None).await?;
+    let found = volumes
+        .content(&format!("volumes/volume-{restored}"))
+        .await?;
+    ensure!(found == content, "the backup is restored as something else");
+    cloud.delete(Resource::Backup, &backup).await
 }
 
 #[tokio::test]

@@ -35,8 +35,8 @@ impl Database {
     /// # Errors
     /// `Row` if the row holds what is no backup's.
     pub async fn backup(&self, id: BackupId) -> Result<Option<Backup>> {
-        let row = live().filter(backups::Column::Id.eq(id.to_string()));
-        row.one(&self.pool).await?.map(convert::backup).transpose()
+        let find = live().filter(backups::Column::Id.eq(id.to_string()));
+        self.find(find).await?.map(convert::backup).transpose()
     }
 
     /// A backup, whether deleted or not.
@@ -44,8 +44,8 @@ impl Database {
     /// # Errors
     /// `Row` if the row holds what is no backup's.
     pub async fn backup_even_deleted(&self, id: BackupId) -> Result<Option<Backup>> {
-        let row = backups::Entity::find_by_id(id.to_string());
-        row.one(&self.pool).await?.map(convert::backup).transpose()
+        let find = backups::Entity::find_by_id(id.to_string());
+        self.find(find).await?.map(convert::backup).transpose()
     }
 
     /// The user's key-value pairs of a backup.

@@ -2,7 +2,8 @@
 //!
 //! A change of a status is a conditional update on the status that was read ([`Error::Conflict`]
 //! when somebody else was faster); what belongs together is one transaction; a transaction that the
-//! server gave up (deadlock, lost connection) is run again as a whole.
+//! server gave up (deadlock, lost connection) is run again as a whole, and so are the reads on which
+//! an operation depends.
 
 mod backups;
 mod change;
@@ -26,7 +27,7 @@ pub use import::Importer;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 
-use sea_orm::DatabaseConnection;
+use sea_orm::{DatabaseConnection, EntityTrait, Select};
 
 use retry::Patience;
 
@@ -38,4 +39,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Database {
     pool: DatabaseConnection,
     patience: Patience,
+}
+
+impl Database {
+    /// Reads one row; a server that is away is waited for as long as for a transaction.
+    async fn find<E: EntityTrait>(&self, find: Select<E>) -> Result<Option<E::Model>> {
+        self.patience
+            .run(|| async { Ok(find.clone().one(&self.pool).await?) })
+            .await
+    }
 }

@@ -20,7 +20,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Runs `transaction`, which must be whole in itself, until it succeeds, fails for good, or
+    /// Runs `transaction`, a statement or a whole transaction, until it succeeds, fails for good, or
     /// patience is at its end.
     pub async fn run<T, F>(&self, mut transaction: impl FnMut() -> F) -> Result<T>
     where
@@ -40,7 +40,7 @@ impl Patience {
             let Some(wait) = waits.next() else {
                 return Err(error);
             };
-            warn!(%error, "Trying the transaction again in {} ms", wait.as_millis());
+            warn!(%error, "Trying again in {} ms", wait.as_millis());
             tokio::time::sleep(wait).await;
         }
     }

@@ -16,11 +16,9 @@ impl Database {
     /// # Errors
     /// `Row` if the row holds what is no volume's.
     pub async fn volume(&self, id: VolumeId) -> Result<Option<Volume>> {
-        let row = volumes::Entity::find_by_id(id.to_string())
-            .filter(volumes::Column::Deleted.eq(false))
-            .one(&self.pool)
-            .await?;
-        row.map(convert::volume).transpose()
+        let find =
+            volumes::Entity::find_by_id(id.to_string()).filter(volumes::Column::Deleted.eq(false));
+        self.find(find).await?.map(convert::volume).transpose()
     }
 
     /// A snapshot that is not deleted.
@@ -28,11 +26,9 @@ impl Database {
     /// # Errors
     /// `Row` if the row holds what is no snapshot's.
     pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>> {
-        let row = snapshots::Entity::find_by_id(id.to_string())
-            .filter(snapshots::Column::Deleted.eq(false))
-            .one(&self.pool)
-            .await?;
-        row.map(convert::snapshot).transpose()
+        let find = snapshots::Entity::find_by_id(id.to_string())
+            .filter(snapshots::Column::Deleted.eq(false));
+        self.find(find).await?.map(convert::snapshot).transpose()
     }
 
     /// Marks a snapshot as being deleted, as cinder-volume expects it.

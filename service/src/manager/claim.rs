@@ -106,9 +106,10 @@ impl Manager {
                 Either::Right(((), moving)) => moving.await,
             }
         };
-        match self.is_wanted(status, claim).await? {
-            true => Ok(moved?),
-            false => Err(Error::CalledOff),
+        match self.is_wanted(status, claim).await {
+            Ok(false) => Err(Error::CalledOff),
+            // Data that is complete is not given up because the database cannot be asked.
+            Ok(true) | Err(_) => Ok(moved?),
         }
     }
 
