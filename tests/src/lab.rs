@@ -40,13 +40,7 @@ impl Lab {
 
     /// Sends a signal, such as `STOP`, to a part of the lab.
     pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
-        let status = self.command(&["status"]).await?;
-        let pid = status
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find_map(|words| (words.first() == Some(&part)).then(|| words.get(2).copied())?)
-            .with_context(|| format!("no {part} in\n{status}"))?;
-        run(Command::new("kill").args([&format!("-{signal}"), pid])).await?;
+        self.command(&["send", signal, part]).await?;
         Ok(())
     }
 }

@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--wait", action="store_true", help="return when it can be used, a worker: gets work")
     for added in (stop, restart):
         added.add_argument("--signal", type=_signal, default="TERM", help="what it is sent first (%(default)s)")
+    send = verb("send", _send, "Send a signal to a part: STOP makes it hang, CONT lets it go on")
+    send.add_argument("signal", type=_signal)
+    send.add_argument("part")
     attach = verb("volume-attach", _attach, "Make a volume in-use")
     detach = verb("volume-detach", _detach, "Make a volume available again")
     for added in (attach, detach):
@@ -162,6 +165,10 @@ def _start(arguments: argparse.Namespace) -> None:
 
 def _stop(arguments: argparse.Namespace) -> None:
     lifecycle.stop(state.load(arguments.name), arguments.part, arguments.signal)
+
+
+def _send(arguments: argparse.Namespace) -> None:
+    lifecycle.send(state.load(arguments.name), arguments.part, arguments.signal)
 
 
 def _restart(arguments: argparse.Namespace) -> None:

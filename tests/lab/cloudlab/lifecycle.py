@@ -179,7 +179,20 @@ def _wait(lab: Lab, part: str) -> None:
 
 def stop(lab: Lab, part: str, number: int) -> None:
     """Stops one part: with that signal first, with SIGKILL after 20 s."""
+    _must_be_known(lab, part)
+    lab.processes.stop(part, number)
+
+
+def send(lab: Lab, part: str, number: int) -> None:
+    """Sends a signal to one part, and leaves the rest to it."""
+    _must_be_known(lab, part)
+    pid = lab.processes.pid(part)
+    if not pid:
+        raise LabError(f"{part} does not run")
+    os.kill(pid, number)
+
+
+def _must_be_known(lab: Lab, part: str) -> None:
     known = {*lab.processes.names(), *cinder.WORKERS}
     if part not in known:
         raise LabError(f"There is no part {part!r} in this lab; parts are {', '.join(sorted(known))}")
-    lab.processes.stop(part, number)
