@@ -23,12 +23,13 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
         Event::Continue => expect(status, BackupStatus::Creating, "Continue backup"),
         Event::CreateSucceeded { source } => Ok(Change {
             // A backup that is no longer being made was deleted or reset meanwhile.
-            backup: (status == BackupStatus::Creating).then_some(BackupStatus::Available),
+            backup: is_wanted(BackupStatus::Creating, status).then_some(BackupStatus::Available),
             ..release(source, VolumeStatus::BackingUp)
         }),
         Event::CreateFailed { source, reason } => Ok(Change {
-            backup: (status == BackupStatus::Creating).then_some(BackupStatus::Error),
-            fail_reason: (status == BackupStatus::Creating).then(|| reason.to_owned()),
+            // Nor may one stay `available` that an operator has called so, and that has no data.
+            backup: is_wanted(BackupStatus::Creating, status).then_some(BackupStatus::Error),
+            fail_reason: is_wanted(BackupStatus::Creating, status).then(|| reason.to_owned()),
             ..release(source, VolumeStatus::ErrorBackingUp)
         }),
         Event::Restore { target } => restore(status, target),

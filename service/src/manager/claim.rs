@@ -65,18 +65,24 @@ impl Manager {
         claimed.ok()
     }
 
-    /// Claims a backup for its deletion: an operation that still runs is told to end.
-    pub(super) async fn take_over(&self, backup: BackupId) -> Claim<'_> {
+    /// Claims a backup when the operation that works on it has ended. Its result may stand in the
+    /// rows already, and the next request be here, while it still tells others of it.
+    pub(super) async fn claim_next(&self, backup: BackupId) -> Claim<'_> {
         loop {
             match self.try_claim(backup) {
                 Ok(claim) => return claim,
-                Err(running) => {
-                    info!(%backup, "Ending what still runs on this backup");
-                    running.cancel.cancel();
-                    running.ended.cancelled().await;
-                }
+                Err(running) => running.ended.cancelled().await,
             }
         }
+    }
+
+    /// Claims a backup for its deletion: an operation that still runs is told to end.
+    pub(super) async fn take_over(&self, backup: BackupId) -> Claim<'_> {
+        if let Some(running) = lock(&self.running).get(&backup) {
+            info!(%backup, "Ending what still runs on this backup");
+            running.cancel.cancel();
+        }
+        self.claim_next(backup).await
     }
 
     fn try_claim(&self, backup: BackupId) -> Result<Claim<'_>, Running> {

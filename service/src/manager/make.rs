@@ -248,8 +248,10 @@ impl Manager {
         let now = Utc::now().naive_utc();
         self.db.change(making.subject(), &change, done, now).await?;
         info!(backup = %id, image = %plan.base, "Create backup finished");
-        let row = self.backup(id).await?;
-        self.notify(context, &row, BackupEvent::CreateEnd).await;
+        // The backup stands: that nobody can be told is no failure of it.
+        if let Ok(row) = self.backup(id).await {
+            self.notify(context, &row, BackupEvent::CreateEnd).await;
+        }
         Ok(())
     }
 }

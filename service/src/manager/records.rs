@@ -49,9 +49,7 @@ impl Manager {
         request: ImportRequest,
     ) -> Result<(), Error> {
         let id = message.id;
-        let Some(_claim) = self.claim(id) else {
-            return Ok(());
-        };
+        let _claim = self.claim_next(id).await;
         info!(backup = %id, service = request.service, "Import record started");
         let row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);

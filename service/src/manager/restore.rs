@@ -50,9 +50,7 @@ impl Manager {
         new: bool,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Restore);
-        let Some(claim) = self.claim(id) else {
-            return Ok(());
-        };
+        let claim = self.claim_next(id).await;
         let _room = claim.admit().await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, new, &claim).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api_compat::ids::VolumeId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::messaging::RequestContext;
 use api_compat::objects::Backup;
 use api_compat::state::{self, BackupStatus, Event, VolumeStatus, transition};
@@ -30,8 +30,8 @@ impl Manager {
     async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
         let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now());
         match row.status {
-            // No worker ever began it: its message still waits in the queue.
-            Some(BackupStatus::Creating) if row.service.is_none() => {}
+            // No worker ever began it: its message still waits in the queue, most likely.
+            Some(BackupStatus::Creating) if row.service.is_none() => self.expect_message(row.id),
             Some(BackupStatus::Creating) => {
                 info!(backup = %row.id, "Its creation was interrupted");
                 let making = self.making(row.id).await?;
@@ -62,6 +62,31 @@ impl Manager {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Gives a backup up whose message does not come: an earlier process had taken it, and no more.
+    fn expect_message(self: &Arc<Self>, id: BackupId) {
+        let manager = self.clone();
+        let wait = self.settings.continue_timeout;
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let given_up = async {
+                let making = manager.making(id).await?;
+                let row = &making.backup;
+                if row.status == Some(BackupStatus::Creating) && row.service.is_none() {
+                    info!(backup = %id, "The request to create it was lost");
+                    let event = Event::Interrupted {
+                        source: making.source(),
+                        encrypted: row.encryption_key_id.is_some(),
+                    };
+                    manager.interrupted(making.subject(), &event).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = given_up.await {
+                error!(backup = %id, %error, "Cannot give up a backup whose request was lost");
+            }
+        });
     }
 
     async fn restore_interrupted(&self, row: &Backup) -> Result<(), Error> {

@@ -97,7 +97,11 @@ impl Vault {
     /// Whether the cluster answers and the configured pool can be opened.
     pub async fn check(&self) -> Result<()> {
         let pool = self.pool(&self.default_pool).await?;
-        pool.read_object("cinderblock.probe", 1).await?;
+        if let Err(error) = pool.read_object("cinderblock.probe", 1).await {
+            // A client that was fenced off still opens pools; what it reads fails.
+            self.link.note(error.kind()).await;
+            return Err(error.into());
+        }
         Ok(())
     }
 

@@ -317,3 +317,13 @@ fn what_was_reset_or_deleted_is_not_wanted() {
     }
     assert!(!is_wanted(B::Restoring, B::Available));
 }
+
+#[test]
+fn a_backup_that_was_called_available_while_it_was_made_tells_how_that_ended() {
+    let source = Source::Gone;
+    let made = transition(B::Available, &Event::CreateSucceeded { source });
+    assert_eq!(made, Ok(change(Some(B::Available), None)));
+    let reason = "full";
+    let failed = transition(B::Available, &Event::CreateFailed { source, reason });
+    assert_eq!(failed, Ok(Change::failed(reason)));
+}
