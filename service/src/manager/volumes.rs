@@ -22,8 +22,9 @@ pub(super) struct Making {
 impl Making {
     /// What gets its status back at the end, for the decision.
     pub fn source(&self) -> state::Source<'_> {
-        if let Some(snapshot) = &self.snapshot {
-            return match &snapshot.status {
+        if self.backup.snapshot_id.is_some() {
+            let snapshot = self.snapshot.as_ref();
+            return match snapshot.and_then(|snapshot| snapshot.status.as_ref()) {
                 Some(status) => state::Source::Snapshot { status },
                 None => state::Source::Gone,
             };
@@ -57,7 +58,8 @@ impl Making {
         Subject {
             backup: self.backup.id,
             status: self.backup.status.unwrap_or(state::BackupStatus::Error),
-            volume: match (&self.volume, &self.snapshot) {
+            // The volume of a snapshot, even of one that is gone, is nobody's to change here.
+            volume: match (&self.volume, &self.backup.snapshot_id) {
                 (Some(volume), None) => Some((volume.id, &self.volume_status)),
                 _ => None,
             },
