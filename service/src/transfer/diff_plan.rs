@@ -106,7 +106,9 @@ impl Planner {
     async fn candidates(&self) -> rbd::Result<Periods> {
         let size = self.image.known_size();
         let mut periods = Periods::none(size, self.image.stripe_period());
-        if !self.image.has_valid_fast_diff() {
+        // Between two snapshots the object map may name too little: a rollback of the image brings
+        // the older snapshot's map back and marks nothing as changed.
+        if self.from.is_some() || !self.image.has_valid_fast_diff() {
             periods.insert(0..size);
             return Ok(periods);
         }
