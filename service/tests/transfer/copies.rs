@@ -1,0 +1,191 @@
+//! Whole images, once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cinderblock::rbd::{ErrorKind, Features, ImageOptions};
+use cinderblock::transfer::{Destination, Progress, Side, copy_diff, erase};
+use tokio_util::sync::CancellationToken;
+
+use crate::ceph_lab::{MIB, Noise, assert_same, backups, content, usual_features, volumes};
+use crate::{Chain, copy, options, try_copy, write, zero};
+
+#[tokio::test]
+async fn a_huge_thin_image_costs_what_is_in_it() {
+    let (volumes, backups) = (volumes().await, backups().await);
+    let size = 2 << 40;
+    let (_source_name, source) = volumes.usual_image(size).await;
+    let (_target_name, target) = backups.usual_image(size).await;
+    let mut noise = Noise::new(2);
+    let places: Vec<u64> = (0..20).map(|_| noise.below(size / MIB - 1) * MIB).collect();
+    for place in &places {
+        write(&source, *place, noise.bytes(10_000)).await;
+    }
+    let stats = copy(&source, None, &target, Destination::Fresh).await;
+    assert!(stats.bytes_written <= 20 * 16_384, "{stats:?}");
+    assert!(stats.operations <= 40, "{stats:?}");
+    for place in places {
+        let [left, right] = [&source, &target].map(|image| image.read(place, vec![0; 10_000]));
+        assert_same(&left.await.expect("read"), &right.await.expect("read"));
+    }
+    source.close().await;
+    target.close().await;
+}
+
+#[tokio::test]
+async fn images_that_are_laid_out_differently() {
+    let mut noise = Noise::new(6);
+    let mut chain = Chain::new(&ImageOptions {
+        size: 30 * MIB + 12_288,
+        features: Some(usual_features() | Features::STRIPING),
+        order: Some(20),
+        stripe_unit: 16_384,
+        stripe_count: 5,
+    })
+    .await;
+    assert_eq!(chain.source.stripe_period(), 5 * MIB);
+    for _ in 0..4 {
+        for _ in 0..6 {
+            let place = noise.below(29 * MIB);
+            write(&chain.source, place, noise.bytes(100_000)).await;
+            zero(&chain.source, noise.below(28 * MIB), MIB).await;
+        }
+        chain.step().await;
+    }
+    // And the way back, into a striped image that holds something else.
+    let backups = backups().await;
+    let (_name, other) = backups
+        .image(&ImageOptions {
+            size: 31 * MIB,
+            features: Some(usual_features()),
+            order: Some(23),
+            stripe_unit: 65_536,
+            stripe_count: 2,
+        })
+        .await;
+    write(&other, 0, noise.bytes(31 * MIB)).await;
+    copy(&chain.target, None, &other, Destination::MayHoldData).await;
+    let expected = content(&chain.source).await;
+    let restored = content(&other).await;
+    let (restored, tail) = restored.split_at(expected.len());
+    assert_same(restored, &expected);
+    assert!(tail.iter().all(|byte| *byte == 0));
+    other.close().await;
+}
+
+#[tokio::test]
+async fn a_restore_over_old_data_leaves_none_of_it() {
+    let mut noise = Noise::new(10);
+    let (volumes, backups) = (volumes().await, backups().await);
+    let (_source_name, source) = backups.usual_image(20 * MIB + 512).await;
+    write(&source, 3 * MIB, noise.bytes(100)).await;
+    write(&source, 9 * MIB + 5, noise.bytes(2 * MIB)).await;
+    write(&source, 20 * MIB, noise.bytes(512)).await;
+    let (_target_name, target) = volumes
+        .image(&ImageOptions {
+            size: 33 * MIB,
+            features: Some(Features::LAYERING),
+            ..ImageOptions::default()
+        })
+        .await;
+    write(&target, 0, noise.bytes(33 * MIB)).await;
+    let stats = copy(&source, None, &target, Destination::MayHoldData).await;
+    let mut expected = content(&source).await;
+    expected.resize((33 * MIB) as usize, 0);
+    assert_same(&content(&target).await, &expected);
+    assert!(stats.bytes_read < 7 * MIB, "{stats:?}");
+
+    let progress = Arc::new(Progress::default());
+    let cancel = CancellationToken::new();
+    let options = options(Destination::MayHoldData);
+    erase(&target, &options, &progress, &cancel)
+        .await
+        .expect("erase");
+    assert!(content(&target).await.iter().all(|byte| *byte == 0));
+    source.close().await;
+    target.close().await;
+}
+
+#[tokio::test]
+async fn errors_name_the_side_and_what_they_mean() {
+    let (volumes, backups) = (volumes().await, backups().await);
+    let (source_name, source) = volumes.usual_image(8 * MIB).await;
+    let (target_name, target) = backups.usual_image(8 * MIB).await;
+    write(&source, 5 * MIB, Bytes::from_static(b"x")).await;
+
+    let error = try_copy(&source, Some("no"), &target, Destination::MayHoldData)
+        .await
+        .expect_err("no such snapshot");
+    assert_eq!(error.kind(), Some(ErrorKind::NotFound));
+    assert_eq!(error.side(), Some(Side::Source));
+    assert!(error.to_string().contains(&source_name.name), "{error}");
+
+    let reader = backups
+        .pool
+        .open(&target_name.name, None)
+        .await
+        .expect("open");
+    let error = try_copy(&source, None, &reader, Destination::Fresh)
+        .await
+        .expect_err("read-only");
+    assert_eq!(error.kind(), Some(ErrorKind::ReadOnly));
+    assert_eq!(error.side(), Some(Side::Sink));
+    reader.close().await;
+
+    target.resize(4 * MIB).await.expect("shrink");
+    let error = try_copy(&source, None, &target, Destination::Fresh)
+        .await
+        .expect_err("too small");
+    assert_eq!(error.kind(), Some(ErrorKind::InvalidArgument));
+    assert_eq!(error.side(), Some(Side::Sink));
+    source.close().await;
+    target.close().await;
+}
+
+#[tokio::test]
+async fn a_transfer_that_was_cut_off_can_be_repeated() {
+    let mut noise = Noise::new(12);
+    let (volumes, backups) = (volumes().await, backups().await);
+    let (_source_name, source) = volumes.usual_image(96 * MIB).await;
+    let (target_name, target) = backups.usual_image(96 * MIB).await;
+    write(&source, 0, noise.bytes(64 * MIB)).await;
+    let mut options = options(Destination::Fresh);
+    options.depth = 4;
+    let progress = Arc::new(Progress::default());
+
+    // Cancelled, with others watching how far it is.
+    let cancel = CancellationToken::new();
+    let watcher = async {
+        while progress.done() < 16 * MIB {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    };
+    let transfer = copy_diff(&source, None, &target, &options, &progress, &cancel);
+    let (outcome, ()) = tokio::join!(transfer, watcher);
+    assert!(outcome.expect_err("cancelled").is_cancelled());
+    assert!(progress.done() < 64 * MIB);
+    assert_eq!(options.budget.allocated(), 0);
+
+    // Its future dropped.
+    let progress = Arc::new(Progress::default());
+    let cancel = CancellationToken::new();
+    tokio::select! {
+        _ = copy_diff(&source, None, &target, &options, &progress, &cancel) => {
+            panic!("it was to be dropped");
+        }
+        () = async {
+            while progress.done() < 16 * MIB {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    target.close().await;
+    assert_eq!(options.budget.allocated(), 0);
+
+    let target = backups.pool.open_rw(&target_name.name).await.expect("open");
+    copy(&source, None, &target, Destination::Fresh).await;
+    assert_same(&content(&source).await, &content(&target).await);
+    source.close().await;
+    target.close().await;
+}
