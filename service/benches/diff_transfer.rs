@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use cinderblock::rbd::{
     Cluster, ClusterOptions, DiffQuery, ErrorKind, Features, Image, ImageOptions, Pool,
 };
-use cinderblock::transfer::{Budget, Destination, Progress, PumpOptions, TransferError, copy_diff};
+use cinderblock::transfer::{
+    Budget, Destination, Progress, PumpOptions, TransferError, copy_diff, take_back,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const MEMORY: usize = 128 << 20;
 const SOURCE_POOL: &str = "volumes";
 const TARGET_POOL: &str = "backups";
 
@@ -141,7 +144,7 @@ async fn copy(source: &Image, job: &Job, target: &Image) -> std::result::Result<
         None => Destination::Fresh,
         Some(_) => Destination::MayHoldData,
     };
-    let options = PumpOptions::new(Budget::new(128 << 20), destination);
+    let options = PumpOptions::new(Budget::new(MEMORY), destination);
     let progress = Arc::new(Progress::default());
     let cancel = CancellationToken::new();
     copy_diff(
@@ -439,7 +442,8 @@ async fn prepare(sites: &Sites, job: &Job) -> Result<()> {
         .any(|found| found.name == job.to)
     {
         target.remove_snapshot(&job.to).await?;
-        target.roll_back(from).await?;
+        let options = PumpOptions::new(Budget::new(MEMORY), Destination::MayHoldData);
+        take_back(&target, from, &options, &CancellationToken::new()).await?;
     }
     target.close().await;
     Ok(())

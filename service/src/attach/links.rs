@@ -1,15 +1,14 @@
 //! Connections to the clusters that hold volumes, shared by all operations.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api_compat::rpc::RbdConnection;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
 
 use super::{Error, keyring};
-use crate::rbd::{Cluster, ClusterOptions, ErrorKind, Pool};
+use crate::rbd::{ClusterOptions, Link, Pool};
 
 /// How long a cluster may take to answer the first call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,15 +21,9 @@ struct Address {
     monitors: Vec<String>,
 }
 
-/// A slot for each address: whoever comes while the connection is being made waits for it, and
-/// others are not held up.
+/// A link for each address, with the key that it was made with.
 #[derive(Default)]
-pub struct Links(Mutex<HashMap<Address, Arc<Mutex<Option<Link>>>>>);
-
-struct Link {
-    key: SecretString,
-    cluster: Cluster,
-}
+pub struct Links(Mutex<HashMap<Address, (SecretString, Arc<Link>)>>);
 
 impl Links {
     /// The pool that a connection names.
@@ -50,37 +43,26 @@ impl Links {
             user,
             monitors: connection.monitors,
         };
-        let slot = self
-            .0
-            .lock()
-            .await
-            .entry(address.clone())
-            .or_default()
-            .clone();
-        let mut link = slot.lock().await;
-        // A key that was replaced on disk is taken up with the next volume.
-        let current = match &*link {
-            Some(link) if link.key.expose_secret() == key.expose_secret() => Some(&link.cluster),
-            _ => None,
-        };
-        if let Some(cluster) = current {
-            match cluster.pool(&connection.pool).await {
-                Err(error) if error.kind() == ErrorKind::Shutdown => {}
-                pool => return Ok(pool?),
-            }
-        }
-        let cluster = connect(&address, &key).await?;
-        let pool = cluster.pool(&connection.pool).await?;
-        *link = Some(Link { key, cluster });
-        Ok(pool)
+        let cluster = self.link(address, key).cluster().await?;
+        Ok(cluster.pool(&connection.pool).await?)
     }
-}
 
-async fn connect(address: &Address, key: &SecretString) -> Result<Cluster, Error> {
-    let options = ClusterOptions::new(&address.user)
-        .cluster_name(&address.cluster)
-        .setting("mon_host", address.monitors.join(","))
-        .setting("key", key.clone())
-        .connect_timeout(CONNECT_TIMEOUT);
-    Ok(Cluster::connect(options).await?)
+    /// The link to an address. A key that was replaced on disk is taken up with the next volume.
+    fn link(&self, address: Address, key: SecretString) -> Arc<Link> {
+        // A map stays whole when its holder panics: inserting is a single step.
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((used, link)) = links.get(&address)
+            && used.expose_secret() == key.expose_secret()
+        {
+            return Arc::clone(link);
+        }
+        let options = ClusterOptions::new(&address.user)
+            .cluster_name(&address.cluster)
+            .setting("mon_host", address.monitors.join(","))
+            .setting("key", key.clone())
+            .connect_timeout(CONNECT_TIMEOUT);
+        let link = Arc::new(Link::new(options));
+        links.insert(address, (key, Arc::clone(&link)));
+        link
+    }
 }

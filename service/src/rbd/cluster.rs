@@ -1,13 +1,13 @@
 //! A connection to one Ceph cluster as one user.
 
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ceph::rados::{
-    rados_cluster_fsid, rados_conf_read_file, rados_conf_set, rados_connect, rados_create2,
-    rados_shutdown, rados_t,
+    rados_conf_read_file, rados_conf_set, rados_connect, rados_create2, rados_shutdown, rados_t,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -96,6 +96,8 @@ pub struct Cluster {
 pub(super) struct ClusterHandle {
     raw: rados_t,
     description: String,
+    /// Set for good once an operation was told that this client is fenced off.
+    fenced: AtomicBool,
 }
 
 // SAFETY: librados documents a `rados_t` as usable from any thread and from several at once; what
@@ -126,6 +128,13 @@ impl ClusterHandle {
     pub(super) fn raw(&self) -> rados_t {
         self.raw
     }
+
+    /// Looks whether an operation was refused because this client is fenced off.
+    pub(super) fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::Shutdown {
+            self.fenced.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Cluster {
@@ -139,21 +148,10 @@ impl Cluster {
         task::blocking("connect to", &description, move || connect(&options)).await
     }
 
-    /// The cluster's unique id, as text.
-    pub async fn fsid(&self) -> Result<String> {
-        let handle = Arc::clone(&self.handle);
-        task::blocking("ask for the id of", &self.handle.description, move || {
-            // 36 characters and a NUL byte.
-            let mut text = [0u8; 37];
-            // SAFETY: the handle is connected and `text` is writable for its whole length.
-            let length = unsafe {
-                rados_cluster_fsid(handle.raw, text.as_mut_ptr().cast::<c_char>(), text.len())
-            };
-            let length = check("ask for the id of", &handle.description, length)?;
-            let length = usize::try_from(length).unwrap_or_default().min(text.len());
-            Ok(String::from_utf8_lossy(&text[..length]).into_owned())
-        })
-        .await
+    /// Whether the cluster has fenced this client off, so that nothing will work through this
+    /// connection any more. Known when the first operation has failed with [`ErrorKind::Shutdown`].
+    pub fn is_fenced(&self) -> bool {
+        self.handle.fenced.load(Ordering::Relaxed)
     }
 
     /// Opens a pool.
@@ -184,7 +182,11 @@ fn connect(options: &ClusterOptions) -> Result<Cluster> {
     // SAFETY: both names are NUL-terminated, `raw` receives the new handle.
     let code = unsafe { rados_create2(&raw mut raw, cluster_name.as_ptr(), user.as_ptr(), 0) };
     check(CONNECT, &description, code)?;
-    let handle = ClusterHandle { raw, description };
+    let handle = ClusterHandle {
+        raw,
+        description,
+        fenced: AtomicBool::new(false),
+    };
 
     if let Some(path) = &options.conf_file {
         let text = path.to_string_lossy();

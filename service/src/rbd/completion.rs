@@ -4,7 +4,7 @@
 //! image, and the sending end of a channel. librbd owns the box until it calls back, whatever
 //! becomes of the future meanwhile; a dropped future is only a receiver that is gone.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -22,20 +22,21 @@ struct Operation<B> {
 
 /// Submits an operation and waits for it; gives back its return value and the buffer.
 ///
-/// `submit` receives the open image, the buffer at the place where it stays, and the completion,
-/// and makes the one `rbd_aio_*` call. It may hand librbd pointers into the buffer: the buffer
-/// neither moves nor goes away until librbd has called back.
+/// `locate` gives the address and length of the buffer's bytes. `submit` receives the open image,
+/// these two, and the completion, and makes the one `rbd_aio_*` call: the bytes neither move nor go
+/// away until librbd has called back.
 pub(super) async fn run<B, S>(
     image: &Arc<ImageHandle>,
     operation: &'static str,
     buffer: B,
+    locate: fn(&mut B) -> (*mut c_char, usize),
     submit: S,
 ) -> Result<(usize, B)>
 where
     B: Send + 'static,
-    S: FnOnce(sys::RbdImage, &mut B, RbdCompletion) -> libc::c_int + Send,
+    S: FnOnce(sys::RbdImage, (*mut c_char, usize), RbdCompletion) -> libc::c_int + Send,
 {
-    let receiver = start(image, operation, buffer, submit)?;
+    let receiver = start(image, operation, buffer, locate, submit)?;
     // The sender lives in librbd's box and is used or dropped only by the callback.
     let Ok((value, buffer)) = receiver.await else {
         return Err(Error::new(
@@ -56,11 +57,12 @@ fn start<B, S>(
     image: &Arc<ImageHandle>,
     operation: &'static str,
     buffer: B,
+    locate: fn(&mut B) -> (*mut c_char, usize),
     submit: S,
 ) -> Result<oneshot::Receiver<(isize, B)>>
 where
     B: Send + 'static,
-    S: FnOnce(sys::RbdImage, &mut B, RbdCompletion) -> libc::c_int,
+    S: FnOnce(sys::RbdImage, (*mut c_char, usize), RbdCompletion) -> libc::c_int,
 {
     let (done, receiver) = oneshot::channel();
     let state = Box::into_raw(Box::new(Operation {
@@ -79,10 +81,10 @@ where
         drop(unsafe { Box::from_raw(state) });
         return Err(Error::from_code(operation, image.name(), i64::from(code)));
     }
-    // SAFETY: nobody else has the box before the operation is submitted, and `submit` ends with
-    // that; the reference is not used afterwards.
-    let buffer = unsafe { &mut (*state).buffer };
-    let code = submit(image.raw(), buffer, completion);
+    // SAFETY: nobody else has the box before the operation is submitted, and no reference to it is
+    // left when it is: librbd may call back, and free the box, before `submit` returns.
+    let bytes = locate(unsafe { &mut (*state).buffer });
+    let code = submit(image.raw(), bytes, completion);
     if code < 0 {
         // SAFETY: an operation that was refused never calls back, so completion and box are still
         // ours.

@@ -32,19 +32,15 @@ impl Image {
             self.handle(),
             READ,
             buffer,
-            move |image, buffer, completion| {
-                let buffer = buffer.as_mut();
-                // SAFETY: the image is open and `buffer` stays where it is, unused by anyone else,
-                // until librbd calls back.
+            |buffer| {
+                let bytes = buffer.as_mut();
+                (bytes.as_mut_ptr().cast::<c_char>(), bytes.len())
+            },
+            move |image, (bytes, length), completion| {
+                // SAFETY: the image is open, and the bytes stay where they are, unused by anyone
+                // else, until librbd calls back.
                 unsafe {
-                    sys::rbd_aio_read2(
-                        image,
-                        offset,
-                        buffer.len(),
-                        buffer.as_mut_ptr().cast::<c_char>(),
-                        completion,
-                        sys::BULK_TRANSFER,
-                    )
+                    sys::rbd_aio_read2(image, offset, length, bytes, completion, sys::BULK_TRANSFER)
                 }
             },
         )
@@ -64,33 +60,27 @@ impl Image {
         const WRITE: &str = "write";
         self.check_writable(WRITE)?;
         self.check_range(WRITE, offset, data.len() as u64)?;
-        self.run(WRITE, data, move |image, data, completion| {
-            // SAFETY: the image is open and `data` stays unchanged where it is until librbd calls
-            // back.
-            unsafe {
-                sys::rbd_aio_write2(
-                    image,
-                    offset,
-                    data.len(),
-                    data.as_ptr().cast::<c_char>(),
-                    completion,
-                    sys::BULK_TRANSFER,
-                )
-            }
-        })
-        .await
-    }
-
-    /// Gives space back where that is cheap: parts smaller than `rbd_discard_granularity_bytes` may
-    /// keep their content. To be sure of zeros use [`Image::write_zeroes`].
-    pub async fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        const DISCARD: &str = "discard";
-        self.check_writable(DISCARD)?;
-        self.check_range(DISCARD, offset, length)?;
-        self.run(DISCARD, (), move |image, (), completion| {
-            // SAFETY: the image is open.
-            unsafe { sys::rbd_aio_discard(image, offset, length, completion) }
-        })
+        // librbd only reads what the pointer leads to.
+        let locate = |data: &mut Bytes| (data.as_ptr().cast::<c_char>().cast_mut(), data.len());
+        self.run(
+            WRITE,
+            data,
+            locate,
+            move |image, (bytes, length), completion| {
+                // SAFETY: the image is open, and the bytes stay unchanged where they are until librbd
+                // calls back.
+                unsafe {
+                    sys::rbd_aio_write2(
+                        image,
+                        offset,
+                        length,
+                        bytes,
+                        completion,
+                        sys::BULK_TRANSFER,
+                    )
+                }
+            },
+        )
         .await
     }
 
@@ -101,7 +91,7 @@ impl Image {
         self.check_range(ZERO, offset, length)?;
         let length = usize::try_from(length)
             .map_err(|_| Error::from_code(ZERO, self.name(), -i64::from(libc::EINVAL)))?;
-        self.run(ZERO, (), move |image, (), completion| {
+        self.run(ZERO, (), no_bytes, move |image, _, completion| {
             // SAFETY: the image is open.
             unsafe {
                 sys::rbd_aio_write_zeroes(image, offset, length, completion, 0, sys::BULK_TRANSFER)
@@ -112,19 +102,25 @@ impl Image {
 
     /// Returns when everything whose write has completed is on disk.
     pub async fn flush(&self) -> Result<()> {
-        self.run("flush", (), |image, (), completion| {
+        self.run("flush", (), no_bytes, |image, _, completion| {
             // SAFETY: the image is open.
             unsafe { sys::rbd_aio_flush(image, completion) }
         })
         .await
     }
 
-    async fn run<B, S>(&self, operation: &'static str, buffer: B, submit: S) -> Result<()>
+    async fn run<B, S>(
+        &self,
+        operation: &'static str,
+        buffer: B,
+        locate: fn(&mut B) -> (*mut c_char, usize),
+        submit: S,
+    ) -> Result<()>
     where
         B: Send + 'static,
-        S: FnOnce(RbdImage, &mut B, sys::RbdCompletion) -> libc::c_int + Send,
+        S: FnOnce(RbdImage, (*mut c_char, usize), sys::RbdCompletion) -> libc::c_int + Send,
     {
-        let operation_done = completion::run(self.handle(), operation, buffer, submit);
+        let operation_done = completion::run(self.handle(), operation, buffer, locate, submit);
         self.unless_fenced(operation, operation_done)
             .await
             .map(drop)
@@ -143,4 +139,9 @@ impl Image {
             )),
         }
     }
+}
+
+/// Where the bytes are of an operation that has none.
+fn no_bytes(_: &mut ()) -> (*mut c_char, usize) {
+    (std::ptr::null_mut(), 0)
 }

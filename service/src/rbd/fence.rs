@@ -56,6 +56,7 @@ impl Image {
     fn note(&self, error: &Error) {
         if error.kind() == ErrorKind::Shutdown {
             self.handle().fence().cancel();
+            self.handle().cluster().note(error);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::SendPointer;
+use super::cluster::{ClusterHandle, SendPointer};
 use super::error::{c_name, check};
 use super::features::Features;
 use super::pool::PoolHandle;
@@ -100,6 +100,10 @@ impl ImageHandle {
         &self.fence
     }
 
+    pub(super) fn cluster(&self) -> &ClusterHandle {
+        self.pool.cluster()
+    }
+
     /// `pool/image` or `pool/image@snapshot`
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -122,7 +126,9 @@ impl Image {
         };
         let image = image.to_owned();
         let pool = Arc::clone(pool);
-        task::blocking(OPEN, &name.clone(), move || {
+        let cluster = Arc::clone(&pool);
+        let named = name.clone();
+        let opened = task::blocking(OPEN, &named, move || {
             let at = c_snapshot
                 .as_ref()
                 .map_or(std::ptr::null(), |name| name.as_ptr());
@@ -158,8 +164,10 @@ impl Image {
             Ok(Self {
                 handle: Arc::new(handle),
             })
-        })
-        .await
+        });
+        opened
+            .await
+            .inspect_err(|error| cluster.cluster().note(error))
     }
 
     pub(super) fn handle(&self) -> &Arc<ImageHandle> {
@@ -242,6 +250,37 @@ impl Image {
         });
         self.unless_fenced(RESIZE, resized).await?;
         self.size().await.map(drop)
+    }
+
+    /// Makes this handle the only one that may write, until it is closed: the exclusive lock is taken
+    /// now and, unlike the one that comes with the first write, not handed to whoever asks for it.
+    /// Others can still take and remove snapshots; that is done through this handle. What they write
+    /// is refused. A handle of this process needs [`Image::own`] to learn that: with zero-copy writes
+    /// librbd (16.2) never ends what it refuses so.
+    ///
+    /// An owner that died is fenced off as soon as the cluster has forgotten it, after half a minute.
+    /// An image without the feature cannot be owned, and stays as it is.
+    ///
+    /// # Errors
+    /// `Busy` when another one owns the image; `ReadOnly` when it was opened for reading.
+    pub async fn own(&self) -> Result<()> {
+        const OWN: &str = "own";
+        self.check_writable(OWN)?;
+        if !self.features().contains(Features::EXCLUSIVE_LOCK) {
+            return Ok(());
+        }
+        let handle = Arc::clone(&self.handle);
+        let owned = task::blocking(OWN, self.name(), move || {
+            // SAFETY: the image is open.
+            let code = unsafe { sys::rbd_lock_acquire(handle.raw, sys::LOCK_EXCLUSIVE) };
+            // What an owner answers to whoever asks for its lock.
+            let code = match code {
+                code if code == -libc::EROFS => -libc::EBUSY,
+                code => code,
+            };
+            check(OWN, &handle.name, code).map(drop)
+        });
+        self.unless_fenced(OWN, owned).await
     }
 
     /// Closes the image and returns when that is done: the watch of an image that was opened for

@@ -11,8 +11,8 @@
 //! - Every future may be dropped at any time. What was submitted goes on in the background, and
 //!   librbd keeps the buffer and the image alive until it is done with them.
 //! - Handles close in the right order by themselves: an image keeps its pool, a pool its cluster.
-//! - Nothing waits forever on a dead cluster if the caller sets the time limits that
-//!   [`ClusterOptions`] describes; without them Ceph waits until the cluster is back.
+//! - Ceph waits until a cluster that does not answer is back, unless the caller sets the time limits
+//!   that [`ClusterOptions`] describes. Whoever cannot wait drops the future.
 
 #[allow(unsafe_code)]
 mod cluster;
@@ -27,6 +27,7 @@ mod features;
 mod fence;
 #[allow(unsafe_code)]
 mod image;
+mod link;
 #[allow(unsafe_code)]
 mod object;
 #[allow(unsafe_code)]
@@ -43,6 +44,7 @@ pub use diff::{Change, DiffQuery};
 pub use error::{Error, ErrorKind};
 pub use features::Features;
 pub use image::Image;
+pub use link::Link;
 pub use pool::{ImageOptions, Pool};
 pub use snapshot::Snapshot;
 

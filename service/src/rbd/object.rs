@@ -3,21 +3,14 @@
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
 
-use ceph::rados::{
-    rados_create_write_op, rados_read, rados_release_write_op, rados_remove, rados_stat,
-    rados_write_full, rados_write_op_create, rados_write_op_operate, rados_write_op_t,
-    rados_write_op_write_full,
-};
+use ceph::rados::{rados_read, rados_remove, rados_stat, rados_write_full};
 
 use super::error::{c_name, check};
 use super::pool::PoolHandle;
-use super::{Error, ErrorKind, Pool, Result, task};
+use super::{Error, ErrorKind, Pool, Result};
 
 /// How much of an object one request reads.
 const READ_STEP: usize = 1 << 20;
-
-/// `LIBRADOS_CREATE_EXCLUSIVE`
-const CREATE_EXCLUSIVE: libc::c_int = 1;
 
 impl Pool {
     /// Reads an object whole; `None` when it does not exist.
@@ -47,37 +40,6 @@ impl Pool {
                 )
             };
             check(WRITE, object, code).map(drop)
-        })
-        .await
-    }
-
-    /// Writes an object that must not exist yet, atomically.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, and then nothing was written.
-    pub async fn create_object(&self, name: &str, content: &[u8]) -> Result<()> {
-        const CREATE: &str = "create object";
-        let content = content.to_owned();
-        self.with_object(CREATE, name, move |pool, name, object| {
-            let operation = WriteOperation::new();
-            // SAFETY: the operation is live until the end of the block, the pool as well; name and
-            // content outlive the call that uses them.
-            let code = unsafe {
-                rados_write_op_create(operation.0, CREATE_EXCLUSIVE, std::ptr::null());
-                rados_write_op_write_full(
-                    operation.0,
-                    content.as_ptr().cast::<c_char>(),
-                    content.len(),
-                );
-                rados_write_op_operate(
-                    operation.0,
-                    pool.raw(),
-                    name.as_ptr(),
-                    std::ptr::null_mut(),
-                    0,
-                )
-            };
-            check(CREATE, object, code).map(drop)
         })
         .await
     }
@@ -122,7 +84,7 @@ impl Pool {
         let c_object: CString = c_name(operation, name)?;
         let pool = Arc::clone(self.handle());
         let object = pool.describe(name);
-        task::blocking(operation, &object.clone(), move || {
+        self.blocking(operation, &object.clone(), move || {
             call(&pool, &c_object, &object)
         })
         .await
@@ -164,22 +126,5 @@ fn read_all(pool: &PoolHandle, name: &CStr, object: &str, limit: usize) -> Resul
         if read < READ_STEP {
             return Ok(content);
         }
-    }
-}
-
-/// The owned `rados_write_op_t`.
-struct WriteOperation(rados_write_op_t);
-
-impl WriteOperation {
-    fn new() -> Self {
-        // SAFETY: allocates and returns a new operation.
-        Self(unsafe { rados_create_write_op() })
-    }
-}
-
-impl Drop for WriteOperation {
-    fn drop(&mut self) {
-        // SAFETY: the operation came from `rados_create_write_op`; this is its only release.
-        unsafe { rados_release_write_op(self.0) }
     }
 }

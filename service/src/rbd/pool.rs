@@ -20,7 +20,7 @@ pub struct Pool {
 pub(super) struct PoolHandle {
     raw: rados_ioctx_t,
     name: String,
-    _cluster: Arc<ClusterHandle>,
+    cluster: Arc<ClusterHandle>,
 }
 
 // SAFETY: an I/O context may be used from any thread and from several at once as long as nobody
@@ -40,6 +40,11 @@ impl Drop for PoolHandle {
 impl PoolHandle {
     pub(super) fn raw(&self) -> rados_ioctx_t {
         self.raw
+    }
+
+    /// The cluster's connection.
+    pub(super) fn cluster(&self) -> &ClusterHandle {
+        &self.cluster
     }
 
     /// Whether the object exists that leads from an image's name to its id. Blocks.
@@ -102,11 +107,26 @@ impl Pool {
                 handle: Arc::new(PoolHandle {
                     raw,
                     name: owned,
-                    _cluster: cluster,
+                    cluster,
                 }),
             })
         })
         .await
+    }
+
+    /// Runs a blocking call in this pool.
+    pub(super) async fn blocking<T, F>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        call: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let outcome = task::blocking(operation, object, call).await;
+        outcome.inspect_err(|error| self.handle.cluster.note(error))
     }
 
     pub(super) fn handle(&self) -> &Arc<PoolHandle> {
@@ -144,7 +164,7 @@ impl Pool {
         let c_image = c_name(CREATE, image)?;
         let object = self.handle.describe(image);
         let options = options.clone();
-        task::blocking(CREATE, &object.clone(), move || {
+        self.blocking(CREATE, &object.clone(), move || {
             let list = OptionList::new(&options, &object)?;
             // SAFETY: pool and option list are live, the name is NUL-terminated.
             let code =
@@ -166,7 +186,7 @@ impl Pool {
         let pool = Arc::clone(&self.handle);
         let c_image = c_name(REMOVE, image)?;
         let object = self.handle.describe(image);
-        task::blocking(REMOVE, &object.clone(), move || {
+        self.blocking(REMOVE, &object.clone(), move || {
             // SAFETY: the pool is live, the name NUL-terminated.
             let code = unsafe { sys::rbd_remove(pool.raw(), c_image.as_ptr()) };
             if code == -libc::ENOENT && pool.knows_image(&c_image) {

@@ -48,17 +48,6 @@ impl Image {
             .await
     }
 
-    /// Makes the image's content and size those of one of its snapshots again.
-    ///
-    /// # Errors
-    /// `NotFound`; `ReadOnly`; `Busy` when another client holds the exclusive lock.
-    pub async fn roll_back(&self, snapshot: &str) -> Result<()> {
-        const ROLL_BACK: &str = "roll back to snapshot";
-        self.with_snapshot(ROLL_BACK, snapshot, sys::rbd_snap_rollback)
-            .await?;
-        self.size().await.map(drop)
-    }
-
     async fn with_snapshot(
         &self,
         operation: &'static str,

@@ -34,6 +34,9 @@ pub(super) const OPTION_STRIPE_COUNT: c_int = 4;
 /// `RBD_FLAG_OBJECT_MAP_INVALID | RBD_FLAG_FAST_DIFF_INVALID`
 pub(super) const FLAGS_MAP_INVALID: u64 = 1 | 2;
 
+/// `RBD_LOCK_MODE_EXCLUSIVE`
+pub(super) const LOCK_EXCLUSIVE: c_int = 0;
+
 /// `LIBRADOS_OP_FLAG_FADVISE_SEQUENTIAL | LIBRADOS_OP_FLAG_FADVISE_NOCACHE`: what the `rbd` tool
 /// gives with bulk transfers, so that they do not push out what guests have cached in the OSDs.
 pub(super) const BULK_TRANSFER: c_int = 0x8 | 0x40;
@@ -75,6 +78,7 @@ unsafe extern "C" {
     pub(super) fn rbd_get_stripe_unit(image: RbdImage, unit: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
     pub(super) fn rbd_stat(image: RbdImage, info: *mut RbdImageInfo, size: usize) -> c_int;
+    pub(super) fn rbd_lock_acquire(image: RbdImage, mode: c_int) -> c_int;
     pub(super) fn rbd_resize(image: RbdImage, size: u64) -> c_int;
 
     pub(super) fn rbd_snap_list(
@@ -85,7 +89,6 @@ unsafe extern "C" {
     pub(super) fn rbd_snap_list_end(snapshots: *mut RbdSnapInfo);
     pub(super) fn rbd_snap_create(image: RbdImage, name: *const c_char) -> c_int;
     pub(super) fn rbd_snap_remove(image: RbdImage, name: *const c_char) -> c_int;
-    pub(super) fn rbd_snap_rollback(image: RbdImage, name: *const c_char) -> c_int;
 
     pub(super) fn rbd_diff_iterate2(
         image: RbdImage,
@@ -120,12 +123,6 @@ unsafe extern "C" {
         buffer: *const c_char,
         completion: RbdCompletion,
         flags: c_int,
-    ) -> c_int;
-    pub(super) fn rbd_aio_discard(
-        image: RbdImage,
-        offset: u64,
-        length: u64,
-        completion: RbdCompletion,
     ) -> c_int;
     pub(super) fn rbd_aio_write_zeroes(
         image: RbdImage,

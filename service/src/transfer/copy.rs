@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::block::{BlockError, BlockSource};
-use super::budget::Buffer;
-use super::diff_plan::Holes;
+use super::block::BlockError;
+use super::diff_plan::{Holes, whole_objects};
 use super::error::TransferError;
 use super::extent::Extent;
 use super::plan::Plan;
@@ -48,33 +47,39 @@ pub async fn copy_diff(
     Ok(stats)
 }
 
-/// Makes an image read as zeros and gives its space back. With an object map librbd asks the cluster
-/// only for the objects that exist.
-pub async fn erase(
-    target: &Image,
+/// Makes `image` read again as it did at its snapshot `then`: whole objects that differ are copied
+/// back, by the object map where there is a valid one. The image gets the snapshot's size.
+///
+/// Unlike librbd's own rollback this takes time in proportion to what differs, can be cancelled, and
+/// leaves the object map in step with the objects wherever it ends.
+///
+/// # Errors
+/// As [`pump`]; `NotFound` when the image has no such snapshot.
+pub async fn take_back(
+    image: &Image,
+    then: &str,
     options: &PumpOptions,
-    progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Stats, TransferError> {
+    let plan = |error| TransferError::Plan(BlockError::Rbd(error));
+    let source = image.open_at(then).await.map_err(plan)?;
+    let size = source.known_size();
+    if image.known_size() != size {
+        image.resize(size).await.map_err(plan)?;
+    }
+    let progress = Progress::default();
+    let differs = whole_objects(image, Some(then), false)
+        .await
+        .map_err(plan)?;
+    let differs = differs.runs(u64::MAX).filter(|(_, differs)| *differs);
+    let extents: Vec<Extent> = differs.map(|(range, _)| Extent::data(range)).collect();
+    if extents.is_empty() {
+        return Ok(Stats::default());
+    }
     let options = PumpOptions {
         destination: Destination::MayHoldData,
         ..options.clone()
     };
-    let size = target.known_size();
-    let plan = Plan::of(vec![Extent::zero(0..size)], progress);
-    pump(plan, &Nothing(size), target, &options, progress, cancel).await
-}
-
-/// A source that is never read: a plan of zeros needs none.
-struct Nothing(u64);
-
-impl BlockSource for Nothing {
-    fn size(&self) -> u64 {
-        self.0
-    }
-
-    async fn read_at(&self, _offset: u64, mut buffer: Buffer) -> Result<Buffer, BlockError> {
-        buffer.as_mut().fill(0);
-        Ok(buffer)
-    }
+    let plan = Plan::of(extents, &progress);
+    pump(plan, &source, image, &options, &progress, cancel).await
 }

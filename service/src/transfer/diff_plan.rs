@@ -104,24 +104,15 @@ impl Planner {
 
     /// The first step: which periods may hold a change.
     async fn candidates(&self) -> rbd::Result<Periods> {
-        let size = self.image.known_size();
-        let mut periods = Periods::none(size, self.image.stripe_period());
         // Between two snapshots the object map may name too little: a rollback of the image brings
         // the older snapshot's map back and marks nothing as changed.
         if self.from.is_some() || !self.image.has_valid_fast_diff() {
+            let size = self.image.known_size();
+            let mut periods = Periods::none(size, self.image.stripe_period());
             periods.insert(0..size);
             return Ok(periods);
         }
-        let found = Arc::new(Mutex::new(periods));
-        let collect = Arc::clone(&found);
-        self.image
-            .diff(self.query(0..size, true), move |change| {
-                lock(&collect).insert(change.offset..change.offset.saturating_add(change.length));
-                ControlFlow::Continue(())
-            })
-            .await?;
-        let periods = lock(&found).clone();
-        Ok(periods)
+        whole_objects(&self.image, None, true).await
     }
 
     /// The second step, for one range.
@@ -129,7 +120,7 @@ impl Planner {
         let found = Arc::new(Mutex::new(Vec::new()));
         let collect = Arc::clone(&found);
         self.image
-            .diff(self.query(range.clone(), false), move |change| {
+            .diff(self.query(range.clone()), move |change| {
                 lock(&collect).push(change);
                 ControlFlow::Continue(())
             })
@@ -142,14 +133,40 @@ impl Planner {
         Ok(extents)
     }
 
-    fn query(&self, range: Range<u64>, whole_objects: bool) -> DiffQuery {
+    fn query(&self, range: Range<u64>) -> DiffQuery {
         DiffQuery {
             from: self.from.clone(),
             range,
             include_parent: self.from.is_none(),
-            whole_objects,
+            whole_objects: false,
         }
     }
+}
+
+/// The periods in which objects changed since a snapshot, or exist at all. At once where the image
+/// has a valid object map.
+pub(super) async fn whole_objects(
+    image: &Image,
+    from: Option<&str>,
+    include_parent: bool,
+) -> rbd::Result<Periods> {
+    let size = image.known_size();
+    let query = DiffQuery {
+        from: from.map(str::to_owned),
+        range: 0..size,
+        include_parent,
+        whole_objects: true,
+    };
+    let found = Arc::new(Mutex::new(Periods::none(size, image.stripe_period())));
+    let collect = Arc::clone(&found);
+    image
+        .diff(query, move |change| {
+            lock(&collect).insert(change.offset..change.offset.saturating_add(change.length));
+            ControlFlow::Continue(())
+        })
+        .await?;
+    let periods = lock(&found).clone();
+    Ok(periods)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] says which extents there are to move; [`pump`] reads them from a [`BlockSource`] and
 //! writes them to a [`BlockSink`], many at a time, within a memory [`Budget`], leaving out what is
-//! zero. [`copy_diff`] and [`erase`] are the two plans for RBD images, ready made.
+//! zero. [`copy_diff`] and [`take_back`] are the two transfers of RBD images, ready made.
 //!
 //! This room knows blocks and offsets. It does not know what a backup is, nor how anything is called.
 
@@ -25,7 +25,7 @@ mod pump_tests;
 
 pub use block::{BlockError, BlockSink, BlockSource};
 pub use budget::{Budget, Buffer};
-pub use copy::{copy_diff, erase};
+pub use copy::{copy_diff, take_back};
 pub use diff_plan::Holes;
 pub use error::{Side, TransferError};
 pub use extent::{Extent, ExtentKind};

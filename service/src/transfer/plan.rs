@@ -41,11 +41,6 @@ impl Plan {
         plan
     }
 
-    /// A plan of all bytes of a source that cannot tell which of them hold data.
-    pub fn everything(size: u64, progress: &Progress) -> Self {
-        Self::of(vec![Extent::data(0..size)], progress)
-    }
-
     /// The next extents; none at the end. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Extent>>, TransferError> {
         match self.messages.recv().await {

@@ -7,19 +7,17 @@
 
 mod delete;
 mod error;
-mod link;
 mod metadata;
 pub mod plan;
 mod restore;
 mod store;
 
 pub use error::{Error, Result};
-pub use link::Link;
 pub use plan::{BackupRecord, BackupSpec, Method, Parent};
 pub use restore::RestorePoint;
 pub use store::BackupPlan;
 
-use crate::rbd::{ClusterOptions, Image, Pool};
+use crate::rbd::{ClusterOptions, Image, Link, Pool};
 use crate::transfer::Budget;
 
 /// How new base images look.
@@ -97,27 +95,21 @@ impl Vault {
     /// Whether the cluster answers and the configured pool can be opened.
     pub async fn check(&self) -> Result<()> {
         let pool = self.pool(&self.default_pool).await?;
-        if let Err(error) = pool.read_object("cinderblock.probe", 1).await {
-            // A client that was fenced off still opens pools; what it reads fails.
-            self.link.note(error.kind()).await;
-            return Err(error.into());
-        }
+        // A client that was fenced off still opens pools; what it reads fails.
+        pool.read_object("cinderblock.probe", 1).await?;
         Ok(())
     }
 
     async fn pool(&self, name: &str) -> Result<Pool> {
-        match self.link.cluster().await?.pool(name).await {
-            Ok(pool) => Ok(pool),
-            Err(error) => {
-                self.link.note(error.kind()).await;
-                Err(error.into())
-            }
-        }
+        Ok(self.link.cluster().await?.pool(name).await?)
+    }
+
+    fn pool_name<'a>(&'a self, record: &'a BackupRecord) -> &'a str {
+        record.pool.as_deref().unwrap_or(&self.default_pool)
     }
 
     async fn pool_of(&self, record: &BackupRecord) -> Result<Pool> {
-        self.pool(record.pool.as_deref().unwrap_or(&self.default_pool))
-            .await
+        self.pool(self.pool_name(record)).await
     }
 }
 

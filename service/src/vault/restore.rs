@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::plan::Candidate;
-use super::store::snapshots_if_exists;
+use super::store::{own, snapshots_if_exists};
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
 use crate::transfer::{self, Destination, Progress, Stats};
@@ -82,18 +82,22 @@ impl Vault {
             )));
         }
         let image = target.open().await?;
-        if image.known_size() != size {
-            image.resize(size).await?;
-        }
-        let destination = match new && is_blank(&image).await? {
-            true => Destination::Fresh,
-            false => Destination::MayHoldData,
+        let written = async {
+            own(&image).await?;
+            if image.known_size() != size {
+                image.resize(size).await?;
+            }
+            let destination = match new && is_blank(&image).await? {
+                true => Destination::Fresh,
+                false => Destination::MayHoldData,
+            };
+            let options = self.pump_options(destination);
+            Ok(transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await?)
         };
-        let options = self.pump_options(destination);
-        let stats = transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await;
+        let stats = written.await;
         image.close().await;
         source.close().await;
-        Ok(stats?)
+        stats
     }
 }
 

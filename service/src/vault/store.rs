@@ -1,18 +1,18 @@
 //! Making a backup of an RBD volume.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage, BackupSnapshot};
+use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::plan::{self, BackupSpec, Method, ParentFacts};
 use super::{Error, Result, Vault, Volume, snapshot_names};
-use crate::rbd::{DiffQuery, ErrorKind, Features, Image, ImageOptions, Pool};
+use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats};
 
 /// What will be done to make one backup.
@@ -153,8 +153,11 @@ impl Vault {
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
+        // Until the restore point stands nobody else may write what it is going to hold: a backup
+        // that another worker was told to give up may still be at it.
+        own(base).await?;
         if let Method::Incremental { from } = &plan.method {
-            settle(base, from).await?;
+            self.settle(base, from, cancel).await?;
         }
         // As at the snapshot: the volume may have grown, or been shrunk by hand.
         if base.known_size() != from.known_size() {
@@ -175,6 +178,25 @@ impl Vault {
         .await?;
         base.create_snapshot(&plan.snapshot).await?;
         Ok(stats)
+    }
+
+    /// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental
+    /// builds.
+    ///
+    /// It does not where an incremental was broken off, or a newer backup was deleted: what those
+    /// wrote is still there, and a range that the volume got and lost again since is in no diff.
+    async fn settle(&self, base: &Image, from: &str, cancel: &CancellationToken) -> Result<()> {
+        let options = self.pump_options(Destination::MayHoldData);
+        let stats = transfer::take_back(base, from, &options, cancel).await?;
+        if stats != Stats::default() {
+            info!(
+                image = base.name(),
+                snapshot = from,
+                bytes_written = stats.bytes_written,
+                "Took back what a backup that is gone had written"
+            );
+        }
+        Ok(())
     }
 
     pub(super) fn pump_options(&self, destination: Destination) -> PumpOptions {
@@ -241,38 +263,23 @@ impl Vault {
     }
 }
 
-/// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental builds.
-///
-/// It does not where an incremental was broken off, or a newer backup was deleted: what those wrote
-/// is still there, and a range that the volume got and lost again since is in no diff.
-async fn settle(base: &Image, from: &str) -> Result<()> {
-    let resized = base
-        .snapshots()
-        .await?
-        .iter()
-        .any(|snapshot| snapshot.name == from && snapshot.size != base.known_size());
-    let differs = Arc::new(AtomicBool::new(resized));
-    let found = differs.clone();
-    let since = DiffQuery {
-        from: Some(from.to_owned()),
-        range: 0..base.known_size(),
-        include_parent: false,
-        whole_objects: true,
-    };
-    base.diff(since, move |_| {
-        found.store(true, Ordering::Relaxed);
-        ControlFlow::Break(())
-    })
-    .await?;
-    if differs.load(Ordering::Relaxed) {
-        info!(
-            image = base.name(),
-            snapshot = from,
-            "Taking back what a backup that is gone wrote"
-        );
-        base.roll_back(from).await?;
-    }
-    Ok(())
+/// Becomes the only writer of an image. Another one is given the time that it takes to notice that
+/// its backup is no longer wanted.
+pub(super) async fn own(image: &Image) -> Result<()> {
+    let patience = ConstantBuilder::default()
+        .with_delay(Duration::from_secs(2))
+        .with_max_times(30);
+    let owned = (|| image.own())
+        .retry(patience)
+        .when(|error| error.kind() == ErrorKind::Busy)
+        .notify(|_, pause| {
+            info!(
+                image = image.name(),
+                "Another client writes to it; trying again in {} s",
+                pause.as_secs()
+            );
+        });
+    Ok(owned.await?)
 }
 
 /// The snapshots of an image, in the order of their ids; `None` when there is no such image.

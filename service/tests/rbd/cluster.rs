@@ -48,13 +48,6 @@ pub fn mon_host(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn the_cluster_tells_its_id() {
-    let site = volumes().await;
-    let fsid = site.cluster.fsid().await.expect("fsid");
-    assert_eq!(fsid, tool("ceph", &site.conf, &["fsid"]).trim());
-}
-
-#[tokio::test]
 async fn what_does_not_exist_is_not_found() {
     let site = volumes().await;
     assert_eq!(

@@ -9,13 +9,13 @@ use crate::ceph_lab::{MIB, Noise, Site, tool, unique, usual_features, volumes};
 use crate::kind;
 
 /// Puts the client that has an image open for writing on the cluster's blocklist while it lives.
-struct Blocklisted {
+pub struct Blocklisted {
     conf: std::path::PathBuf,
     address: String,
 }
 
 impl Blocklisted {
-    fn watcher_of(site: &Site, image: &str) -> Self {
+    pub fn watcher_of(site: &Site, image: &str) -> Self {
         let status = site.rbd(&["status", image]);
         let address = status
             .split("watcher=")

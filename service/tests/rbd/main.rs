@@ -8,6 +8,7 @@ mod dropping;
 mod faults;
 mod images;
 mod objects;
+mod owning;
 
 use cinderblock::rbd::{ErrorKind, Result};
 

@@ -105,4 +105,11 @@ impl Chain {
         self.last = Some(snapshot);
         stats
     }
+    /// As Cinder does it when a volume is reverted to a snapshot.
+    async fn roll_back(&self, snapshot: &str) {
+        let at = format!("{}@{snapshot}", self._names.0.spec);
+        let volumes = volumes().await;
+        volumes.rbd(&["snap", "rollback", "--no-progress", &at]);
+        self.source.size().await.expect("size");
+    }
 }

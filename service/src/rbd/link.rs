@@ -2,9 +2,7 @@
 
 use tokio::sync::Mutex;
 
-use crate::rbd::{Cluster, ClusterOptions, ErrorKind};
-
-use super::error::Result;
+use super::{Cluster, ClusterOptions, Result};
 
 /// A connection that operations share. Opening one costs several round trips and a dozen threads,
 /// so there is one for a cluster and a user, whatever the number of operations.
@@ -22,21 +20,19 @@ impl Link {
         }
     }
 
-    /// The connection; made now if there is none.
+    /// The connection; made now if there is none, or if the cluster has fenced the last one off.
+    ///
+    /// # Errors
+    /// As [`Cluster::connect`].
     pub async fn cluster(&self) -> Result<Cluster> {
         let mut current = self.current.lock().await;
-        if let Some(cluster) = &*current {
+        if let Some(cluster) = &*current
+            && !cluster.is_fenced()
+        {
             return Ok(cluster.clone());
         }
         let cluster = Cluster::connect(self.options.clone()).await?;
         *current = Some(cluster.clone());
         Ok(cluster)
-    }
-
-    /// Forgets a connection that the cluster has ended, so that the next use makes a new one.
-    pub async fn note(&self, kind: ErrorKind) {
-        if kind == ErrorKind::Shutdown {
-            self.current.lock().await.take();
-        }
     }
 }
