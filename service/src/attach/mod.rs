@@ -8,14 +8,12 @@ mod error;
 mod keyring;
 mod links;
 
-use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use api_compat::ids::VolumeId;
 use api_compat::messaging::RequestContext;
 use api_compat::objects::{ObjectHistory, Volume};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::rpc::{AccessMode, ConnectionInfo, Outgoing};
+use api_compat::rpc::{AccessMode, ConnectionInfo};
+use api_compat::state::VolumeStatus;
 use serde_json::Value;
 use tracing::debug;
 
@@ -30,8 +28,6 @@ pub struct Attacher {
     amqp: Amqp,
     connector: Value,
     links: Links,
-    /// Backends whose volumes were found to be in Ceph.
-    in_ceph: Mutex<HashSet<String>>,
 }
 
 /// A volume that is attached, until [`Attacher::detach`].
@@ -51,27 +47,15 @@ impl Attacher {
             amqp,
             connector: connector::properties(ip),
             links: Links::default(),
-            in_ceph: Mutex::default(),
         }
-    }
-
-    /// Whether a volume of the same backend was attached before and lay in Ceph.
-    pub fn is_in_ceph(&self, volume: &Volume) -> bool {
-        volume
-            .service_topic_queue()
-            .is_some_and(|backend| self.known().contains(backend))
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
-        // A set stays whole when its holder panics: inserting is a single step.
-        self.in_ceph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Attaches a volume for writing (its snapshots, or its data).
     ///
     /// # Errors
     /// [`Error`] when cinder-volume refuses or does not answer, when the volume is not in Ceph, and
-    /// when its pool cannot be opened. The connection is given back then.
+    /// when its pool cannot be opened. The connection is given back then, except that of a volume
+    /// outside Ceph that somebody uses: it may be the same one.
     pub async fn attach(
         &self,
         context: &RequestContext,
@@ -83,23 +67,31 @@ impl Attacher {
             .ok_or(Error::NoHost(volume.id))?;
         let api = VolumeApi::new(queue, history);
         let request = api.initialize_connection(volume, self.connector.clone());
-        let answer = self.amqp.call(request, context).await?;
-        match self.open(answer).await {
-            Ok((pool, image)) => {
-                self.known().insert(queue.to_owned());
-                Ok(Attached {
-                    pool,
-                    image,
-                    id: volume.id,
-                    api,
-                })
-            }
+        let opened = match self.amqp.call(request, context).await {
+            Ok(answer) => self.open(answer).await,
+            // cinder-volume may have made the connection all the same.
+            Err(error) => Err(error.into()),
+        };
+        match opened {
+            Ok((pool, image)) => Ok(Attached {
+                pool,
+                image,
+                id: volume.id,
+                api,
+            }),
             Err(error) => {
-                if let Err(error) = self.disconnect(context, &api, volume.id).await {
-                    debug!(volume = %volume.id, %error, "Cannot give the connection back");
+                let elsewhere = matches!(error, Error::Connection(_));
+                if !elsewhere || volume.status == Some(VolumeStatus::Available) {
+                    self.give_back(context, &api, volume.id).await;
                 }
                 Err(error)
             }
+        }
+    }
+
+    async fn give_back(&self, context: &RequestContext, api: &VolumeApi, id: VolumeId) {
+        if let Err(error) = self.disconnect(context, api, id).await {
+            debug!(volume = %id, %error, "Cannot give the connection back");
         }
     }
 
@@ -126,13 +118,11 @@ impl Attacher {
         api: &VolumeApi,
         id: VolumeId,
     ) -> Result<(), Error> {
-        let steps: [Outgoing; 2] = [
-            api.terminate_connection(id, self.connector.clone(), true),
-            api.remove_export(id),
-        ];
-        for step in steps {
-            self.amqp.call(step, context).await?;
-        }
+        let terminate = api.terminate_connection(id, self.connector.clone(), true);
+        let terminated = self.amqp.call(terminate, context).await;
+        // Whatever became of the connection, nothing needs the export any more.
+        self.amqp.call(api.remove_export(id), context).await?;
+        terminated?;
         Ok(())
     }
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, UpdateMany,
-};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Select, UpdateMany};
 
 use tracing::error;
 
@@ -28,6 +26,9 @@ pub struct Begin<'a> {
     /// The availability zone.
     pub zone: &'a str,
 }
+
+/// What a backup is that may have no data.
+const INCOMPLETE: [BackupStatus; 2] = [BackupStatus::Error, BackupStatus::Creating];
 
 impl Database {
     /// A backup that is not deleted.
@@ -50,12 +51,11 @@ impl Database {
 
     /// The user's key-value pairs of a backup.
     pub async fn backup_metadata(&self, id: BackupId) -> Result<BTreeMap<String, String>> {
-        let rows = backup_metadata::Entity::find()
+        let find = backup_metadata::Entity::find()
             .filter(backup_metadata::Column::BackupId.eq(id.to_string()))
             .filter(backup_metadata::Column::Deleted.eq(false))
-            .order_by_asc(backup_metadata::Column::Id)
-            .all(&self.pool)
-            .await?;
+            .order_by_asc(backup_metadata::Column::Id);
+        let rows = self.find_all(find).await?;
         Ok(rows
             .into_iter()
             .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
@@ -76,13 +76,12 @@ impl Database {
         let status = Condition::any()
             .add(backups::Column::Status.is_in(unfinished.map(BackupStatus::as_str)))
             .add(backups::Column::Status.is_null());
-        let rows = live()
+        let find = live()
             .filter(backups::Column::Host.eq(host))
             .filter(status)
             .order_by_desc(backups::Column::CreatedAt)
-            .order_by_desc(backups::Column::Id)
-            .all(&self.pool)
-            .await?;
+            .order_by_desc(backups::Column::Id);
+        let rows = self.find_all(find).await?;
         Ok(rows
             .into_iter()
             // The collation compares without regard to case; hosts that differ in it are different.
@@ -95,21 +94,31 @@ impl Database {
             .collect())
     }
 
-    /// Whether another live backup of the same volume names the same base image.
+    /// Whether another live backup of the same volume names the same base image; for a backup of a
+    /// snapshot that names none, whether another complete one does so as well.
     pub async fn shares_base(&self, backup: &Backup) -> Result<bool> {
-        let Some(metadata) = &backup.service_metadata else {
-            return Ok(false);
+        let same = match (&backup.service_metadata, &backup.snapshot_id) {
+            (Some(metadata), _) => {
+                Condition::all().add(backups::Column::ServiceMetadata.eq(metadata))
+            }
+            (None, Some(_)) => Condition::all()
+                .add(backups::Column::ServiceMetadata.is_null())
+                .add(backups::Column::SnapshotId.is_not_null())
+                .add(backups::Column::Status.is_not_in(INCOMPLETE.map(BackupStatus::as_str))),
+            (None, None) => return Ok(false),
         };
-        let other = live()
-            .select_only()
-            .column(backups::Column::Id)
+        let others = live()
             .filter(backups::Column::VolumeId.eq(backup.volume_id.to_string()))
-            .filter(backups::Column::ServiceMetadata.eq(metadata))
-            .filter(backups::Column::Id.ne(backup.id.to_string()))
-            .into_tuple::<String>()
-            .one(&self.pool)
-            .await?;
-        Ok(other.is_some())
+            .filter(backups::Column::Id.ne(backup.id.to_string()));
+        self.exists(others.filter(same)).await
+    }
+
+    /// The backups of a volume that are not deleted.
+    pub async fn backups_of(&self, volume: VolumeId) -> Result<Vec<BackupId>> {
+        let find = live().filter(backups::Column::VolumeId.eq(volume.to_string()));
+        let rows = self.find_all(find).await?;
+        // What has no id of a backup's is none.
+        Ok(rows.iter().filter_map(|row| row.id.parse().ok()).collect())
     }
 
     /// Whether another backup of the same source is being made.
@@ -120,16 +129,11 @@ impl Database {
                 .eq(backup.volume_id.to_string())
                 .and(backups::Column::SnapshotId.is_null()),
         };
-        let other = live()
-            .select_only()
-            .column(backups::Column::Id)
+        let others = live()
             .filter(source)
             .filter(backups::Column::Status.eq(BackupStatus::Creating.as_str()))
-            .filter(backups::Column::Id.ne(backup.id.to_string()))
-            .into_tuple::<String>()
-            .one(&self.pool)
-            .await?;
-        Ok(other.is_some())
+            .filter(backups::Column::Id.ne(backup.id.to_string()));
+        self.exists(others).await
     }
 
     /// Records that a worker has taken a new backup on.

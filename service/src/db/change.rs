@@ -49,7 +49,7 @@ pub enum Done<'a> {
     Nothing,
     /// A backup is complete.
     Created {
-        /// Its size in GiB.
+        /// Its size in GiB; the row keeps what it has when nobody knows.
         size: Option<i64>,
         /// The backup that counts it as a dependent.
         parent: Option<BackupId>,
@@ -209,7 +209,10 @@ async fn write_backup(transaction: &DatabaseTransaction, write: Write<'_>) -> Re
     if let Some(reason) = &change.fail_reason {
         update = update.col_expr(backups::Column::FailReason, fail_reason(reason).into());
     }
-    if let Done::Created { size, .. } = done {
+    if let Done::Created {
+        size: Some(size), ..
+    } = done
+    {
         update = update.col_expr(backups::Column::Size, size.into());
     }
     if let Done::Imported { record, importer } = done {

@@ -38,7 +38,12 @@ impl Database {
             deleted_at: Set(None),
             deleted: Set(Some(false)),
         };
-        messages::Entity::insert(row).exec(&self.pool).await?;
+        self.patience
+            .run(|| async {
+                let insert = messages::Entity::insert(row.clone());
+                Ok(insert.exec(&self.pool).await?)
+            })
+            .await?;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use super::{Database, Result, retry};
 impl Database {
     /// The user's pairs of a volume, in the order in which they were set.
     pub async fn volume_metadata(&self, volume: VolumeId) -> Result<Pairs> {
-        let rows = user_rows(&volume.to_string()).all(&self.pool).await?;
+        let rows = self.find_all(user_rows(&volume.to_string())).await?;
         Ok(rows
             .into_iter()
             .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))
@@ -27,12 +27,11 @@ impl Database {
 
     /// The pairs that a bootable volume took over from its image.
     pub async fn glance_metadata(&self, volume: VolumeId) -> Result<Pairs> {
-        let rows = volume_glance_metadata::Entity::find()
+        let find = volume_glance_metadata::Entity::find()
             .filter(volume_glance_metadata::Column::VolumeId.eq(volume.to_string()))
             .filter(volume_glance_metadata::Column::Deleted.eq(false))
-            .order_by_asc(volume_glance_metadata::Column::Id)
-            .all(&self.pool)
-            .await?;
+            .order_by_asc(volume_glance_metadata::Column::Id);
+        let rows = self.find_all(find).await?;
         Ok(rows
             .into_iter()
             .filter_map(|row| Some((row.key?, row.value.unwrap_or_default())))

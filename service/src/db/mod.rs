@@ -27,7 +27,7 @@ pub use import::Importer;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 
-use sea_orm::{DatabaseConnection, EntityTrait, Select};
+use sea_orm::{DatabaseConnection, EntityTrait, PaginatorTrait, Select};
 
 use retry::Patience;
 
@@ -42,10 +42,37 @@ pub struct Database {
 }
 
 impl Database {
+    /// The same database for whoever has to write what became of an operation: a server that is
+    /// away is waited for until it is back.
+    pub fn enduring(mut self) -> Self {
+        self.patience.tries = usize::MAX;
+        self
+    }
+
     /// Reads one row; a server that is away is waited for as long as for a transaction.
     async fn find<E: EntityTrait>(&self, find: Select<E>) -> Result<Option<E::Model>> {
         self.patience
             .run(|| async { Ok(find.clone().one(&self.pool).await?) })
             .await
+    }
+
+    /// Reads all rows, with the same patience.
+    async fn find_all<E: EntityTrait>(&self, find: Select<E>) -> Result<Vec<E::Model>> {
+        self.patience
+            .run(|| async { Ok(find.clone().all(&self.pool).await?) })
+            .await
+    }
+
+    /// Whether there is a row, with the same patience.
+    async fn exists<E>(&self, find: Select<E>) -> Result<bool>
+    where
+        E: EntityTrait,
+        E::Model: Send + Sync,
+    {
+        let count = self
+            .patience
+            .run(|| async { Ok(find.clone().count(&self.pool).await?) })
+            .await?;
+        Ok(count > 0)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api_compat::ids::{SnapshotId, VolumeId};
 use api_compat::objects::{Snapshot, Volume, VolumeType};
 use chrono::NaiveDateTime;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::entity::{snapshots, volume_type_extra_specs, volume_types, volumes};
 use super::{Database, Result, convert};
@@ -33,35 +33,34 @@ impl Database {
 
     /// Marks a snapshot as being deleted, as cinder-volume expects it.
     pub async fn mark_snapshot_deleting(&self, id: SnapshotId, now: NaiveDateTime) -> Result<()> {
-        snapshots::Entity::update_many()
+        let update = snapshots::Entity::update_many()
             .col_expr(snapshots::Column::Status, "deleting".into())
             .col_expr(snapshots::Column::UpdatedAt, now.into())
             .filter(snapshots::Column::Id.eq(id.to_string()))
-            .filter(snapshots::Column::Deleted.eq(false))
-            .exec(&self.pool)
+            .filter(snapshots::Column::Deleted.eq(false));
+        self.patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?) })
             .await?;
         Ok(())
     }
 
     /// Whether a volume type exists.
     pub async fn volume_type_exists(&self, id: &str) -> Result<bool> {
-        let found = volume_types::Entity::find_by_id(id)
-            .filter(volume_types::Column::Deleted.eq(false))
-            .count(&self.pool)
-            .await?;
-        Ok(found > 0)
+        let find = volume_types::Entity::find_by_id(id);
+        self.exists(find.filter(volume_types::Column::Deleted.eq(false)))
+            .await
     }
 
     /// A volume type, deleted or not: volumes may outlive theirs.
     pub async fn volume_type(&self, id: &str) -> Result<Option<VolumeType>> {
-        let Some(row) = volume_types::Entity::find_by_id(id).one(&self.pool).await? else {
+        let find = volume_types::Entity::find_by_id(id);
+        let Some(row) = self.find(find).await? else {
             return Ok(None);
         };
-        let specs = volume_type_extra_specs::Entity::find()
+        let find = volume_type_extra_specs::Entity::find()
             .filter(volume_type_extra_specs::Column::VolumeTypeId.eq(id))
-            .filter(volume_type_extra_specs::Column::Deleted.eq(false))
-            .all(&self.pool)
-            .await?;
+            .filter(volume_type_extra_specs::Column::Deleted.eq(false));
+        let specs = self.find_all(find).await?;
         let extra_specs: BTreeMap<_, _> = specs
             .into_iter()
             .filter_map(|spec| Some((spec.key?, spec.value)))

@@ -16,6 +16,10 @@ use crate::vault;
 /// How often the status of a backup is looked at while its data is moved.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long an operation that is called off may take to end in order. More than a transfer takes to
+/// drain.
+const LEAVE: Duration = Duration::from_secs(20);
+
 /// An operation that works on a backup.
 #[derive(Clone, Default)]
 pub(super) struct Running {
@@ -39,11 +43,32 @@ impl Claim<'_> {
         &self.running.cancel
     }
 
-    /// Waits for room among the operations, or for the cancellation.
-    pub async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for room among the operations, for as long as the backup has `status` and nobody calls
+    /// the operation off.
+    pub async fn admit(&self, status: BackupStatus) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
-            room = self.manager.capacity.admit() => room,
+            biased;
             () = self.running.cancel.cancelled() => None,
+            room = self.manager.capacity.admit() => room,
+            () = self.manager.look_after(status, self) => None,
+        }
+    }
+
+    /// Does a part of the operation. Once it is called off that part is given a moment to end in
+    /// order, and is then dropped: a cluster that does not answer would hold it for ever.
+    pub async fn carry<T, E>(&self, part: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        tokio::pin!(part);
+        tokio::select! {
+            biased;
+            done = &mut part => return Ok(done?),
+            () = self.running.cancel.cancelled() => {}
+        }
+        match tokio::time::timeout(LEAVE, part).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(Error::CalledOff),
         }
     }
 }
@@ -105,7 +130,7 @@ impl Manager {
         moving: impl Future<Output = vault::Result<T>>,
     ) -> Result<T, Error> {
         let moved = {
-            let looking = self.look_after(status, claim);
+            let (moving, looking) = (claim.carry(moving), self.look_after(status, claim));
             tokio::pin!(moving, looking);
             match select(moving, looking).await {
                 Either::Left((moved, _)) => moved,
@@ -114,8 +139,8 @@ impl Manager {
         };
         match self.is_wanted(status, claim).await {
             Ok(false) => Err(Error::CalledOff),
-            // Data that is complete is not given up because the database cannot be asked.
-            Ok(true) | Err(_) => Ok(moved?),
+            // Data that is complete is not given up because the row cannot be understood.
+            Ok(true) | Err(_) => moved,
         }
     }
 

@@ -6,14 +6,14 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::state::{BackupStatus, Event, transition};
+use api_compat::state::{BackupStatus, Event, Source, transition};
 use api_compat::user_message::{Action, Detail};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info};
 
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
-use crate::db::{Begin, Done};
+use crate::db::{Begin, Done, Subject};
 
 impl Manager {
     /// `create_backup`: checks, records who does it, asks cinder-volume for the device.
@@ -25,7 +25,14 @@ impl Manager {
         let id = message.id;
         info!(backup = %id, volume = %message.volume_id, "Create backup started");
         about(&mut context, id, Action::Create);
-        let making = self.making(id).await?;
+        let making = match self.making(id).await {
+            Ok(making) => making,
+            Err(error @ Error::BackupNotFound(_)) => return Err(error),
+            Err(error) => {
+                self.fail_create(&context, id, &error, None).await;
+                return Err(error);
+            }
+        };
         self.notify(&context, &making.backup, BackupEvent::CreateStart)
             .await;
         let event = Event::Create {
@@ -162,8 +169,15 @@ impl Manager {
     ) {
         let making = match self.making(id).await {
             Ok(making) => making,
-            Err(error) => {
-                error!(backup = %id, %error, "Cannot write what became of the backup");
+            Err(unreadable) => {
+                error!(backup = %id, error = %unreadable, "Cannot read what the backup is made of");
+                let reason = &error.to_string();
+                let source = Source::Gone;
+                let event = Event::CreateFailed { source, reason };
+                if let Ok(change) = transition(BackupStatus::Creating, &event) {
+                    let subject = Subject::alone(id, BackupStatus::Creating);
+                    self.write(subject, &change, Done::Nothing).await;
+                }
                 return;
             }
         };

@@ -1,5 +1,7 @@
 //! Deleting a backup.
 
+use std::time::Duration;
+
 use api_compat::backup_record;
 use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
@@ -9,9 +11,14 @@ use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
+use super::claim::Claim;
+use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
 use crate::vault::Volume;
+
+/// How long cinder-api may take from the status of a volume to the row of its backup.
+const SETTLE: Duration = Duration::from_secs(3);
 
 impl Manager {
     /// `delete_backup`: removes the data, then the row, and gives the quota back.
@@ -25,11 +32,11 @@ impl Manager {
         if let Some(awaited) = lock(&self.awaiting).remove(&id) {
             awaited.cancel();
         }
-        let _claim = self.take_over(id).await;
+        let claim = self.take_over(id).await;
         info!(backup = %id, "Delete backup started");
         let row = self.backup(id).await?;
         self.notify(&context, &row, BackupEvent::DeleteStart).await;
-        let outcome = self.delete(&context, &row).await;
+        let outcome = self.delete(&context, &row, &claim).await;
         match &outcome {
             Ok(()) => {
                 info!(backup = %id, "Delete backup finished");
@@ -42,7 +49,12 @@ impl Manager {
         outcome
     }
 
-    async fn delete(&self, context: &Context, row: &Backup) -> Result<(), Error> {
+    async fn delete(
+        &self,
+        context: &Context,
+        row: &Backup,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
         let status = row.status.unwrap_or(BackupStatus::Error);
         let subject = Subject::alone(row.id, status);
         // A backup whose create never got as far as a driver has no data and needs none; the row
@@ -67,21 +79,26 @@ impl Manager {
         if let Some(refusal) = refused {
             return Err(self.refuse(context, subject, refusal, Action::Delete).await);
         }
-        if begun && let Err(error) = self.delete_data(context, row).await {
-            let reason = &error.to_string();
-            if let Ok(change) = transition(status, &Event::DeleteFailed { reason }) {
-                self.write(subject, &change, Done::Nothing).await;
+        if begun && let Err(error) = self.delete_data(context, row, claim).await {
+            // What called it off is a deletion, too: the row is its own.
+            if !matches!(error, Error::CalledOff) {
+                self.fail_delete(context, row, &error).await;
             }
-            let detail = Detail::BackupDeleteDriverError;
-            self.tell_user(context, Action::Delete, row.id, detail)
-                .await;
             return Err(error);
         }
-        // Deleted by force while it was being made, perhaps by another worker: its source waits.
         let making = self.making(row.id).await?;
-        let source = match self.db.is_backed_up_by_another(row).await? {
-            true => Source::Gone,
-            false => making.held(),
+        let making = match self.is_held_for(&making).await? {
+            false => making,
+            // cinder-api takes a volume for a new backup before that has a row.
+            true => {
+                tokio::time::sleep(SETTLE).await;
+                self.making(row.id).await?
+            }
+        };
+        // Deleted by force while it was being made, perhaps by another worker: its source waits.
+        let source = match self.is_held_for(&making).await? {
+            true => making.held(),
+            false => Source::Gone,
         };
         let change = transition(status, &Event::DeleteSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
@@ -95,13 +112,42 @@ impl Manager {
         Ok(self.db.change(making.subject(), &change, done, now).await?)
     }
 
-    async fn delete_data(&self, context: &Context, row: &Backup) -> Result<(), Error> {
+    /// Whether the source has the status of one that is being backed up, and this is the only backup
+    /// for which that can be.
+    async fn is_held_for(&self, making: &Making) -> Result<bool, Error> {
+        let held = !matches!(making.held(), Source::Gone);
+        Ok(held && !self.db.is_backed_up_by_another(&making.backup).await?)
+    }
+
+    async fn fail_delete(&self, context: &Context, row: &Backup, error: &Error) {
+        let reason = &error.to_string();
+        // Whatever it was called meanwhile, part of its data may be gone.
+        let status = match self.backup(row.id).await {
+            Ok(row) => row.status,
+            Err(_) => row.status,
+        };
+        let status = status.unwrap_or(BackupStatus::Error);
+        if let Ok(change) = transition(status, &Event::DeleteFailed { reason }) {
+            let subject = Subject::alone(row.id, status);
+            self.write(subject, &change, Done::Nothing).await;
+        }
+        let detail = Detail::BackupDeleteDriverError;
+        self.tell_user(context, Action::Delete, row.id, detail)
+            .await;
+    }
+
+    async fn delete_data(
+        &self,
+        context: &Context,
+        row: &Backup,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
         let record = self.record(row).await?;
-        self.vault.delete(&record).await?;
-        if let Err(error) = self.release_source(context, row).await {
+        claim.carry(self.vault.delete(&record)).await?;
+        if let Err(error) = self.release_source(context, row, claim).await {
             warn!(
                 backup = %row.id, volume = %row.volume_id, %error,
-                "Cannot remove the backup's snapshot from its volume"
+                "Cannot remove the backup's snapshot from its volume; the volume's next backup will"
             );
         }
         Ok(())
@@ -109,21 +155,25 @@ impl Manager {
 
     /// Removes the backup's snapshot from its source volume, where that still exists: nothing
     /// builds on it any more, and it would cost space for as long as the volume lives.
-    async fn release_source(&self, context: &Context, row: &Backup) -> Result<(), Error> {
-        if row.snapshot_id.is_some() {
+    async fn release_source(
+        &self,
+        context: &Context,
+        row: &Backup,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
+        // A backup of a snapshot leaves none, nor does one without a base image.
+        if row.snapshot_id.is_some() || row.service_metadata.is_none() {
             return Ok(());
         }
         let Some(volume) = self.db.volume(row.volume_id).await? else {
             return Ok(());
         };
-        // Asking for a connection to a volume that is in use must not disturb its user, which is
-        // certain only of volumes in Ceph. A backup without a base image is not of one.
-        let reachable = match &volume.status {
-            Some(VolumeStatus::Available) => true,
-            Some(VolumeStatus::InUse) => self.attacher.is_in_ceph(&volume),
-            _ => false,
-        };
-        if row.service_metadata.is_none() || !reachable {
+        // A volume that comes or goes is not disturbed.
+        let status = volume.status.as_ref().map(VolumeStatus::as_str);
+        if matches!(
+            status,
+            None | Some("creating" | "deleting" | "error_deleting")
+        ) {
             return Ok(());
         }
         let attached = self.attach(context, volume.id).await?;
@@ -131,8 +181,9 @@ impl Manager {
             pool: attached.pool.clone(),
             image: attached.image.clone(),
         };
-        let released = self.vault.release_source(&source, row.id).await;
+        let releasing = self.vault.release_source(&source, row.id);
+        let released = claim.carry(releasing).await;
         self.attacher.detach(context, attached).await?;
-        Ok(released?)
+        released
     }
 }

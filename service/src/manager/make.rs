@@ -1,6 +1,7 @@
 //! Making a backup, once cinder-volume has prepared its source.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage, Lineage};
@@ -17,10 +18,15 @@ use super::claim::Claim;
 use super::create::source_volume;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
-use crate::attach::Attached;
-use crate::db::Done;
+use crate::db::{Done, ErrorKind};
 use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
+
+/// How often the end of a backup is written when its rows change meanwhile.
+const FINISH_TRIES: usize = 5;
+
+/// How long removing what a failed backup wrote may take: longer only where the cluster is gone.
+const UNDO: Duration = Duration::from_secs(300);
 
 impl Manager {
     /// `continue_backup`: the device is ready, the data can be moved.
@@ -38,7 +44,7 @@ impl Manager {
         let Some(claim) = self.claim(id) else {
             return Ok(());
         };
-        let _room = claim.admit().await;
+        let _room = claim.admit(BackupStatus::Creating).await;
         let outcome = match self.admit(&claim).await {
             Ok(making) => self.make(&context, &device, &making, &claim).await,
             Err(error) => {
@@ -93,15 +99,28 @@ impl Manager {
                 return Err(error);
             }
         };
-        let stored = self.store(context, making, &attached, claim).await;
+        let source = Volume {
+            pool: attached.pool.clone(),
+            image: attached.image.clone(),
+        };
+        let stored = self.store(context, making, &source, claim).await;
         if let Err(error) = self.attacher.detach(context, attached).await {
             // The data is complete: a volume that does not let go must not cost the backup.
             warn!(backup = %row.id, %error, "Cannot detach the volume");
-            self.tell_user(context, Action::Create, row.id, Detail::DetachError)
-                .await;
+            if stored.is_ok() {
+                self.tell_user(context, Action::Create, row.id, Detail::DetachError)
+                    .await;
+            }
         }
         let finished = match stored {
-            Ok(plan) => self.finish_create(context, claim.backup, &plan).await,
+            Ok(plan) => {
+                let finished = self.finish_create(context, claim.backup, &plan).await;
+                if let Err(Error::BackupNotFound(_)) = &finished {
+                    // Deleted by force in the last moment: nobody else knows of the data.
+                    self.vault.undo(&plan, &source).await;
+                }
+                finished
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = &finished {
@@ -116,16 +135,13 @@ impl Manager {
         &self,
         context: &Context,
         making: &Making,
-        attached: &Attached,
+        source: &Volume,
         claim: &Claim<'_>,
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
-        let source = Volume {
-            pool: attached.pool.clone(),
-            image: attached.image.clone(),
-        };
         let spec = self.spec(row).await?;
-        let plan = self.vault.plan_backup(&spec, &source, now()).await?;
+        let planning = self.vault.plan_backup(&spec, source, now());
+        let plan = claim.carry(planning).await?;
         let forced = plan.method == Method::ForcedFull;
         // Before the first byte: whoever finds this row after a crash knows where its data lies.
         let metadata = service_metadata::format(&plan.base);
@@ -141,8 +157,11 @@ impl Manager {
             let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);
             self.store_message(context, &message).await;
         }
-        if let Err(error) = self.transfer(making, &plan, &source, claim).await {
-            self.vault.undo(&plan, &source).await;
+        if let Err(error) = self.transfer(making, &plan, source, claim).await {
+            let undoing = self.vault.undo(&plan, source);
+            if tokio::time::timeout(UNDO, undoing).await.is_err() {
+                warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
+            }
             return Err(error);
         }
         Ok(plan)
@@ -155,27 +174,45 @@ impl Manager {
         source: &Volume,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
+        let text = self.metadata_text(source_volume(making)?).await?;
         let progress = Arc::new(Progress::default());
-        let storing = self.vault.store(plan, source, progress, claim.cancel());
+        let storing = async {
+            let stats = self
+                .vault
+                .store(plan, source, progress, claim.cancel())
+                .await?;
+            let (pool, backup) = (&plan.pool, plan.backup);
+            self.vault.write_metadata(pool, backup, &text).await?;
+            Ok(stats)
+        };
         let stats = self
             .while_it_is(BackupStatus::Creating, claim, storing)
-            .await?;
-        let text = self.metadata_text(source_volume(making)?).await?;
-        self.vault
-            .write_metadata(&plan.pool, plan.backup, &text)
             .await?;
         info!(
             backup = %plan.backup, image = %plan.base, bytes_read = stats.bytes_read,
             bytes_written = stats.bytes_written, "Stored the volume's data"
         );
-        if making.backup.snapshot_id.is_none() {
-            let keep = self.settings.max_source_snapshots;
-            self.vault.trim_source(source, keep).await;
-        } else {
-            // The temporary volume goes away, and nothing can build on its snapshot.
-            self.vault.release_source(source, plan.backup).await?;
+        if let Err(error) = claim.carry(self.tidy_source(making, source)).await {
+            // The backup itself is complete.
+            warn!(
+                backup = %plan.backup, image = %source.image, %error,
+                "Cannot remove backup snapshots of the volume that are of no use any more"
+            );
         }
         Ok(())
+    }
+
+    /// Removes from a source the snapshots on which no incremental can build: those of backups that
+    /// are gone, and those beyond the number to keep.
+    async fn tidy_source(&self, making: &Making, source: &Volume) -> Result<(), Error> {
+        let row = &making.backup;
+        if row.snapshot_id.is_some() {
+            // The temporary volume goes away.
+            return Ok(self.vault.release_source(source, row.id).await?);
+        }
+        let live = self.db.backups_of(row.volume_id).await?;
+        let keep = self.settings.max_source_snapshots;
+        Ok(self.vault.trim_source(source, &live, keep).await?)
     }
 
     async fn spec(&self, row: &Backup) -> Result<BackupSpec, Error> {
@@ -220,7 +257,26 @@ impl Manager {
         ))
     }
 
+    /// Writes that a backup is complete. Its rows may be changed by others meanwhile, so that it takes
+    /// more than one try.
     async fn finish_create(
+        &self,
+        context: &Context,
+        id: BackupId,
+        plan: &BackupPlan,
+    ) -> Result<(), Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_finish(context, id, plan).await {
+                Err(Error::Database(error))
+                    if error.kind() == ErrorKind::Conflict && tries < FINISH_TRIES => {}
+                finished => return finished,
+            }
+        }
+    }
+
+    async fn try_finish(
         &self,
         context: &Context,
         id: BackupId,
@@ -233,20 +289,19 @@ impl Manager {
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::CreateSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
-        let done = Done::Created {
-            size: making.volume.as_ref().and_then(|volume| volume.size),
-            parent: making.backup.parent_id,
+        let done = match change.backup {
+            Some(_) => Done::Created {
+                size: making.volume.as_ref().and_then(|volume| volume.size),
+                parent: making.backup.parent_id,
+            },
+            None => Done::Nothing,
         };
-        if change.backup.is_none() {
-            info!(backup = %id, %status, "Create backup aborted: its status was changed meanwhile");
-            let now = Utc::now().naive_utc();
-            self.db
-                .change(making.subject(), &change, Done::Nothing, now)
-                .await?;
-            return Ok(());
-        }
         let now = Utc::now().naive_utc();
         self.db.change(making.subject(), &change, done, now).await?;
+        if change.backup.is_none() {
+            info!(backup = %id, %status, "Create backup aborted: its status was changed meanwhile");
+            return Ok(());
+        }
         info!(backup = %id, image = %plan.base, "Create backup finished");
         // The backup stands: that nobody can be told is no failure of it.
         if let Ok(row) = self.backup(id).await {

@@ -105,7 +105,9 @@ impl Manager {
         Self {
             capacity: Capacity::new(settings.max_operations),
             settings,
-            db,
+            // A request that was taken on is carried out or given up in the rows, whenever those can
+            // be reached again: nobody would send it once more.
+            db: db.enduring(),
             amqp,
             vault,
             attacher,
@@ -218,8 +220,8 @@ impl Manager {
         Error::Refused(Box::new(refusal))
     }
 
-    /// Writes the end of an operation that failed. There is nobody left to tell of a failure of
-    /// this but the log; the start of the next process finds the row.
+    /// Writes the end of an operation that failed. A database that is away is waited for; there is
+    /// nobody left to tell of another failure but the log.
     async fn write(
         &self,
         subject: Subject<'_>,

@@ -9,6 +9,7 @@ use api_compat::state::{BackupStatus, Event, transition};
 use serde_json::{Value, json};
 use tracing::{error, info};
 
+use super::claim::Claim;
 use super::{Context, Error, Manager, now};
 use crate::db::{Done, Importer, Subject};
 
@@ -49,13 +50,13 @@ impl Manager {
         request: ImportRequest,
     ) -> Result<(), Error> {
         let id = message.id;
-        let _claim = self.claim_next(id).await;
+        let claim = self.claim_next(id).await;
         info!(backup = %id, service = request.service, "Import record started");
         let row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
         transition(status, &Event::Import).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         let imported = match driver::is_ours(&self.settings.driver, Some(&request.service)) {
-            true => self.import(&row, &request.url).await,
+            true => self.import(&row, &request.url, &claim).await,
             false => self.hand_on(&context, &message, request).await,
         };
         if let Err(error) = &imported {
@@ -69,7 +70,7 @@ impl Manager {
         imported
     }
 
-    async fn import(&self, row: &Backup, url: &str) -> Result<(), Error> {
+    async fn import(&self, row: &Backup, url: &str, claim: &Claim<'_>) -> Result<(), Error> {
         let mut imported = backup_record::import(url, row.id)?;
         imported.volume_id.get_or_insert(row.volume_id);
         let located = Backup {
@@ -80,10 +81,8 @@ impl Manager {
             ..row.clone()
         };
         // Rows without data behind them are of no use to anybody.
-        let point = self
-            .vault
-            .find_restore_point(&self.record(&located).await?)
-            .await?;
+        let record = self.record(&located).await?;
+        let point = claim.carry(self.vault.find_restore_point(&record)).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::ImportSucceeded)
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;

@@ -51,7 +51,7 @@ impl Manager {
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Restore);
         let claim = self.claim_next(id).await;
-        let _room = claim.admit().await;
+        let _room = claim.admit(BackupStatus::Restoring).await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, new, &claim).await;
         match &outcome {
@@ -203,8 +203,10 @@ impl Manager {
         // What can be known to fail is found out before the volume is written.
         let record = self.record(restoring.backup).await?;
         let prepared = async {
-            let point = self.vault.find_restore_point(&record).await?;
-            let changes = self.metadata_changes(restoring, &record).await?;
+            let finding = self.vault.find_restore_point(&record);
+            let point = claim.carry(finding).await?;
+            let reading = self.metadata_changes(restoring, &record);
+            let changes = claim.carry(reading).await?;
             Ok::<_, Error>((point, changes))
         };
         let (point, changes) = match prepared.await {

@@ -40,7 +40,7 @@ impl Manager {
                     encrypted: row.encryption_key_id.is_some(),
                 };
                 self.interrupted(making.subject(), &event).await?;
-                self.remove_temporary(&context, row.id).await;
+                self.remove_temporary_later(row.id, context);
             }
             Some(BackupStatus::Restoring) => {
                 info!(backup = %row.id, "Its restore was interrupted");
@@ -58,10 +58,16 @@ impl Manager {
                 info!(backup = %row.id, "Resuming its deletion");
                 self.resume_delete(row, context);
             }
-            Some(BackupStatus::Error) => self.remove_temporary(&context, row.id).await,
+            Some(BackupStatus::Error) => self.remove_temporary_later(row.id, context),
             _ => {}
         }
         Ok(())
+    }
+
+    /// In the background, since it waits for a broker that is away.
+    fn remove_temporary_later(self: &Arc<Self>, id: BackupId, context: RequestContext) {
+        let manager = self.clone();
+        self.spawn(async move { manager.remove_temporary(&context, id).await });
     }
 
     /// Gives a backup up whose message does not come: an earlier process had taken it, and no more.

@@ -30,6 +30,13 @@ impl Vault {
             let deletion = record.deletion(candidate, complete);
             remove(&pool, candidate, &deletion).await?;
         }
+        // librbd moves an image to the trash before it removes what is in it.
+        for image in record.candidates() {
+            let missing = found.iter().all(|candidate| candidate.image != image);
+            if missing && record.may_be_half_removed(image) {
+                remove_image(&pool, &image.to_string()).await?;
+            }
+        }
         // Last, since for a full copy in the shared image it is the proof of ownership.
         pool.remove_object(&names::metadata_object(record.backup))
             .await?;

@@ -56,8 +56,7 @@ pub enum Method {
 ///
 /// A parent that cannot be built upon for a reason on the backup side is refused, as in Cinder:
 /// the chain is damaged and its owner has to know. A source that lost the snapshot (trimmed by
-/// `backup_ceph_max_snapshots`, migrated, retyped, or the parent was a copy without one) gets a
-/// full backup instead.
+/// `backup_ceph_max_snapshots`, migrated or retyped) gets a full backup instead.
 pub fn choose(parent: Option<(&Parent, &ParentFacts)>) -> Result<Method, Error> {
     let Some((parent, facts)) = parent else {
         return Ok(Method::Full);
@@ -100,19 +99,24 @@ pub fn holds_backups(snapshots: &[String]) -> bool {
         .any(|name| BackupSnapshot::parse(name).is_some())
 }
 
-/// The backup snapshots of a source volume that exceed `keep`, oldest first; `listed` is in the
-/// order of their ids. `keep` of zero keeps them all (`backup_ceph_max_snapshots`).
-pub fn surplus_snapshots(listed: &[String], keep: usize) -> Vec<String> {
-    let ours: Vec<&String> = listed
-        .iter()
-        .filter(|name| BackupSnapshot::parse(name).is_some())
-        .collect();
-    if keep == 0 || ours.len() <= keep {
-        return Vec::new();
-    }
-    ours[..ours.len() - keep]
-        .iter()
-        .map(|name| name.to_string())
+/// The backup snapshots of a source volume on which no incremental will build: those of backups that
+/// are not `live`, and the oldest of the others beyond `keep`, which keeps all if it is zero
+/// (`backup_ceph_max_snapshots`). `listed` is in the order of their ids.
+pub fn surplus_snapshots(listed: &[String], live: &[BackupId], keep: usize) -> Vec<String> {
+    let ours = listed.iter().filter_map(|name| {
+        let snapshot = BackupSnapshot::parse(name)?;
+        Some((name, live.iter().any(|backup| snapshot.is_of(*backup))))
+    });
+    let (kept, stale): (Vec<_>, Vec<_>) = ours.partition(|(_, live)| *live);
+    let beyond = match keep {
+        0 => 0,
+        keep => kept.len().saturating_sub(keep),
+    };
+    let oldest = kept.into_iter().take(beyond);
+    stale
+        .into_iter()
+        .chain(oldest)
+        .map(|(name, _)| name.clone())
         .collect()
 }
 
@@ -129,7 +133,8 @@ pub struct BackupRecord {
     pub base: Option<BackupImage>,
     /// Whether it was made of a snapshot: Python puts those into the volume's shared image.
     pub of_snapshot: bool,
-    /// Whether no other live backup names the same base image.
+    /// Whether no other live backup names the same base image; of backups of snapshots that name
+    /// none, whether it is the only complete one.
     pub sole: bool,
 }
 
@@ -152,6 +157,12 @@ impl BackupRecord {
             }
         }
         images
+    }
+
+    /// Whether an image that is not there may be one whose removal was interrupted: once this backup
+    /// is gone, nothing else will ever ask for it.
+    pub fn may_be_half_removed(&self, image: BackupImage) -> bool {
+        image == self.own_image() || (self.base == Some(image) && self.sole)
     }
 
     fn own_image(&self) -> BackupImage {
@@ -181,18 +192,33 @@ impl BackupRecord {
                 }
             }
         }
-        Ok(found
+        let whole = found
             .iter()
-            .find(|candidate| metadata_object && self.owns_whole(candidate, metadata_object))
-            .map(|candidate| (candidate.image, None)))
+            .find(|candidate| metadata_object && self.owns_whole(candidate, metadata_object));
+        if let Some(candidate) = whole {
+            return Ok(Some((candidate.image, None)));
+        }
+        // Python makes the shared image anew for another snapshot after it has lost the first.
+        let claimed = found
+            .iter()
+            .find(|candidate| self.may_hold_whole(candidate, metadata_object));
+        match claimed {
+            Some(candidate) => Err(Error::damaged(format!(
+                "Other backups of snapshots claim image {} as well: nobody can tell which of them \
+                 it holds.",
+                candidate.image
+            ))),
+            None => Ok(None),
+        }
     }
 
     /// Whether an image without any backup's snapshot is this backup's alone.
     ///
     /// The image that carries this backup's id is, and so is the base of a chain that no other
     /// row names any more. The volume's shared image is only when the backup is of a snapshot and
-    /// its metadata object proves that the copy was finished: a row that failed before owns
-    /// nothing there, and taking it for the owner is how Python deletes other backups' data.
+    /// its metadata object proves that the copy was finished, and no other backup can say the same: a
+    /// row that failed before owns nothing there, and taking it for the owner is how Python deletes
+    /// other backups' data.
     pub fn owns_whole(&self, candidate: &Candidate, metadata_object: bool) -> bool {
         if holds_backups(&candidate.snapshots) {
             return false;
@@ -200,7 +226,13 @@ impl BackupRecord {
         if candidate.image == self.own_image() || self.base == Some(candidate.image) {
             return self.sole;
         }
-        candidate.image.is_legacy() && self.base.is_none() && self.of_snapshot && metadata_object
+        self.may_hold_whole(candidate, metadata_object) && self.sole
+    }
+
+    /// Whether the volume's shared image may be this backup of a snapshot.
+    fn may_hold_whole(&self, candidate: &Candidate, metadata_object: bool) -> bool {
+        let full_copy = candidate.image.is_legacy() && !holds_backups(&candidate.snapshots);
+        full_copy && self.base.is_none() && self.of_snapshot && metadata_object
     }
 
     /// What deleting this backup does to one image.
@@ -332,9 +364,23 @@ mod tests {
     #[test]
     fn the_oldest_backup_snapshots_are_surplus() {
         let listed = [snapshot(FULL), "by-hand".to_owned(), snapshot(OTHER)];
-        assert_eq!(surplus_snapshots(&listed, 1), [snapshot(FULL)]);
-        assert!(surplus_snapshots(&listed, 2).is_empty());
-        assert!(surplus_snapshots(&listed, 0).is_empty());
+        let live = [id(FULL), id(OTHER)];
+        assert_eq!(surplus_snapshots(&listed, &live, 1), [snapshot(FULL)]);
+        assert!(surplus_snapshots(&listed, &live, 2).is_empty());
+        assert!(surplus_snapshots(&listed, &live, 0).is_empty());
+    }
+
+    #[test]
+    fn snapshots_of_backups_that_are_gone_are_surplus() {
+        let listed = [snapshot(FULL), "by-hand".to_owned(), snapshot(OTHER)];
+        assert_eq!(
+            surplus_snapshots(&listed, &[id(FULL)], 0),
+            [snapshot(OTHER)]
+        );
+        assert_eq!(
+            surplus_snapshots(&listed, &[id(OTHER)], 1),
+            [snapshot(FULL)]
+        );
     }
 
     #[test]
@@ -370,6 +416,16 @@ mod tests {
         // A second backup of a snapshot, which failed since the image existed.
         assert!(!record.deletion(&shared, false).remove_image);
         assert!(record.deletion(&shared, true).remove_image);
+        assert!(matches!(
+            record.restore_point(std::slice::from_ref(&shared), true),
+            Ok(Some((_, None)))
+        ));
+        // Another one may be what the image holds.
+        record.sole = false;
+        assert!(!record.deletion(&shared, true).remove_image);
+        let refusal = record.restore_point(std::slice::from_ref(&shared), true);
+        assert!(matches!(refusal, Err(Error::Damaged(_))));
+        record.sole = true;
         // Somebody else's snapshots are in it.
         let shared = candidate(legacy(), &[OTHER]);
         assert!(!record.deletion(&shared, true).remove_image);

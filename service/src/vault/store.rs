@@ -233,23 +233,15 @@ impl Vault {
         Ok(())
     }
 
-    /// Removes the oldest backup snapshots of a volume beyond `keep` (0 keeps all), as
-    /// `backup_ceph_max_snapshots` asks. Failures are logged: the backup itself is complete.
-    pub async fn trim_source(&self, source: &Volume, keep: usize) {
-        if keep == 0 {
-            return;
-        }
-        let trimmed = async {
-            let listed = snapshots_if_exists(&source.pool, &source.image)
-                .await?
-                .unwrap_or_default();
-            let surplus = plan::surplus_snapshots(&listed, keep);
-            let surplus: Vec<&str> = surplus.iter().map(String::as_str).collect();
-            remove_snapshots(&source.pool, &source.image, &surplus).await
-        };
-        if let Err(error) = trimmed.await {
-            warn!(image = %source.image, %error, "Cannot remove old backup snapshots of the volume");
-        }
+    /// Removes from a volume the snapshots of backups that are not `live` any more, and the oldest of
+    /// the others beyond `keep` (0 keeps all), as `backup_ceph_max_snapshots` asks.
+    pub async fn trim_source(&self, source: &Volume, live: &[BackupId], keep: usize) -> Result<()> {
+        let listed = snapshots_if_exists(&source.pool, &source.image)
+            .await?
+            .unwrap_or_default();
+        let surplus = plan::surplus_snapshots(&listed, live, keep);
+        let surplus: Vec<&str> = surplus.iter().map(String::as_str).collect();
+        remove_snapshots(&source.pool, &source.image, &surplus).await
     }
 
     /// Removes a backup's snapshots from its source volume.

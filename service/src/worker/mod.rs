@@ -106,8 +106,11 @@ async fn serve(config: Config, log: Log) -> anyhow::Result<()> {
         Attacher::new(amqp.clone(), &config.service.my_ip),
         ready.clone(),
     ));
-    if let Err(error) = manager.clean_up().await {
-        error!(%error, "Cannot clean up what an earlier process left unfinished");
+    tokio::select! {
+        cleaned = manager.clean_up() => if let Err(error) = cleaned {
+            error!(%error, "Cannot clean up what an earlier process left unfinished");
+        },
+        () = signals.terminated() => return Ok(()),
     }
 
     let worker = Worker {

@@ -25,8 +25,13 @@ pub async fn run(
 ) {
     let mut pause = FIRST;
     let mut told = false;
+    // A look that gets no answer is waited for again instead of another: each takes up a thread.
+    let mut look = Box::pin(manager.vault().check());
     loop {
-        let looked = tokio::time::timeout(PATIENCE, manager.vault().check()).await;
+        let looked = tokio::time::timeout(PATIENCE, &mut look).await;
+        if looked.is_ok() {
+            look = Box::pin(manager.vault().check());
+        }
         let failure = match looked {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
