@@ -43,8 +43,7 @@ impl Links {
             user,
             monitors: connection.monitors,
         };
-        let cluster = self.link(address, key).cluster().await?;
-        Ok(cluster.pool(&connection.pool).await?)
+        Ok(self.link(address, key).pool(&connection.pool).await?)
     }
 
     /// The link to an address. A key that was replaced on disk is taken up with the next volume.

@@ -141,11 +141,13 @@ impl Cluster {
     /// Connects.
     ///
     /// # Errors
-    /// `NotFound` for a missing configuration file or key, `Permission` for a wrong key,
+    /// `Unconfigured` for a missing configuration file or key, `Permission` for a wrong key,
     /// `Unreachable` when no monitor answered in time, `InvalidArgument` for an unknown option.
     pub async fn connect(options: ClusterOptions) -> Result<Self> {
         let description = options.describe();
-        task::blocking("connect to", &description, move || connect(&options)).await
+        task::blocking("connect to", &description, move || connect(&options))
+            .await
+            .map_err(Error::while_connecting)
     }
 
     /// Whether the cluster has fenced this client off, so that nothing will work through this

@@ -21,6 +21,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// The pool, image, snapshot or object does not exist (ENOENT).
     NotFound,
+    /// The configuration file or the user's key that a connection needs does not exist.
+    Unconfigured,
     /// It exists already (EEXIST).
     AlreadyExists,
     /// Another client holds it: a watcher, a lock, a protected snapshot (EBUSY).
@@ -101,6 +103,14 @@ impl Error {
             object: object.to_owned(),
             reason: reason.into(),
         }
+    }
+
+    /// The same while connecting, where something else is missing than what the caller names.
+    pub(super) fn while_connecting(mut self) -> Self {
+        if self.kind == ErrorKind::NotFound {
+            self.kind = ErrorKind::Unconfigured;
+        }
+        self
     }
 
     /// What the error means.

@@ -1,8 +1,13 @@
 //! One lasting connection to a cluster, made anew when it has ended.
 
+use std::time::Duration;
+
 use tokio::sync::Mutex;
 
-use super::{Cluster, ClusterOptions, Result};
+use super::{Cluster, ClusterOptions, ErrorKind, Pool, Result};
+
+/// How long a probe is waited for: a cluster that is merely slow is no reason for another connection.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection that operations share. Opening one costs several round trips and a dozen threads,
 /// so there is one for a cluster and a user, whatever the number of operations.
@@ -34,5 +39,21 @@ impl Link {
         let cluster = Cluster::connect(self.options.clone()).await?;
         *current = Some(cluster.clone());
         Ok(cluster)
+    }
+
+    /// A pool of the cluster. That a client was fenced off shows in what it does, not in opening a
+    /// pool, so that is tried first.
+    ///
+    /// # Errors
+    /// As [`Cluster::connect`] and [`Cluster::pool`].
+    pub async fn pool(&self, name: &str) -> Result<Pool> {
+        let pool = self.cluster().await?.pool(name).await?;
+        match tokio::time::timeout(PROBE_PATIENCE, pool.probe()).await {
+            Ok(Err(error)) if error.kind() == ErrorKind::Shutdown => {
+                self.cluster().await?.pool(name).await
+            }
+            // Whatever else is wrong with it shows when it is used.
+            _ => Ok(pool),
+        }
     }
 }

@@ -12,7 +12,15 @@ use super::{Error, ErrorKind, Pool, Result};
 /// How much of an object one request reads.
 const READ_STEP: usize = 1 << 20;
 
+/// An object that nobody writes.
+const PROBE: &str = "cinderblock.probe";
+
 impl Pool {
+    /// Finds out whether the cluster serves this client in this pool. Opening a pool asks nobody.
+    pub async fn probe(&self) -> Result<()> {
+        self.object_size(PROBE).await.map(drop)
+    }
+
     /// Reads an object whole; `None` when it does not exist.
     ///
     /// # Errors

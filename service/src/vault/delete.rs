@@ -15,10 +15,8 @@ impl Vault {
     /// Removes a backup's restore point, its base image when nothing else is in it, and its
     /// metadata object. What is gone already is no error, so that a delete can be repeated.
     pub async fn delete(&self, record: &BackupRecord) -> Result<()> {
-        // That a configuration file or key does not exist says nothing of the pool.
-        let cluster = self.link.cluster().await?;
-        let pool = match cluster.pool(self.pool_name(record)).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+        let pool = match self.pool_of(record).await {
+            Err(error) if error.is_not_found() => {
                 warn!(backup = %record.backup, "The backup's pool does not exist; nothing to delete");
                 return Ok(());
             }

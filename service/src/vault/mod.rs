@@ -95,21 +95,16 @@ impl Vault {
     /// Whether the cluster answers and the configured pool can be opened.
     pub async fn check(&self) -> Result<()> {
         let pool = self.pool(&self.default_pool).await?;
-        // A client that was fenced off still opens pools; what it reads fails.
-        pool.read_object("cinderblock.probe", 1).await?;
-        Ok(())
+        Ok(pool.probe().await?)
     }
 
     async fn pool(&self, name: &str) -> Result<Pool> {
-        Ok(self.link.cluster().await?.pool(name).await?)
-    }
-
-    fn pool_name<'a>(&'a self, record: &'a BackupRecord) -> &'a str {
-        record.pool.as_deref().unwrap_or(&self.default_pool)
+        Ok(self.link.pool(name).await?)
     }
 
     async fn pool_of(&self, record: &BackupRecord) -> Result<Pool> {
-        self.pool(self.pool_name(record)).await
+        self.pool(record.pool.as_deref().unwrap_or(&self.default_pool))
+            .await
     }
 }
 

@@ -9,6 +9,7 @@ mod settings;
 mod signals;
 mod vault_watch;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,15 @@ pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let in_file = log.is_file();
-    let served = runtime.block_on(serve(config, log));
+    let served = runtime.block_on(async {
+        // First, so that a signal during the start ends it in order.
+        let mut signals = Signals::new()?;
+        let worker = tokio::select! {
+            worker = start(config, log) => worker?,
+            () = signals.terminated() => return Ok(()),
+        };
+        worker.serve(signals).await
+    });
     if let Err(error) = &served
         && in_file
     {
@@ -79,19 +88,14 @@ struct Worker {
     log: Log,
 }
 
-async fn serve(config: Config, log: Log) -> anyhow::Result<()> {
+/// Everything up to the first request.
+async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     let host = config.service.host.clone();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         host, "Starting cinder-backup"
     );
-    // First, so that a signal during the start ends it in order.
-    let mut signals = Signals::new()?;
-    let options = settings::database(&config);
-    let database = tokio::select! {
-        database = Database::connect(&options) => database?,
-        () = signals.terminated() => return Ok(()),
-    };
+    let database = Database::connect(&settings::database(&config)).await?;
     let heartbeat = Heartbeat::register(&config, database.clone()).await?;
     let versions = database.versions().await?;
     let history = settings::history(&versions)?;
@@ -106,11 +110,8 @@ async fn serve(config: Config, log: Log) -> anyhow::Result<()> {
         Attacher::new(amqp.clone(), &config.service.my_ip),
         ready.clone(),
     ));
-    tokio::select! {
-        cleaned = manager.clean_up() => if let Err(error) = cleaned {
-            error!(%error, "Cannot clean up what an earlier process left unfinished");
-        },
-        () = signals.terminated() => return Ok(()),
+    if let Err(error) = manager.clean_up().await {
+        error!(%error, "Cannot clean up what an earlier process left unfinished");
     }
 
     let worker = Worker {
@@ -130,13 +131,15 @@ async fn serve(config: Config, log: Log) -> anyhow::Result<()> {
         worker.stop.clone(),
     ));
     tokio::spawn(heartbeat.run(worker.ready.clone(), worker.stop.clone()));
-    worker.serve(signals).await;
-    Ok(())
+    Ok(worker)
 }
 
 impl Worker {
     /// Takes requests until a signal ends it.
-    async fn serve(&self, mut signals: Signals) {
+    ///
+    /// # Errors
+    /// When the consumer of requests ends by itself: whoever watches the process shall start another.
+    async fn serve(&self, mut signals: Signals) -> anyhow::Result<()> {
         let capabilities = Capabilities::new(&self.config, self.amqp.clone());
         let publishing = tokio::spawn(capabilities.clone().run(
             self.ready.clone(),
@@ -150,18 +153,19 @@ impl Worker {
             () = signals.terminated() => self.stop.cancel(),
         }
         let mut server = self.amqp.serve(TOPIC, &self.config.service.host);
+        let mut outcome = Ok(());
         while !self.stop.is_cancelled() {
             tokio::select! {
                 incoming = server.next() => match incoming {
                     Some(incoming) => self.take(incoming).await,
-                    None => break,
+                    None => {
+                        outcome = Err(anyhow::anyhow!("the consumer of requests has ended"));
+                        break;
+                    }
                 },
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
-                    Signal::Reload => match self.log.reopen() {
-                        Ok(()) => info!("Opened the log anew; other options need a restart"),
-                        Err(error) => error!("{error:#}"),
-                    },
+                    Signal::Reload => self.reload(),
                 },
             }
         }
@@ -172,9 +176,17 @@ impl Worker {
             error!(%error, "Publishing the capabilities ended badly");
         }
         capabilities.publish(false).await;
-        self.drain().await;
+        self.drain(signals).await;
         self.amqp.close().await;
         info!("Stopped");
+        outcome
+    }
+
+    fn reload(&self) {
+        match self.log.reopen() {
+            Ok(()) => info!("Opened the log anew; other options need a restart"),
+            Err(error) => error!("{error:#}"),
+        }
     }
 
     /// Takes a request on and starts what it asks for. What cannot be understood is answered, if
@@ -217,20 +229,27 @@ impl Worker {
         self.manager.spawn(operation.instrument(span));
     }
 
-    /// Lets running operations end, for as long as `graceful_shutdown_timeout` says.
-    async fn drain(&self) {
-        let patience = self.config.service.graceful_shutdown_timeout;
-        if patience == 0 {
-            self.manager.drained().await;
-            return;
+    /// Lets running operations end, for as long as `graceful_shutdown_timeout` says or until a second
+    /// signal asks for an end at once.
+    async fn drain(&self, mut signals: Signals) {
+        let patience = match self.config.service.graceful_shutdown_timeout {
+            0 => Duration::MAX,
+            seconds => Duration::from_secs(seconds),
+        };
+        let mut drained = pin!(tokio::time::timeout(patience, self.manager.drained()));
+        loop {
+            tokio::select! {
+                ended = &mut drained => match ended {
+                    Ok(()) => return,
+                    Err(_) => break,
+                },
+                signal = signals.next() => match signal {
+                    Signal::Terminate => break,
+                    Signal::Reload => self.reload(),
+                },
+            }
         }
-        let drained = self.manager.drained();
-        if tokio::time::timeout(Duration::from_secs(patience), drained)
-            .await
-            .is_err()
-        {
-            warn!("Operations still run after {patience} s; the next start ends them");
-        }
+        warn!("Operations still run; the next start ends them");
     }
 }
 

@@ -69,7 +69,10 @@ async fn what_does_not_exist_is_not_found() {
     );
     assert_eq!(kind(image.remove_snapshot("no").await), ErrorKind::NotFound);
     let no_file = ClusterOptions::new("admin").conf_file("/does/not/exist");
-    assert_eq!(kind(Cluster::connect(no_file).await), ErrorKind::NotFound);
+    assert_eq!(
+        kind(Cluster::connect(no_file).await),
+        ErrorKind::Unconfigured
+    );
     image.close().await;
 }
 

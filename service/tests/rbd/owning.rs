@@ -86,7 +86,7 @@ async fn a_link_that_was_fenced_off_connects_again() {
 
     let again = link.cluster().await.expect("connect again");
     assert!(!again.is_fenced());
-    let pool = again.pool(site.pool.name()).await.expect("pool");
+    let pool = link.pool(site.pool.name()).await.expect("pool");
     assert_eq!(pool.read_object("x", 1).await.expect("read"), None);
     // And by what an image says.
     let image = pool.open_rw(&name.name).await.expect("open");
@@ -95,6 +95,15 @@ async fn a_link_that_was_fenced_off_connects_again() {
     let written = image.write(0, Bytes::from_static(b"x")).await;
     assert_eq!(kind(written), ErrorKind::Shutdown);
     assert!(again.is_fenced());
+    image.close().await;
+    drop(blocklisted);
+
+    // A pool that a link gives works, though nobody has noticed yet.
+    let pool = link.pool(site.pool.name()).await.expect("pool");
+    let image = pool.open_rw(&name.name).await.expect("open");
+    let blocklisted = Blocklisted::watcher_of(&site, &name.spec);
+    let pool = link.pool(site.pool.name()).await.expect("pool");
+    assert_eq!(pool.read_object("x", 1).await.expect("read"), None);
     image.close().await;
     drop(blocklisted);
 }
