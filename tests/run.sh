@@ -37,7 +37,7 @@ suites() {
 }
 
 cloud
-cargo test --locked -p cinderblock-service --test start --test rbd --test transfer --test db
+cargo test --locked -p cinderblock-service --test start --test rbd --test transfer --test vault --test db
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
 suites life_cycle chains restores bad_input records log_levels cancel pools outages interop

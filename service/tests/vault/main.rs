@@ -1,0 +1,271 @@
+//! Backups in a real pool, with everything that may have happened to it.
+
+#[path = "../ceph_lab/mod.rs"]
+mod ceph_lab;
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_compat::ids::{BackupId, VolumeId};
+use bytes::Bytes;
+use ceph_lab::{MIB, Noise, Scratch, assert_same, backups, conf, content, tool, volumes};
+use chrono::Utc;
+use cinderblock::rbd::{ClusterOptions, Image, ImageOptions};
+use cinderblock::transfer::{Budget, Progress};
+use cinderblock::vault::{
+    BackupPlan, BackupRecord, BackupSpec, Engine, ImageFormat, Method, Parent, Vault, Volume,
+};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const POOL: &str = "backups";
+
+fn vault() -> Vault {
+    let conf = conf("LAB_BACKUPS_CEPH_CONF");
+    vault_of(ClusterOptions::new("admin").conf_file(conf))
+}
+
+fn vault_of(cluster: ClusterOptions) -> Vault {
+    let engine = Engine {
+        budget: Budget::new(64 << 20),
+        depth: 16,
+        scanners: 8,
+    };
+    Vault::new(cluster, POOL.to_owned(), ImageFormat::default(), engine)
+}
+
+/// A volume, and what is backed up of it.
+struct Source {
+    id: VolumeId,
+    volume: Volume,
+    image: Image,
+    _name: Scratch,
+}
+
+impl Source {
+    async fn new(size: u64) -> Self {
+        let site = volumes().await;
+        let (name, image) = site.usual_image(size).await;
+        Self {
+            id: new_id().parse().expect("an id"),
+            volume: Volume {
+                pool: site.pool.clone(),
+                image: name.name.clone(),
+            },
+            image,
+            _name: name,
+        }
+    }
+
+    async fn write(&self, offset: u64, data: Bytes) {
+        self.image.write(offset, data).await.expect("write");
+    }
+
+    async fn plan(&self, vault: &Vault, parent: Option<&BackupPlan>) -> BackupPlan {
+        let spec = BackupSpec {
+            backup: new_id().parse().expect("an id"),
+            volume: self.id,
+            pool: POOL.to_owned(),
+            parent: parent.map(|parent| Parent {
+                backup: parent.backup,
+                base: parent.base,
+            }),
+        };
+        let plan = vault.plan_backup(&spec, &self.volume, Utc::now()).await;
+        plan.expect("a plan")
+    }
+
+    async fn store(&self, vault: &Vault, plan: &BackupPlan) {
+        let progress = Arc::new(Progress::default());
+        let cancel = CancellationToken::new();
+        let stored = vault.store(plan, &self.volume, progress, &cancel).await;
+        stored.expect("stored");
+    }
+
+    async fn back_up(&self, vault: &Vault, parent: Option<&BackupPlan>) -> BackupPlan {
+        let plan = self.plan(vault, parent).await;
+        self.store(vault, &plan).await;
+        plan
+    }
+
+    fn record(&self, plan: &BackupPlan, sole: bool) -> BackupRecord {
+        BackupRecord {
+            backup: plan.backup,
+            volume: self.id,
+            pool: None,
+            base: Some(plan.base),
+            of_snapshot: false,
+            sole,
+        }
+    }
+
+    async fn snapshots(&self) -> Vec<String> {
+        let listed = self.image.snapshots().await.expect("snapshots");
+        listed.into_iter().map(|snapshot| snapshot.name).collect()
+    }
+}
+
+fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// What a backup's restore point holds.
+async fn restore_point(plan: &BackupPlan) -> Vec<u8> {
+    let pool = backups().await.pool;
+    let image = pool
+        .open(&plan.base.to_string(), Some(&plan.snapshot))
+        .await;
+    let image = image.expect("open");
+    let held = content(&image).await;
+    image.close().await;
+    held
+}
+
+#[tokio::test]
+async fn an_incremental_waits_for_whoever_still_writes_its_base_and_takes_that_back() {
+    let mut noise = Noise::new(1);
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    source.write(0, noise.bytes(5 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+
+    // As a worker that has not noticed yet that its backup was deleted by force.
+    let rival = backups().await.pool.open_rw(&full.base.to_string()).await;
+    let rival = rival.expect("open");
+    rival.own().await.expect("own");
+    rival.write(3 * MIB, noise.bytes(MIB)).await.expect("write");
+    source.write(MIB, noise.bytes(4096)).await;
+    let expected = content(&source.image).await;
+    let plan = source.plan(&vault, Some(&full)).await;
+    assert!(matches!(plan.method, Method::Incremental { .. }));
+    {
+        let mut storing = std::pin::pin!(source.store(&vault, &plan));
+        let early = timeout(Duration::from_secs(3), &mut storing).await;
+        assert!(early.is_err(), "it did not wait");
+        let late = noise.bytes(5 * MIB);
+        rival.write(0, late.clone()).await.expect("write");
+        rival.write(15 * MIB, late).await.expect("write");
+        rival.close().await;
+        storing.await;
+    }
+    assert_same(&restore_point(&plan).await, &expected);
+    for (plan, sole) in [(&plan, false), (&full, true)] {
+        vault
+            .delete(&source.record(plan, sole))
+            .await
+            .expect("delete");
+    }
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished() {
+    let vault = vault();
+    let site = backups().await;
+    let source = Source::new(MIB).await;
+    let full = source.back_up(&vault, None).await;
+    // An image of so many objects that its removal takes a while.
+    let base = full.base.to_string();
+    let spec = format!("{POOL}/{base}");
+    let at = format!("{spec}@{}", full.snapshot);
+    site.rbd(&["snap", "rm", "--no-progress", &at]);
+    site.rbd(&["rm", "--no-progress", &spec]);
+    let many = ImageOptions {
+        size: 128 * MIB,
+        order: Some(16),
+        ..ImageOptions::default()
+    };
+    site.pool.create_image(&base, &many).await.expect("create");
+    site.rbd(&[
+        "bench",
+        "--io-type",
+        "write",
+        "--io-size",
+        "64K",
+        "--io-total",
+        "128M",
+        &spec,
+    ]);
+    let mut removal = Command::new("rbd")
+        .arg("--conf")
+        .arg(&site.conf)
+        .args(["--rbd-concurrent-management-ops", "1", "rm", &spec])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("rbd runs");
+    while site.pool.open(&base, None).await.is_ok() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    removal.kill().expect("killed");
+    removal.wait().expect("ended");
+    // It cannot be opened any more, but is still listed.
+    let is_listed = || site.rbd(&["ls", POOL]).contains(&base);
+    assert!(is_listed(), "the removal was too fast");
+
+    let record = source.record(&full, true);
+    vault.delete(&record).await.expect("delete");
+    assert!(!is_listed());
+    // And what is gone already is no error.
+    vault.delete(&record).await.expect("delete");
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_worker_from_connecting_does_not_pass_for_a_pool_that_is_gone() {
+    let source = Source::new(MIB).await;
+    let full = source.back_up(&vault(), None).await;
+    let unconfigured = vault_of(ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf"));
+    let refusal = unconfigured.delete(&source.record(&full, true)).await;
+    let refusal = refusal.expect_err("nothing was deleted");
+    assert!(!refusal.is_not_found(), "{refusal}");
+
+    let elsewhere = BackupRecord {
+        pool: Some("no-such-pool".to_owned()),
+        ..source.record(&full, true)
+    };
+    vault().delete(&elsewhere).await.expect("there is nothing");
+    assert_same(&restore_point(&full).await, &content(&source.image).await);
+    vault()
+        .delete(&source.record(&full, true))
+        .await
+        .expect("delete");
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn snapshots_that_no_incremental_needs_leave_the_volume() {
+    let vault = vault();
+    let source = Source::new(MIB).await;
+    let full = source.back_up(&vault, None).await;
+    let second = source.back_up(&vault, Some(&full)).await;
+    let third = source.back_up(&vault, Some(&second)).await;
+    source
+        .image
+        .create_snapshot("by-hand")
+        .await
+        .expect("snapshot");
+    let live: Vec<BackupId> = [&second, &third].map(|plan| plan.backup).into();
+    let trim = |keep| vault.trim_source(&source.volume, &live, keep);
+    trim(0).await.expect("trim");
+    let kept = [&second.snapshot, &third.snapshot, "by-hand"];
+    assert_eq!(source.snapshots().await, kept);
+    trim(1).await.expect("trim");
+    assert_eq!(source.snapshots().await, [&third.snapshot, "by-hand"]);
+    vault
+        .release_source(&source.volume, third.backup)
+        .await
+        .expect("release");
+    assert_eq!(source.snapshots().await, ["by-hand"]);
+    for (plan, sole) in [(&third, false), (&second, false), (&full, true)] {
+        vault
+            .delete(&source.record(plan, sole))
+            .await
+            .expect("delete");
+    }
+    let left = tool("rbd", &conf("LAB_BACKUPS_CEPH_CONF"), &["ls", POOL]);
+    assert!(!left.contains(&full.base.to_string()), "{left}");
+    source.image.close().await;
+}
