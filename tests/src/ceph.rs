@@ -61,6 +61,21 @@ impl Cluster {
         .await
     }
 
+    /// The addresses of a user's connections, as the blocklist wants them.
+    pub async fn clients(&self, user: &str) -> Result<Vec<String>> {
+        let sessions = self.ceph(&["tell", "mon.*", "sessions"]).await?;
+        let sessions: Vec<Value> = serde_json::from_str(&sessions)?;
+        let of_user = sessions
+            .iter()
+            .filter(|session| session["entity_name"] == user);
+        let address = |session: &Value| {
+            let address = &session["socket_addr"];
+            let (host, nonce) = (address["addr"].as_str()?, address["nonce"].as_u64()?);
+            Some(format!("{host}/{nonce}"))
+        };
+        Ok(of_user.filter_map(address).collect())
+    }
+
     /// The images of a pool.
     pub async fn images(&self, pool: &str) -> Result<Vec<String>> {
         let listed = self

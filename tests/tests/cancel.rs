@@ -221,3 +221,31 @@ async fn a_restore_ends_when_its_backup_is_reset() -> Result<()> {
     cloud.delete(Resource::Backup, &backup).await?;
     setup.nothing_is_left().await
 }
+
+#[tokio::test]
+async fn a_volume_stays_held_when_an_older_backup_of_a_lost_snapshot_goes() -> Result<()> {
+    const OSD: &str = "ceph-osd-volumes";
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new(1).await?;
+    let (cloud, volume) = (&setup.cloud, &setup.volume);
+    let body = json!({"snapshot": {"volume_id": volume}});
+    let snapshot = cloud.create(Resource::Snapshot, body).await?;
+    let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
+    let older = cloud.create(Resource::Backup, body).await?;
+    cloud.delete(Resource::Snapshot, &snapshot).await?;
+
+    setup.lab.signal(OSD, "STOP").await?;
+    let deleted = async {
+        let backup = setup.begin().await?;
+        cloud.delete(Resource::Backup, &older).await?;
+        let shown = cloud.show(Resource::Volume, volume).await?;
+        ensure!(shown.is_some_and(|shown| shown["status"] == "backing-up"));
+        Ok(backup)
+    };
+    let deleted = deleted.await;
+    setup.lab.signal(OSD, "CONT").await?;
+    let backup = deleted?;
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    setup.nothing_is_left().await
+}

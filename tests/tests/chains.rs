@@ -247,6 +247,30 @@ async fn a_volume_in_use_is_backed_up_and_let_go() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_volume_that_is_reverted_to_a_snapshot_goes_on_in_its_chain() -> Result<()> {
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 9 * MIB).await?;
+    chain.back_up(false).await?;
+    // What it holds is older than the incremental, which is what makes reverting special.
+    let body = json!({"snapshot": {"volume_id": chain.volume}});
+    let snapshot = chain.cloud.create(Resource::Snapshot, body).await?;
+    chain.write(0, 2, 2 * MIB).await?;
+    chain.write(40 * MIB, 3, MIB).await?;
+    chain.back_up(true).await?;
+    let revert = json!({"revert": {"snapshot_id": snapshot}});
+    let volume = chain.volume.clone();
+    chain
+        .cloud
+        .action(Resource::Volume, &volume, revert)
+        .await?;
+    for (what, id) in [(Resource::Volume, &volume), (Resource::Snapshot, &snapshot)] {
+        chain.cloud.wait(what, id, "available").await?;
+    }
+    chain.back_up(true).await?;
+    chain.verify().await
+}
+
+#[tokio::test]
 async fn quota_counts_what_there_is() -> Result<()> {
     let lab = Lab::from_env()?;
     // The administrator's project: no other test makes backups in it.

@@ -98,3 +98,106 @@ async fn work_goes_on_when_broker_and_database_are_back() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_request_that_is_taken_while_the_database_is_away_is_carried_out() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let impatient = Reconfigured::worker(&lab, "[database]\ndb_max_retries = 0\n").await?;
+
+    lab.signal("worker", "STOP").await?;
+    let body = json!({"backup": {"volume_id": volume}});
+    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    lab.command(&["stop", "mariadb"]).await?;
+    lab.signal("worker", "CONT").await?;
+    sleep(Duration::from_secs(5)).await;
+    lab.command(&["start", "mariadb", "--wait"]).await?;
+
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    cloud.wait(Resource::Volume, &volume, "available").await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    impatient.restore().await
+}
+
+#[tokio::test]
+async fn a_worker_that_the_clusters_have_fenced_off_connects_again() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    // Makes sure that it is connected to both.
+    let full = cloud.back_up(&volume, false).await?;
+
+    let mut listed = Vec::new();
+    for (cluster, user) in [
+        (cloud.backups()?, "client.cinder-backup"),
+        (cloud.volumes()?, "client.cinder"),
+    ] {
+        let clients = cluster.clients(user).await?;
+        ensure!(!clients.is_empty(), "nobody is connected as {user}");
+        for client in clients {
+            let list = ["osd", "blocklist", "add", &client];
+            cluster.ceph(&list).await?;
+            listed.push((cluster.clone(), client));
+        }
+    }
+    let incremental = cloud.back_up(&volume, true).await?;
+    let restored = cloud.restore(&incremental, None).await?;
+    for (cluster, client) in listed {
+        cluster.ceph(&["osd", "blocklist", "rm", &client]).await?;
+    }
+    for backup in [&incremental, &full] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    cloud.delete(Resource::Volume, &restored).await
+}
+
+#[tokio::test]
+async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> Result<()> {
+    const OSD: &str = "ceph-osd-volumes";
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let admin = Cloud::login(&lab, "admin").await?;
+    let volume = cloud.create_volume(1).await?;
+
+    lab.signal(OSD, "STOP").await?;
+    let deleted = async {
+        let body = json!({"backup": {"volume_id": volume}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        sleep(Duration::from_secs(3)).await;
+        let forced = json!({"os-force_delete": {}});
+        admin.action(Resource::Backup, &backup, forced).await?;
+        cloud.wait_gone(Resource::Backup, &backup).await?;
+        cloud.wait(Resource::Volume, &volume, "available").await
+    };
+    let deleted = deleted.await;
+    lab.signal(OSD, "CONT").await?;
+    deleted?;
+    let next = cloud.back_up(&volume, false).await?;
+    cloud.delete(Resource::Backup, &next).await?;
+    // Whatever the first one left on the volume went with the second.
+    let image = format!("volumes/volume-{volume}");
+    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    ensure!(snapshots.is_empty(), "{snapshots:?}");
+    cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
+async fn a_snapshot_leaves_a_volume_in_use_although_the_worker_was_restarted() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    lab.command(&["volume-attach", &volume]).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    lab.command(&["restart", "worker", "--wait"]).await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    let image = format!("volumes/volume-{volume}");
+    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    ensure!(snapshots.is_empty(), "{snapshots:?}");
+    lab.command(&["volume-detach", &volume]).await?;
+    cloud.delete(Resource::Volume, &volume).await
+}

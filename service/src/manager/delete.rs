@@ -17,6 +17,9 @@ use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
 use crate::vault::Volume;
 
+/// How long a volume's cluster may take to give up a snapshot. The backup itself is gone by then.
+const RELEASE: Duration = Duration::from_secs(30);
+
 /// How long cinder-api may take from the status of a volume to the row of its backup.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -181,9 +184,9 @@ impl Manager {
             pool: attached.pool.clone(),
             image: attached.image.clone(),
         };
-        let releasing = self.vault.release_source(&source, row.id);
+        let releasing = tokio::time::timeout(RELEASE, self.vault.release_source(&source, row.id));
         let released = claim.carry(releasing).await;
         self.attacher.detach(context, attached).await?;
-        released
+        Ok(released??)
     }
 }

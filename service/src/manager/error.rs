@@ -21,6 +21,9 @@ pub enum Error {
     /// The backup got another status from somebody else.
     #[error("The backup was reset or deleted meanwhile.")]
     CalledOff,
+    /// A cluster did not answer for longer than something that matters little is waited for.
+    #[error("No answer in time.")]
+    NoAnswer(#[from] tokio::time::error::Elapsed),
     /// There is no such volume.
     #[error("Volume {0} could not be found.")]
     VolumeNotFound(String),

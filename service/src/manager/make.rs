@@ -25,8 +25,8 @@ use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
 /// How often the end of a backup is written when its rows change meanwhile.
 const FINISH_TRIES: usize = 5;
 
-/// How long removing what a failed backup wrote may take: longer only where the cluster is gone.
-const UNDO: Duration = Duration::from_secs(300);
+/// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
+const UNDO: Duration = Duration::from_secs(30);
 
 impl Manager {
     /// `continue_backup`: the device is ready, the data can be moved.

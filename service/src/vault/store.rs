@@ -207,13 +207,19 @@ impl Vault {
         }
     }
 
-    /// Removes whatever a failed backup left, on both sides. Each step is tried, whatever became
-    /// of the one before; failures are logged, since the backup's own error is what counts.
+    /// Removes whatever a failed backup left, on both sides. Failures are logged, since the backup's
+    /// own error is what counts.
     pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
-        if let Err(error) = self.undo_base(plan).await {
+        // Side by side: one of the clusters may be gone.
+        let snapshots = [plan.snapshot.as_str()];
+        let (base, taken) = tokio::join!(
+            self.undo_base(plan),
+            remove_snapshots(&source.pool, &source.image, &snapshots)
+        );
+        if let Err(error) = base {
             warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
         }
-        if let Err(error) = remove_snapshots(&source.pool, &source.image, &[&plan.snapshot]).await {
+        if let Err(error) = taken {
             warn!(
                 image = %source.image, snapshot = %plan.snapshot, %error,
                 "Cannot remove the snapshot of a failed backup from its volume"

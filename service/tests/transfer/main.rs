@@ -105,10 +105,15 @@ impl Chain {
         self.last = Some(snapshot);
         stats
     }
-    /// As Cinder does it when a volume is reverted to a snapshot.
-    async fn roll_back(&self, snapshot: &str) {
-        let at = format!("{}@{snapshot}", self._names.0.spec);
+
+    /// As Cinder does it when a volume is reverted to a snapshot: nobody else has it open by then,
+    /// and whoever wrote to it last would not give up its lock for that.
+    async fn roll_back(&mut self, snapshot: &str) {
+        let name = &self._names.0;
         let volumes = volumes().await;
+        let unlocked = volumes.pool.open_rw(&name.name).await.expect("it opens");
+        std::mem::replace(&mut self.source, unlocked).close().await;
+        let at = format!("{}@{snapshot}", name.spec);
         volumes.rbd(&["snap", "rollback", "--no-progress", &at]);
         self.source.size().await.expect("size");
     }
