@@ -43,6 +43,8 @@ pub enum Detail {
     BackupInvalidState,
     /// The driver is not initialised.
     BackupServiceDown,
+    /// cinder-volume did not prepare the source of the backup.
+    BackupCreateDeviceError,
     /// The backup could not be written.
     BackupCreateDriverError,
     /// The volume could not be attached.
@@ -68,6 +70,7 @@ impl Detail {
             Self::UnknownError => "001",
             Self::BackupInvalidState => "017",
             Self::BackupServiceDown => "018",
+            Self::BackupCreateDeviceError => "019",
             Self::BackupCreateDriverError => "020",
             Self::AttachError => "021",
             Self::DetachError => "022",

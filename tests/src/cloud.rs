@@ -167,6 +167,15 @@ impl Cloud {
         Ok(shown["fail_reason"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// What the user is told of something, as `openstack volume message list` shows it.
+    pub async fn messages(&self, about: &str) -> Result<Vec<String>> {
+        let path = format!("/messages?resource_uuid={about}");
+        let answer = self.expect(Method::GET, &path, None).await?;
+        let messages = answer["messages"].as_array().context("no list")?;
+        let texts = messages.iter().map(|message| &message["user_message"]);
+        Ok(texts.map(|text| text.to_string()).collect())
+    }
+
     /// Waits until a resource is gone.
     pub async fn wait_gone(&self, what: Resource, id: &str) -> Result<()> {
         let begun = Instant::now();

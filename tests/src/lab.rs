@@ -38,6 +38,14 @@ impl Lab {
         run(&mut command).await
     }
 
+    /// What the worker has logged about something: the lines that name it.
+    pub fn logged(&self, about: &str) -> Result<Vec<String>> {
+        let path = PathBuf::from(self.variable("LAB_DIR")?).join("log/worker.log");
+        let log = fs::read_to_string(&path).with_context(|| format!("{path:?}"))?;
+        let lines = log.lines().filter(|line| line.contains(about));
+        Ok(lines.map(str::to_owned).collect())
+    }
+
     /// Sends a signal, such as `STOP`, to a part of the lab.
     pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
         self.command(&["send", signal, part]).await?;

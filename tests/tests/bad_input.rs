@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cinderblock_tests::{Broker, Cloud, Lab, Resource};
 use serde_json::{Value, json};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
 struct Setup {
+    lab: Lab,
     cloud: Cloud,
     broker: Broker,
 }
@@ -19,7 +20,30 @@ impl Setup {
         Ok(Self {
             cloud: Cloud::login(&lab, "demo").await?,
             broker: Broker::connect(&lab).await?,
+            lab,
         })
+    }
+
+    /// A backup ends in `error`, and everybody is told: the reason that its row, and the log, name.
+    async fn fails(&self, backup: &str) -> Result<String> {
+        let reason = self.cloud.wait_failed(backup).await?;
+        let lines = self.lab.logged(backup)?;
+        let errors = lines.iter().filter(|line| line.contains(" ERROR "));
+        ensure!(errors.clone().count() == 1, "{lines:?}");
+        ensure!(
+            errors.clone().all(|line| line.contains(&reason)),
+            "{reason}: {lines:?}"
+        );
+        // Only the rest of the failure is written after the status.
+        for _ in 0..50 {
+            let told = self.cloud.messages(backup).await?;
+            if told == [r#""create backup:Backup driver failed to create backup.""#] {
+                return Ok(reason);
+            }
+            ensure!(told.is_empty(), "{told:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the user is not told of {backup}")
     }
 
     /// The worker takes work as before.
@@ -141,7 +165,7 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
     for container in ["volumes", "no-such-pool", "a/b", "../x"] {
         let body = json!({"backup": {"volume_id": volume, "container": container}});
         let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-        let reason = setup.cloud.wait_failed(&backup).await?;
+        let reason = setup.fails(&backup).await?;
         ensure!(
             reason.contains(container) && reason.contains("not allowed"),
             "{reason}"
@@ -167,7 +191,7 @@ async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
         .await?;
     let body = json!({"backup": {"volume_id": volume}});
     let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-    let reason = setup.cloud.wait_failed(&backup).await?;
+    let reason = setup.fails(&backup).await?;
     ensure!(reason.contains(&volume), "{reason}");
     setup
         .cloud

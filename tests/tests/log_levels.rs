@@ -1,8 +1,6 @@
 //! An operator asks what is logged, and changes it, through Cinder's API.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use cinderblock_tests::{Cloud, Lab, Resource};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -34,15 +32,6 @@ async fn set(admin: &Cloud, level: &str) -> Result<()> {
     anyhow::bail!("the level is not set")
 }
 
-/// Whether the worker has logged a line of the manager's about a backup.
-fn logged(lab: &Lab, backup: &str) -> Result<bool> {
-    let path = PathBuf::from(lab.variable("LAB_DIR")?).join("log/worker.log");
-    let log = std::fs::read_to_string(&path).with_context(|| format!("{path:?}"))?;
-    Ok(log
-        .lines()
-        .any(|line| line.contains(MANAGER) && line.contains(backup)))
-}
-
 #[tokio::test]
 async fn a_level_is_shown_and_changed() -> Result<()> {
     let lab = Lab::from_env()?;
@@ -58,7 +47,9 @@ async fn a_level_is_shown_and_changed() -> Result<()> {
     for (level, seen) in [("ERROR", false), ("INFO", true), ("DEBUG", true)] {
         set(&admin, level).await?;
         let backup = cloud.back_up(&volume, false).await?;
-        ensure!(logged(&lab, &backup)? == seen, "{level}");
+        let lines = lab.logged(&backup)?;
+        let of_manager = lines.iter().any(|line| line.contains(MANAGER));
+        ensure!(of_manager == seen, "{level}: {lines:?}");
         cloud.delete(Resource::Backup, &backup).await?;
     }
     cloud.delete(Resource::Volume, &volume).await

@@ -29,7 +29,8 @@ impl Manager {
             Ok(making) => making,
             Err(error @ Error::BackupNotFound(_)) => return Err(error),
             Err(error) => {
-                self.fail_create(&context, id, &error, None).await;
+                let detail = Some(Detail::BackupCreateDriverError);
+                self.fail_create(&context, id, &error, detail).await;
                 return Err(error);
             }
         };
@@ -57,7 +58,8 @@ impl Manager {
             }
             Err(error) => {
                 lock(&self.awaiting).remove(&id);
-                self.fail_create(&context, id, &error, None).await;
+                let detail = Some(Detail::BackupCreateDriverError);
+                self.fail_create(&context, id, &error, detail).await;
                 Err(error)
             }
         }
@@ -123,8 +125,8 @@ impl Manager {
             None | Some("") => Ok(default.to_owned()),
             Some(pool) if allowed(pool) => Ok(pool.to_owned()),
             Some(pool) => Err(Error::Invalid(format!(
-                "Container {pool} is not allowed: backups go to {default} unless the operator \
-                 lists other pools in allowed_containers."
+                "Container {pool} is not allowed: backups go to {default}, or to a pool that the \
+                 operator lists in [cinderblock] allowed_containers."
             ))),
         }
     }
@@ -152,14 +154,15 @@ impl Manager {
                 "cinder-volume did not answer within {} s.",
                 wait.as_secs()
             ));
-            error!(backup = %id, %error, "Create backup failed");
-            self.fail_create(&context, id, &error, None).await;
+            let detail = Some(Detail::BackupCreateDeviceError);
+            self.fail_create(&context, id, &error, detail).await;
         };
         tokio::spawn(watch.in_current_span());
     }
 
-    /// Writes a failure into the rows: the reason, and the source's status back. A backup that is
-    /// not being created any more keeps its status, which is somebody else's by now.
+    /// Tells of a failure, in the log, in the rows (the reason, and the source's status back) and,
+    /// with `detail`, to the user. A backup that is not being created any more keeps its status,
+    /// which is somebody else's by now.
     pub(super) async fn fail_create(
         &self,
         context: &Context,
@@ -167,6 +170,7 @@ impl Manager {
         error: &Error,
         detail: Option<Detail>,
     ) {
+        error!(backup = %id, %error, "Create backup failed");
         let making = match self.making(id).await {
             Ok(making) => making,
             Err(unreadable) => {

@@ -1,7 +1,7 @@
 //! Making a backup, once cinder-volume has prepared its source.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage, Lineage};
@@ -48,17 +48,15 @@ impl Manager {
         let outcome = match self.admit(&claim).await {
             Ok(making) => self.make(&context, &device, &making, &claim).await,
             Err(error) => {
-                // What this process has begun holds its source.
-                if called_back.is_some() {
-                    self.fail_create(&context, id, &error, None).await;
+                match called_back {
+                    // What this process has begun holds its source.
+                    Some(_) => self.fail_create(&context, id, &error, None).await,
+                    None => error!(backup = %id, %error, "Cannot continue the backup"),
                 }
                 Err(error)
             }
         };
         self.remove_temporary(&context, id).await;
-        if let Err(error) = &outcome {
-            error!(backup = %id, %error, "Create backup failed");
-        }
         outcome
     }
 
@@ -176,6 +174,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let text = self.metadata_text(source_volume(making)?).await?;
         let progress = Arc::new(Progress::default());
+        let begun = Instant::now();
         let storing = async {
             let stats = self
                 .vault
@@ -189,8 +188,10 @@ impl Manager {
             .while_it_is(BackupStatus::Creating, claim, storing)
             .await?;
         info!(
-            backup = %plan.backup, image = %plan.base, bytes_read = stats.bytes_read,
-            bytes_written = stats.bytes_written, "Stored the volume's data"
+            backup = %plan.backup, image = %plan.base, method = %plan.method,
+            bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
+            seconds = format_args!("{:.1}", begun.elapsed().as_secs_f64()),
+            "Stored the volume's data"
         );
         if let Err(error) = claim.carry(self.tidy_source(making, source)).await {
             // The backup itself is complete.

@@ -1,6 +1,7 @@
 //! Restoring a backup into a volume.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::names::{self, Lineage};
@@ -255,6 +256,7 @@ impl Manager {
             image: attached.image.clone(),
         };
         let progress = Arc::new(Progress::default());
+        let begun = Instant::now();
         let (new, cancel) = (restoring.new, claim.cancel());
         let writing = self
             .vault
@@ -263,8 +265,10 @@ impl Manager {
             .while_it_is(BackupStatus::Restoring, claim, writing)
             .await?;
         info!(
-            volume = %restoring.volume.id, image = %point.image, bytes_read = stats.bytes_read,
-            bytes_written = stats.bytes_written, "Restored the volume's data"
+            volume = %restoring.volume.id, image = %point.image,
+            bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
+            seconds = format_args!("{:.1}", begun.elapsed().as_secs_f64()),
+            "Restored the volume's data"
         );
         Ok(())
     }

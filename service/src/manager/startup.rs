@@ -33,7 +33,7 @@ impl Manager {
             // No worker ever began it: its message still waits in the queue, most likely.
             Some(BackupStatus::Creating) if row.service.is_none() => self.expect_message(row.id),
             Some(BackupStatus::Creating) => {
-                info!(backup = %row.id, "Its creation was interrupted");
+                error!(backup = %row.id, "Create backup failed: the service ended in the middle");
                 let making = self.making(row.id).await?;
                 let event = Event::Interrupted {
                     source: making.source(),
@@ -43,7 +43,7 @@ impl Manager {
                 self.remove_temporary_later(row.id, context);
             }
             Some(BackupStatus::Restoring) => {
-                info!(backup = %row.id, "Its restore was interrupted");
+                error!(backup = %row.id, "Restore backup failed: the service ended in the middle");
                 self.restore_interrupted(row).await?;
             }
             Some(BackupStatus::Deleting) if row.encryption_key_id.is_some() => {
@@ -55,7 +55,7 @@ impl Manager {
                 self.interrupted(subject, &event).await?;
             }
             Some(BackupStatus::Deleting) => {
-                info!(backup = %row.id, "Resuming its deletion");
+                info!(backup = %row.id, "Resuming the deletion of the backup");
                 self.resume_delete(row, context);
             }
             Some(BackupStatus::Error) => self.remove_temporary_later(row.id, context),
@@ -80,7 +80,7 @@ impl Manager {
                 let making = manager.making(id).await?;
                 let row = &making.backup;
                 if row.status == Some(BackupStatus::Creating) && row.service.is_none() {
-                    info!(backup = %id, "The request to create it was lost");
+                    error!(backup = %id, "Create backup failed: its request was lost");
                     let event = Event::Interrupted {
                         source: making.source(),
                         encrypted: row.encryption_key_id.is_some(),

@@ -2,6 +2,8 @@
 //!
 //! Nothing here talks to a cluster: the rooms beside gather the facts, ask, and act.
 
+use std::fmt;
+
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::names::{BackupImage, BackupSnapshot};
 
@@ -50,6 +52,17 @@ pub enum Method {
     },
     /// A full one in place of an incremental: the source no longer has the parent's snapshot.
     ForcedFull,
+}
+
+/// For the log.
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Incremental { from } => write!(f, "incremental since {from}"),
+            Self::ForcedFull => f.write_str("full instead of incremental"),
+        }
+    }
 }
 
 /// Decides between a full and an incremental backup.

@@ -70,7 +70,10 @@ def _choose(lab: Lab, worker: str | None, messaging: str | None, backups_on: str
         program, *arguments = shlex.split(worker) or [""]
         # `start` may be called from another folder.
         program = os.path.abspath(program) if "/" in program else program
-        lab.worker = shlex.join([program, *arguments])
+        command = shlex.join([program, *arguments])
+        if command != lab.worker and lab.processes.pid("worker"):
+            raise LabError(f"Lab {lab.name} runs the worker {lab.worker}: `stop worker` first")
+        lab.worker = command
     lab.save()
 
 
