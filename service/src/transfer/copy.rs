@@ -8,6 +8,7 @@ use super::block::BlockError;
 use super::diff_plan::{Holes, whole_objects};
 use super::error::TransferError;
 use super::extent::Extent;
+use super::periods::Periods;
 use super::plan::Plan;
 use super::progress::{Progress, Stats};
 use super::pump::{Destination, PumpOptions, pump};
@@ -68,7 +69,8 @@ pub async fn take_back(
         image.resize(size).await.map_err(plan)?;
     }
     let progress = Progress::default();
-    let differs = whole_objects(image, Some(then), false)
+    let none = Periods::none(size, image.stripe_period());
+    let differs = whole_objects(image, Some(then), false, none)
         .await
         .map_err(plan)?;
     let differs = differs.runs(u64::MAX).filter(|(_, differs)| *differs);

@@ -1,9 +1,9 @@
 //! The plan of what differs in an RBD image, found in two steps.
 //!
-//! First the object map names the objects that changed, at once and whatever the image's size. Then
-//! a few scanners ask for the exact extents, only of those objects, while the pump already moves the
-//! first of them. Asking for exact extents takes a request for every object, changed or not, which
-//! is why the `rbd` tool's export takes so long on large images.
+//! First the object maps name the objects that there are, or were at the older snapshot, at once.
+//! Then a few scanners ask for the exact extents, only of those objects, while the pump already moves
+//! the first of them. Asking for exact extents takes a request for every object, whether it exists or
+//! not, which is why the `rbd` tool's export takes so long on large images.
 //!
 //! The first step may name too much but never too little: an image without object map, or with one
 //! that is marked invalid, is scanned as a whole. For clones librbd, since Ceph 16, answers both
@@ -104,15 +104,25 @@ impl Planner {
 
     /// The first step: which periods may hold a change.
     async fn candidates(&self) -> rbd::Result<Periods> {
-        // Between two snapshots the object map may name too little: a rollback of the image brings
-        // the older snapshot's map back and marks nothing as changed.
-        if self.from.is_some() || !self.image.has_valid_fast_diff() {
-            let size = self.image.known_size();
-            let mut periods = Periods::none(size, self.image.stripe_period());
-            periods.insert(0..size);
-            return Ok(periods);
+        let image = &self.image;
+        let (size, period) = (image.known_size(), image.stripe_period());
+        let none = Periods::none(size, period);
+        if !image.has_valid_fast_diff() {
+            return Ok(Periods::all(size, period));
         }
-        whole_objects(&self.image, None, true).await
+        let Some(from) = &self.from else {
+            return whole_objects(image, None, true, none).await;
+        };
+        // Between two snapshots the object map may name too little: a rollback of the image brings
+        // the older snapshot's map back, which marks nothing as changed. But it does tell which
+        // objects appeared and disappeared, and only what was there before can have changed.
+        let then = image.open_at(from).await?;
+        let held = match then.has_valid_fast_diff() {
+            true => whole_objects(&then, None, false, none).await,
+            false => Ok(Periods::all(size, period)),
+        };
+        then.close().await;
+        whole_objects(image, Some(from), false, held?).await
     }
 
     /// The second step, for one range.
@@ -143,21 +153,21 @@ impl Planner {
     }
 }
 
-/// The periods in which objects changed since a snapshot, or exist at all. At once where the image
-/// has a valid object map.
+/// Adds the periods in which objects changed since a snapshot, or exist at all. At once where the
+/// image has a valid object map.
 pub(super) async fn whole_objects(
     image: &Image,
     from: Option<&str>,
     include_parent: bool,
+    periods: Periods,
 ) -> rbd::Result<Periods> {
-    let size = image.known_size();
     let query = DiffQuery {
         from: from.map(str::to_owned),
-        range: 0..size,
+        range: 0..image.known_size(),
         include_parent,
         whole_objects: true,
     };
-    let found = Arc::new(Mutex::new(Periods::none(size, image.stripe_period())));
+    let found = Arc::new(Mutex::new(periods));
     let collect = Arc::clone(&found);
     image
         .diff(query, move |change| {

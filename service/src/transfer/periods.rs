@@ -23,6 +23,13 @@ impl Periods {
         }
     }
 
+    /// All of an image of `size` bytes.
+    pub(super) fn all(size: u64, period: u64) -> Self {
+        let mut all = Self::none(size, period);
+        all.insert(0..size);
+        all
+    }
+
     /// Adds all periods that a range touches; what lies behind the image's end is left out.
     pub(super) fn insert(&mut self, range: Range<u64>) {
         let end = range.end.min(self.size);

@@ -90,6 +90,20 @@ impl Source {
         plan
     }
 
+    /// Deletes a whole chain from its end.
+    async fn delete<'a, I>(&self, vault: &Vault, chain: I)
+    where
+        I: IntoIterator<Item = &'a BackupPlan>,
+        I::IntoIter: DoubleEndedIterator + ExactSizeIterator,
+    {
+        for (at, plan) in chain.into_iter().enumerate().rev() {
+            let record = self.record(plan, at == 0);
+            vault.delete(&record).await.expect("delete");
+        }
+        let left = tool("rbd", &conf("LAB_BACKUPS_CEPH_CONF"), &["ls", POOL]);
+        assert!(!left.contains(&self.id.to_string()), "{left}");
+    }
+
     fn record(&self, plan: &BackupPlan, sole: bool) -> BackupRecord {
         BackupRecord {
             backup: plan.backup,
@@ -151,12 +165,40 @@ async fn an_incremental_waits_for_whoever_still_writes_its_base_and_takes_that_b
         storing.await;
     }
     assert_same(&restore_point(&plan).await, &expected);
-    for (plan, sole) in [(&plan, false), (&full, true)] {
-        vault
-            .delete(&source.record(plan, sole))
-            .await
-            .expect("delete");
+    source.delete(&vault, [&full, &plan]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn backups_at_the_begin_and_in_the_middle_of_a_chain_go_and_the_others_stay_whole() {
+    let mut noise = Noise::new(2);
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    let mut chain: Vec<(BackupPlan, Vec<u8>)> = Vec::new();
+    // The middle one goes first, then the full one; an incremental is made after each.
+    for gone in [None, None, None, Some(1), Some(0), None] {
+        if let Some(gone) = gone {
+            let (plan, _) = chain.remove(gone);
+            let record = source.record(&plan, false);
+            vault.delete(&record).await.expect("delete");
+        }
+        source
+            .write(noise.below(16 * MIB), noise.bytes(5 * MIB))
+            .await;
+        let zeroes = source.image.write_zeroes(noise.below(20 * MIB), 3 * MIB);
+        zeroes.await.expect("zero");
+        let parent = chain.last().map(|(plan, _)| plan);
+        let plan = source.back_up(&vault, parent).await;
+        let builds = matches!(plan.method, Method::Incremental { .. });
+        assert_eq!(builds, parent.is_some());
+        chain.push((plan, content(&source.image).await));
+        for (plan, expected) in &chain {
+            assert_same(&restore_point(plan).await, expected);
+        }
     }
+    source
+        .delete(&vault, chain.iter().map(|(plan, _)| plan))
+        .await;
     source.image.close().await;
 }
 
@@ -259,13 +301,6 @@ async fn snapshots_that_no_incremental_needs_leave_the_volume() {
         .await
         .expect("release");
     assert_eq!(source.snapshots().await, ["by-hand"]);
-    for (plan, sole) in [(&third, false), (&second, false), (&full, true)] {
-        vault
-            .delete(&source.record(plan, sole))
-            .await
-            .expect("delete");
-    }
-    let left = tool("rbd", &conf("LAB_BACKUPS_CEPH_CONF"), &["ls", POOL]);
-    assert!(!left.contains(&full.base.to_string()), "{left}");
+    source.delete(&vault, [&full, &second, &third]).await;
     source.image.close().await;
 }
