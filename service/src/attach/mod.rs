@@ -55,24 +55,15 @@ impl Attacher {
     /// # Errors
     /// [`Error`] when cinder-volume refuses or does not answer, when the volume is not in Ceph, and
     /// when its pool cannot be opened. The connection is given back then, except that of a volume
-    /// outside Ceph that somebody uses: it may be the same one.
+    /// that somebody uses: it may be the same one.
     pub async fn attach(
         &self,
         context: &RequestContext,
         volume: &Volume,
         history: ObjectHistory,
     ) -> Result<Attached, Error> {
-        let queue = volume
-            .service_topic_queue()
-            .ok_or(Error::NoHost(volume.id))?;
-        let api = VolumeApi::new(queue, history);
-        let request = api.initialize_connection(volume, self.connector.clone());
-        let opened = match self.amqp.call(request, context).await {
-            Ok(answer) => self.open(answer).await,
-            // cinder-volume may have made the connection all the same.
-            Err(error) => Err(error.into()),
-        };
-        match opened {
+        let api = Self::api(volume, history)?;
+        match self.initialize(context, &api, volume).await {
             Ok((pool, image)) => Ok(Attached {
                 pool,
                 image,
@@ -80,13 +71,46 @@ impl Attacher {
                 api,
             }),
             Err(error) => {
-                let elsewhere = matches!(error, Error::Connection(_));
-                if !elsewhere || volume.status == Some(VolumeStatus::Available) {
+                // Also of a call that failed: cinder-volume may have made the connection all the
+                // same.
+                if volume.previous_status != Some(VolumeStatus::InUse) {
                     self.give_back(context, &api, volume.id).await;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Where a volume lies that is nobody's of this service and may be in use. Nothing is given
+    /// back: a volume in Ceph has no export, and what another one has may be its user's.
+    ///
+    /// # Errors
+    /// As [`Attacher::attach`].
+    pub async fn locate(
+        &self,
+        context: &RequestContext,
+        volume: &Volume,
+        history: ObjectHistory,
+    ) -> Result<(Pool, String), Error> {
+        let api = Self::api(volume, history)?;
+        self.initialize(context, &api, volume).await
+    }
+
+    fn api(volume: &Volume, history: ObjectHistory) -> Result<VolumeApi, Error> {
+        let queue = volume
+            .service_topic_queue()
+            .ok_or(Error::NoHost(volume.id))?;
+        Ok(VolumeApi::new(queue, history))
+    }
+
+    async fn initialize(
+        &self,
+        context: &RequestContext,
+        api: &VolumeApi,
+        volume: &Volume,
+    ) -> Result<(Pool, String), Error> {
+        let request = api.initialize_connection(volume, self.connector.clone());
+        self.open(self.amqp.call(request, context).await?).await
     }
 
     async fn give_back(&self, context: &RequestContext, api: &VolumeApi, id: VolumeId) {

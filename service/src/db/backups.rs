@@ -121,6 +121,14 @@ impl Database {
         Ok(rows.iter().filter_map(|row| row.id.parse().ok()).collect())
     }
 
+    /// Whether a backup is being restored to a volume.
+    pub async fn is_being_restored_to(&self, volume: &str) -> Result<bool> {
+        let restoring = live()
+            .filter(backups::Column::RestoreVolumeId.eq(volume))
+            .filter(backups::Column::Status.eq(BackupStatus::Restoring.as_str()));
+        self.exists(restoring).await
+    }
+
     /// Whether another backup of the same source is being made.
     pub async fn is_backed_up_by_another(&self, backup: &Backup) -> Result<bool> {
         let source = match &backup.snapshot_id {

@@ -6,7 +6,7 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::state::{BackupStatus, Event, Source, transition};
+use api_compat::state::{BackupStatus, Change, Event, Source, transition};
 use api_compat::user_message::{Action, Detail};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info};
@@ -50,7 +50,10 @@ impl Manager {
         }
         // Before the cast: the answer may come faster than this goes on.
         let called_back = CancellationToken::new();
-        lock(&self.awaiting).insert(id, called_back.clone());
+        let twice = lock(&self.awaiting).insert(id, called_back.clone());
+        if let Some(first) = twice {
+            first.cancel();
+        }
         match self.begin(&context, &making, message).await {
             Ok(()) => {
                 self.expect_continuation(context, id, called_back);
@@ -171,31 +174,37 @@ impl Manager {
         detail: Option<Detail>,
     ) {
         error!(backup = %id, %error, "Create backup failed");
-        let making = match self.making(id).await {
-            Ok(making) => making,
-            Err(unreadable) => {
-                error!(backup = %id, error = %unreadable, "Cannot read what the backup is made of");
-                let reason = &error.to_string();
-                let source = Source::Gone;
-                let event = Event::CreateFailed { source, reason };
-                if let Ok(change) = transition(BackupStatus::Creating, &event) {
-                    let subject = Subject::alone(id, BackupStatus::Creating);
-                    self.write(subject, &change, Done::Nothing).await;
-                }
-                return;
-            }
-        };
-        let event = Event::CreateFailed {
-            source: making.held(),
-            reason: &error.to_string(),
-        };
-        let status = making.backup.status.unwrap_or(BackupStatus::Error);
-        if let Ok(change) = transition(status, &event) {
-            self.write(making.subject(), &change, Done::Nothing).await;
+        let reason = &error.to_string();
+        if let Err(error) = Self::write_anew(|| self.write_failure(id, reason)).await {
+            error!(backup = %id, %error, "Cannot write what became of the backup");
         }
         if let Some(detail) = detail {
             self.tell_user(context, Action::Create, id, detail).await;
         }
+    }
+
+    async fn write_failure(&self, id: BackupId, reason: &str) -> Result<(), Error> {
+        let now = now().naive_utc();
+        let (making, status) = match self.making(id).await {
+            Ok(making) => {
+                let status = making.backup.status.unwrap_or(BackupStatus::Error);
+                (Some(making), status)
+            }
+            Err(error) => {
+                error!(backup = %id, %error, "Cannot read what the backup is made of");
+                (None, BackupStatus::Creating)
+            }
+        };
+        let source = making.as_ref().map_or(Source::Gone, Making::held);
+        let Ok(change) = transition(status, &Event::CreateFailed { source, reason }) else {
+            return Ok(());
+        };
+        if change == Change::default() {
+            return Ok(());
+        }
+        let alone = || Subject::alone(id, status);
+        let subject = making.as_ref().map_or_else(alone, Making::subject);
+        Ok(self.db.change(subject, &change, Done::Nothing, now).await?)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Deleting a backup.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::backup_record;
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
+use api_compat::state::{BackupStatus, Event, Source, VolumeChange, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
@@ -15,9 +16,9 @@ use super::claim::Claim;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
-use crate::vault::Volume;
 
-/// How long a volume's cluster may take to give up a snapshot. The backup itself is gone by then.
+/// How long a delete waits until the backup's snapshot is gone from its volume. The backup itself is
+/// gone by then.
 const RELEASE: Duration = Duration::from_secs(30);
 
 /// How long cinder-api may take from the status of a volume to the row of its backup.
@@ -26,23 +27,19 @@ const SETTLE: Duration = Duration::from_secs(3);
 impl Manager {
     /// `delete_backup`: removes the data, then the row, and gives the quota back.
     pub(super) async fn delete_backup(
-        &self,
+        self: &Arc<Self>,
         mut context: Context,
         id: BackupId,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Delete);
-        // Nobody waits for cinder-volume any more, nor for what it is going to answer.
-        if let Some(awaited) = lock(&self.awaiting).remove(&id) {
-            awaited.cancel();
-        }
-        let claim = self.take_over(id).await;
         info!(backup = %id, "Delete backup started");
         let row = self.backup(id).await?;
         self.notify(&context, &row, BackupEvent::DeleteStart).await;
-        let outcome = self.delete(&context, &row, &claim).await;
+        let outcome = self.accept_and_delete(&context, &row).await;
         match &outcome {
             Ok(()) => {
                 info!(backup = %id, "Delete backup finished");
+                self.remove_temporary(&context, id).await;
                 if let Some(row) = self.db.backup_even_deleted(id).await? {
                     self.notify(&context, &row, BackupEvent::DeleteEnd).await;
                 }
@@ -52,39 +49,53 @@ impl Manager {
         outcome
     }
 
+    async fn accept_and_delete(
+        self: &Arc<Self>,
+        context: &Context,
+        row: &Backup,
+    ) -> Result<(), Error> {
+        // Before anything is ended for it: a request may come twice, or late.
+        self.accept_delete(context, row).await?;
+        // Nobody waits for cinder-volume any more, nor for what it is going to answer.
+        if let Some(awaited) = lock(&self.awaiting).remove(&row.id) {
+            awaited.cancel();
+        }
+        let claim = self.take_over(row.id).await;
+        let row = self.backup(row.id).await?;
+        self.accept_delete(context, &row).await?;
+        self.delete(context, &row, &claim).await
+    }
+
+    /// Refuses what must not be deleted, or not here, or not now.
+    async fn accept_delete(&self, context: &Context, row: &Backup) -> Result<(), Error> {
+        let status = row.status.unwrap_or(BackupStatus::Error);
+        let event = Event::Delete {
+            service_up: !has_begun(row) || *self.ready.borrow(),
+        };
+        let refusal = match transition(status, &event) {
+            Err(refusal) => refusal,
+            Ok(_) if self.is_ours(row) => return Ok(()),
+            Ok(_) => driver::refuse(
+                Operation::Delete,
+                &self.settings.driver,
+                row.service.as_deref().unwrap_or_default(),
+            ),
+        };
+        let subject = Subject::alone(row.id, status);
+        Err(self.refuse(context, subject, refusal, Action::Delete).await)
+    }
+
     async fn delete(
-        &self,
+        self: &Arc<Self>,
         context: &Context,
         row: &Backup,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let status = row.status.unwrap_or(BackupStatus::Error);
-        let subject = Subject::alone(row.id, status);
-        // A backup whose create never got as far as a driver has no data and needs none; the row
-        // of an import that failed owns none, whatever its columns still say.
-        let begun = !backup_record::is_awaited(row)
-            && row
-                .service
-                .as_deref()
-                .is_some_and(|service| !service.is_empty());
-        let event = Event::Delete {
-            service_up: !begun || *self.ready.borrow(),
-        };
-        let refused = match transition(status, &event) {
-            Err(refusal) => Some(refusal),
-            Ok(_) if !self.is_ours(row) => Some(driver::refuse(
-                Operation::Delete,
-                &self.settings.driver,
-                row.service.as_deref().unwrap_or_default(),
-            )),
-            Ok(_) => None,
-        };
-        if let Some(refusal) = refused {
-            return Err(self.refuse(context, subject, refusal, Action::Delete).await);
-        }
-        if begun && let Err(error) = self.delete_data(context, row, claim).await {
-            // What called it off is a deletion, too: the row is its own.
-            if !matches!(error, Error::CalledOff) {
+        if has_begun(row)
+            && let Err(error) = self.delete_data(context, row, claim).await
+        {
+            // What called it off is another deletion, whose row it is then; or it is a reset.
+            if !matches!(error, Error::CalledOff) || !self.is_being_deleted(row.id).await {
                 self.fail_delete(context, row, &error).await;
             }
             return Err(error);
@@ -103,6 +114,7 @@ impl Manager {
             true => making.held(),
             false => Source::Gone,
         };
+        let status = row.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::DeleteSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
         let done = Done::Deleted {
@@ -112,7 +124,31 @@ impl Manager {
             rules: &self.settings.quota,
         };
         let now = now().naive_utc();
-        Ok(self.db.change(making.subject(), &change, done, now).await?)
+        self.db.change(making.subject(), &change, done, now).await?;
+        self.release_target(row).await
+    }
+
+    /// Gives up the volume to which the backup was being restored: whoever did so may be gone, or
+    /// find nothing that tells of it.
+    async fn release_target(&self, row: &Backup) -> Result<(), Error> {
+        let Some(id) = &row.restore_volume_id else {
+            return Ok(());
+        };
+        if self.db.is_being_restored_to(id).await? {
+            return Ok(());
+        }
+        let failed = VolumeChange {
+            status: VolumeStatus::ErrorRestoring,
+            previous: None,
+        };
+        let (id, now) = (id.parse::<VolumeId>()?, now().naive_utc());
+        let held = VolumeStatus::RestoringBackup;
+        Ok(self.db.change_volume(id, &held, &failed, now).await?)
+    }
+
+    async fn is_being_deleted(&self, id: BackupId) -> bool {
+        let row = self.db.backup(id).await;
+        row.is_ok_and(|row| row.is_none_or(|row| row.status == Some(BackupStatus::Deleting)))
     }
 
     /// Whether the source has the status of one that is being backed up, and this is the only backup
@@ -140,16 +176,30 @@ impl Manager {
     }
 
     async fn delete_data(
-        &self,
+        self: &Arc<Self>,
         context: &Context,
         row: &Backup,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let record = self.record(row).await?;
         claim.carry(self.vault.delete(&record)).await?;
-        if let Err(error) = self.release_source(context, row, claim).await {
+        // A backup of a snapshot leaves none, nor does one without a base image.
+        if row.snapshot_id.is_none() && row.service_metadata.is_some() {
+            // In a task of its own: calls to a cluster that is gone cannot be taken back.
+            let (manager, context) = (Arc::clone(self), context.clone());
+            let (backup, volume) = (row.id, row.volume_id);
+            let releasing = tokio::spawn(async move {
+                let _turn = manager.releasing.acquire().await;
+                manager.release_source(&context, backup, volume).await
+            });
+            let released = claim.carry(tokio::time::timeout(RELEASE, releasing)).await;
+            let error = match released {
+                Ok(Ok(Ok(()))) => return Ok(()),
+                Ok(Ok(Err(error))) | Err(error) => error.to_string(),
+                Ok(Err(panicked)) => panicked.to_string(),
+            };
             warn!(
-                backup = %row.id, volume = %row.volume_id, %error,
+                %backup, %volume, error,
                 "Cannot remove the backup's snapshot from its volume; the volume's next backup will"
             );
         }
@@ -161,32 +211,28 @@ impl Manager {
     async fn release_source(
         &self,
         context: &Context,
-        row: &Backup,
-        claim: &Claim<'_>,
+        backup: BackupId,
+        volume: VolumeId,
     ) -> Result<(), Error> {
-        // A backup of a snapshot leaves none, nor does one without a base image.
-        if row.snapshot_id.is_some() || row.service_metadata.is_none() {
-            return Ok(());
-        }
-        let Some(volume) = self.db.volume(row.volume_id).await? else {
+        let Some(row) = self.db.volume(volume).await? else {
             return Ok(());
         };
         // A volume that comes or goes is not disturbed.
-        let status = volume.status.as_ref().map(VolumeStatus::as_str);
+        let status = row.status.as_ref().map(VolumeStatus::as_str);
         if matches!(
             status,
             None | Some("creating" | "deleting" | "error_deleting")
         ) {
             return Ok(());
         }
-        let attached = self.attach(context, volume.id).await?;
-        let source = Volume {
-            pool: attached.pool.clone(),
-            image: attached.image.clone(),
-        };
-        let releasing = tokio::time::timeout(RELEASE, self.vault.release_source(&source, row.id));
-        let released = claim.carry(releasing).await;
-        self.attacher.detach(context, attached).await?;
-        Ok(released??)
+        let source = self.locate(context, volume).await?;
+        Ok(self.vault.release_source(&source, backup).await?)
     }
+}
+
+/// Whether a backup has got as far as a driver. One that has not has no data and needs none; the row
+/// of an import that failed owns none, whatever its columns still say.
+fn has_begun(row: &Backup) -> bool {
+    let service = row.service.as_deref().unwrap_or_default();
+    !backup_record::is_awaited(row) && !service.is_empty()
 }

@@ -12,18 +12,16 @@ use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail, UserMessage};
 use api_compat::volume_metadata::{self, VolumeColumns};
 use chrono::Utc;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
 use super::create::source_volume;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
-use crate::db::{Done, ErrorKind};
+use crate::db::Done;
 use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
-
-/// How often the end of a backup is written when its rows change meanwhile.
-const FINISH_TRIES: usize = 5;
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
 const UNDO: Duration = Duration::from_secs(30);
@@ -41,12 +39,10 @@ impl Manager {
         if let Some(called_back) = &called_back {
             called_back.cancel();
         }
-        let Some(claim) = self.claim(id) else {
-            return Ok(());
-        };
-        let _room = claim.admit(BackupStatus::Creating).await;
+        let claim = self.claim_next(id).await;
+        let room = claim.admit(BackupStatus::Creating).await;
         let outcome = match self.admit(&claim).await {
-            Ok(making) => self.make(&context, &device, &making, &claim).await,
+            Ok(making) => self.make(&context, &device, &making, &claim, room).await,
             Err(error) => {
                 match called_back {
                     // What this process has begun holds its source.
@@ -87,6 +83,7 @@ impl Manager {
         device: &BackupDeviceInfo,
         making: &Making,
         claim: &Claim<'_>,
+        room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let row = &making.backup;
         let attached = match self.attach_device(context, device).await {
@@ -102,6 +99,8 @@ impl Manager {
             image: attached.image.clone(),
         };
         let stored = self.store(context, making, &source, claim).await;
+        // Others need not wait until everybody has been told.
+        drop(room);
         if let Err(error) = self.attacher.detach(context, attached).await {
             // The data is complete: a volume that does not let go must not cost the backup.
             warn!(backup = %row.id, %error, "Cannot detach the volume");
@@ -258,23 +257,14 @@ impl Manager {
         ))
     }
 
-    /// Writes that a backup is complete. Its rows may be changed by others meanwhile, so that it takes
-    /// more than one try.
+    /// Writes that a backup is complete.
     async fn finish_create(
         &self,
         context: &Context,
         id: BackupId,
         plan: &BackupPlan,
     ) -> Result<(), Error> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.try_finish(context, id, plan).await {
-                Err(Error::Database(error))
-                    if error.kind() == ErrorKind::Conflict && tries < FINISH_TRIES => {}
-                finished => return finished,
-            }
-        }
+        Self::write_anew(|| self.try_finish(context, id, plan)).await
     }
 
     async fn try_finish(

@@ -29,9 +29,10 @@ use api_compat::objects::{Backup, ObjectHistory};
 use api_compat::rpc::BackupMethod;
 use api_compat::state::{Refusal, driver};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
+use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -39,13 +40,19 @@ use uuid::Uuid;
 
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
-use crate::db::{Database, Done, QuotaRules, Subject};
+use crate::db::{Database, Done, ErrorKind, QuotaRules, Subject};
 use crate::vault::Vault;
 
 use capacity::Capacity;
 use claim::Running;
 pub use error::Error;
 use records::ImportRequest;
+
+/// How many deletes look for a snapshot on a volume at once.
+const RELEASES: usize = 8;
+
+/// How often the end of an operation is written when its rows change meanwhile.
+const WRITES: usize = 5;
 
 /// Who asks, and in which request.
 type Context = RequestContext;
@@ -89,6 +96,9 @@ pub struct Manager {
     running: Mutex<HashMap<BackupId, Running>>,
     /// Backups for which cinder-volume has been asked; cancelled when it answers.
     awaiting: Mutex<HashMap<BackupId, CancellationToken>>,
+    /// The deletes that look for a snapshot on a volume. Each may hold a thread for as long as the
+    /// volume's cluster does not answer.
+    releasing: Semaphore,
     tasks: TaskTracker,
 }
 
@@ -114,6 +124,7 @@ impl Manager {
             ready,
             running: Mutex::default(),
             awaiting: Mutex::default(),
+            releasing: Semaphore::new(RELEASES),
             tasks: TaskTracker::new(),
         }
     }
@@ -235,6 +246,21 @@ impl Manager {
         if let Err(error) = self.db.change(subject, change, done, now).await {
             error!(backup = %subject.backup, %error, "Cannot write what became of the backup");
         }
+    }
+
+    /// Writes what was decided on rows that are read anew whenever somebody changes them meanwhile.
+    async fn write_anew<T, F>(mut write: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let again = ConstantBuilder::new()
+            .with_delay(Duration::ZERO)
+            .with_max_times(WRITES);
+        let conflict = |error: &Error| match error {
+            Error::Database(error) => error.kind() == ErrorKind::Conflict,
+            _ => false,
+        };
+        (|| write()).retry(again).when(conflict).await
     }
 
     /// Tells the user what became of a request. Failing to do so changes nothing.

@@ -87,13 +87,29 @@ impl Manager {
         self.accept(context, &restoring).await?;
 
         let outcome = self.run(context, &restoring, claim).await;
-        // Read again: the backup may have been reset meanwhile, and keeps that status.
-        let Some(backup) = self.db.backup(claim.backup).await? else {
+        let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
+        if outcome.is_err()
+            && let Err(error) = &written
+        {
+            error!(backup = %claim.backup, %error, "Cannot write what became of the backup");
+        }
+        outcome?;
+        written?;
+        let backup = self.backup(claim.backup).await?;
+        self.notify(context, &backup, BackupEvent::RestoreEnd).await;
+        Ok(())
+    }
+
+    /// Writes how a restore ended. The backup is read again: it may have been reset meanwhile, and
+    /// keeps that status.
+    async fn write_end(&self, restoring: &Restoring<'_>, done: bool) -> Result<(), Error> {
+        let now = now().naive_utc();
+        let Some(backup) = self.db.backup(restoring.backup.id).await? else {
             let failed = VolumeChange {
                 status: VolumeStatus::ErrorRestoring,
                 previous: None,
             };
-            let (volume, now) = (restoring.volume.id, now().naive_utc());
+            let volume = restoring.volume.id;
             self.db
                 .change_volume(volume, &restoring.status, &failed, now)
                 .await?;
@@ -101,31 +117,23 @@ impl Manager {
         };
         let restoring = Restoring {
             backup: &backup,
-            ..restoring
+            volume: restoring.volume,
+            status: restoring.status.clone(),
+            new: restoring.new,
         };
-        let event = match &outcome {
-            Ok(()) => Event::RestoreSucceeded,
-            Err(_) => Event::RestoreFailed,
+        let event = match done {
+            true => Event::RestoreSucceeded,
+            false => Event::RestoreFailed,
         };
         let status = backup.status.unwrap_or(BackupStatus::Error);
         let change =
             transition(status, &event).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
-        if outcome.is_err() {
-            self.write(restoring.subject(), &change, Done::Nothing)
-                .await;
-            return outcome;
-        }
-        let done = match restoring.status {
-            VolumeStatus::Creating => Done::Launched,
+        let launched = match (done, &restoring.status) {
+            (true, VolumeStatus::Creating) => Done::Launched,
             _ => Done::Nothing,
         };
-        let now = now().naive_utc();
-        self.db
-            .change(restoring.subject(), &change, done, now)
-            .await?;
-        let backup = self.backup(backup.id).await?;
-        self.notify(context, &backup, BackupEvent::RestoreEnd).await;
-        Ok(())
+        let subject = restoring.subject();
+        Ok(self.db.change(subject, &change, launched, now).await?)
     }
 
     /// The backup goes back to `available`: nobody will restore to a volume that is not there.

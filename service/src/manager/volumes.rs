@@ -10,6 +10,7 @@ use api_compat::state::{SnapshotStatus, VolumeStatus};
 use super::{Context, Error, Manager};
 use crate::attach::Attached;
 use crate::db::Subject;
+use crate::vault;
 
 /// A backup in the making, and what it is made of.
 pub(super) struct Making {
@@ -110,6 +111,18 @@ impl Manager {
         let volume = self.whole_volume(id).await?;
         let history = self.settings.history;
         Ok(self.attacher.attach(context, &volume, history).await?)
+    }
+
+    /// Where a volume lies, for what does not touch its data.
+    pub(super) async fn locate(
+        &self,
+        context: &Context,
+        id: VolumeId,
+    ) -> Result<vault::Volume, Error> {
+        let volume = self.whole_volume(id).await?;
+        let history = self.settings.history;
+        let (pool, image) = self.attacher.locate(context, &volume, history).await?;
+        Ok(vault::Volume { pool, image })
     }
 
     /// Attaches what cinder-volume has prepared for a backup.

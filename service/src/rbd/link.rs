@@ -1,10 +1,10 @@
 //! One lasting connection to a cluster, made anew when it has ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::{Cluster, ClusterOptions, ErrorKind, Pool, Result};
+use super::{Cluster, ClusterOptions, Error, ErrorKind, Pool, Result};
 
 /// How long a probe is waited for: a cluster that is merely slow is no reason for another connection.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
@@ -13,7 +13,14 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// so there is one for a cluster and a user, whatever the number of operations.
 pub struct Link {
     options: ClusterOptions,
-    current: Mutex<Option<Cluster>>,
+    current: Mutex<Current>,
+}
+
+/// What came of the last try to connect.
+enum Current {
+    Untried,
+    Connected(Cluster),
+    Failed { at: Instant, error: Error },
 }
 
 impl Link {
@@ -21,24 +28,32 @@ impl Link {
     pub fn new(options: ClusterOptions) -> Self {
         Self {
             options,
-            current: Mutex::new(None),
+            current: Mutex::new(Current::Untried),
         }
     }
 
     /// The connection; made now if there is none, or if the cluster has fenced the last one off.
     ///
     /// # Errors
-    /// As [`Cluster::connect`].
+    /// As [`Cluster::connect`]. Whoever waited while another one tried in vain gets its error: with
+    /// many in line each would add the time that a cluster has for its answer.
     pub async fn cluster(&self) -> Result<Cluster> {
+        let asked = Instant::now();
         let mut current = self.current.lock().await;
-        if let Some(cluster) = &*current
-            && !cluster.is_fenced()
-        {
-            return Ok(cluster.clone());
+        match &*current {
+            Current::Connected(cluster) if !cluster.is_fenced() => return Ok(cluster.clone()),
+            Current::Failed { at, error } if *at > asked => return Err(error.clone()),
+            _ => {}
         }
-        let cluster = Cluster::connect(self.options.clone()).await?;
-        *current = Some(cluster.clone());
-        Ok(cluster)
+        let connected = Cluster::connect(self.options.clone()).await;
+        *current = match &connected {
+            Ok(cluster) => Current::Connected(cluster.clone()),
+            Err(error) => Current::Failed {
+                at: Instant::now(),
+                error: error.clone(),
+            },
+        };
+        connected
     }
 
     /// A pool of the cluster. That a client was fenced off shows in what it does, not in opening a

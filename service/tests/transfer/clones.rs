@@ -74,3 +74,21 @@ async fn a_clone_that_is_flattened() {
     zero(&chain.source, 17 * MIB, MIB).await;
     chain.step().await;
 }
+
+#[tokio::test]
+async fn a_clone_that_is_rolled_back_shows_its_parent_again() {
+    let mut noise = Noise::new(10);
+    let (_parent, name, clone) = clone_of_something(&mut noise).await;
+    let mut chain = Chain::of(name, clone, &backups().await).await;
+    chain.step().await;
+    // Objects of its own, over the parent's and where that has none.
+    write(&chain.source, MIB, noise.bytes(3000)).await;
+    write(&chain.source, 17 * MIB, noise.bytes(4 * MIB)).await;
+    write(&chain.source, 9 * MIB, noise.bytes(3000)).await;
+    chain.step().await;
+    chain.roll_back("step 0").await;
+    chain.step().await;
+    chain.roll_back("step 1").await;
+    write(&chain.source, 30 * MIB, noise.bytes(3000)).await;
+    chain.step().await;
+}
