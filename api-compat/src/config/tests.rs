@@ -275,6 +275,25 @@ fn the_query_of_a_transport_url_overrides_its_own_options_only() {
     assert!(error.contains("in the query of transport_url"), "{error}");
 }
 
+/// The answers are those of librados 16.2.15 to python-rados, in `keyring` with `$cluster`.
+#[test]
+fn a_cluster_is_named_after_its_file() {
+    for (file, name) in [
+        ("ceph.conf", "ceph"),
+        ("ceph-backup.conf", "ceph-backup"),
+        ("x.y.conf", "x.y"),
+        ("client..conf", "client."),
+        ("a b.conf", "a b"),
+        ("noext", "ceph"),
+        ("odd.cfg", "ceph"),
+        (".conf", "ceph"),
+    ] {
+        let text = format!("[DEFAULT]\nbackup_ceph_conf = /etc/ceph/{file}\n");
+        let config = load("cluster", &text).unwrap();
+        assert_eq!(config.ceph.cluster_name(), name, "{file}");
+    }
+}
+
 #[test]
 fn an_empty_notification_url_falls_back() {
     let text = "[DEFAULT]\ntransport_url = rabbit://main/?ssl=1\n\

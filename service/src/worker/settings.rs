@@ -121,6 +121,7 @@ pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
 pub fn vault(config: &Config) -> anyhow::Result<Vault> {
     let ceph = &config.ceph;
     let cluster = ClusterOptions::new(&ceph.backup_ceph_user)
+        .cluster_name(ceph.cluster_name())
         .conf_file(&ceph.backup_ceph_conf)
         .connect_timeout(CONNECT_TIMEOUT);
     let format = ImageFormat {

@@ -165,13 +165,12 @@ admin_socket =
             words = [word for pair in capabilities.items() for word in pair]
             _write_secret(self.dir / f"{user}.keyring", self.ceph("auth", "get-or-create", user, *words))
 
-    def client_conf(self, keyring: str | None = None) -> str:
+    def client_conf(self) -> str:
         """What a client needs to find the cluster."""
-        text = (
+        return (
             f"[global]\nfsid = {self.fsid()}\nmon_initial_members = a\nmon_host = {self.monitors}\n"
             "auth_cluster_required = cephx\nauth_service_required = cephx\nauth_client_required = cephx\n"
         )
-        return text + (f"keyring = {keyring}\n" if keyring else "")
 
 
 def _write_secret(path: Path, text: str) -> None:
@@ -210,5 +209,6 @@ def write_client_folder(lab: Lab) -> None:
     (folder / "ceph.conf").write_text(volumes.client_conf())
     for user in ("client.cinder", "client.cinder-backup"):
         _write_secret(folder / f"ceph.{user}.keyring", (volumes.dir / f"{user}.keyring").read_text())
-    (folder / BACKUP_CONF).write_text(backups.client_conf(f"/etc/ceph/{BACKUP_KEYRING}"))
+    # Without `keyring`, as Kolla has it: clients find the file by the cluster's name.
+    (folder / BACKUP_CONF).write_text(backups.client_conf())
     _write_secret(folder / BACKUP_KEYRING, (backups.dir / "client.cinder-backup.keyring").read_text())

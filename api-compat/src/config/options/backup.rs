@@ -1,5 +1,6 @@
 //! Backups and the Ceph cluster that holds them.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use crate::config::registry::{default, options};
@@ -57,5 +58,18 @@ options! {
         backup_ceph_max_snapshots: usize = default("0"),
         /// Whether a restore into a larger volume clears what lies behind the backup's end.
         restore_discard_excess_bytes: bool = default("true"),
+    }
+}
+
+impl Ceph {
+    /// Name of the backup cluster, which `$cluster` in its configuration stands for, as in the
+    /// default of `keyring`. librados takes it from the file's name where nobody gives it another
+    /// (`md_config_t::get_cluster_name`), and Python's worker gives none.
+    #[must_use]
+    pub fn cluster_name(&self) -> &str {
+        let path = &self.backup_ceph_conf;
+        let named = path.extension().is_some_and(|kind| kind == "conf");
+        let name = path.file_stem().filter(|_| named).and_then(OsStr::to_str);
+        name.unwrap_or("ceph")
     }
 }
