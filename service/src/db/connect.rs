@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_compat::config::database_url::{Backend, DatabaseUrl};
 use api_compat::config::tls::{Tls, TlsMode};
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sea_orm::sqlx::{self, ConnectOptions, MySqlPool};
+use sea_orm::sqlx::{self, ConnectOptions, MySqlConnection, MySqlPool};
 use sea_orm::{DbErr, RuntimeErr, SqlxError, SqlxMySqlConnector};
 use secrecy::ExposeSecret;
 use tracing::warn;
@@ -26,6 +26,8 @@ pub struct Options {
     pub acquire: Duration,
     /// SQL mode of the sessions (`mysql_sql_mode`); none leaves the server's.
     pub sql_mode: Option<String>,
+    /// What reads wait for on Galera (`mysql_wsrep_sync_wait`); none leaves the server's.
+    pub wsrep_sync_wait: Option<u32>,
     /// Tries to connect at start after the first; none tries for ever (`max_retries`).
     pub start_tries: Option<u32>,
     /// Wait between them (`retry_interval`).
@@ -81,30 +83,39 @@ impl Database {
 async fn open(options: &Options) -> Result<MySqlPool> {
     let session = session(&options.url)?;
     // By itself, the pool would wait in silence for a server that refuses.
-    let first = tokio::time::timeout(options.acquire, session.connect()).await;
-    first
+    let first = async {
+        let mut connection = session.connect().await?;
+        prepare(&mut connection, options).await
+    };
+    tokio::time::timeout(options.acquire, first)
+        .await
         .unwrap_or(Err(SqlxError::PoolTimedOut))
         .map_err(refused)?;
-    let sql_mode = options.sql_mode.clone();
+    let prepared = options.clone();
     let pool = MySqlPoolOptions::new()
         .max_connections(options.connections)
         .max_lifetime(options.recycle)
         .acquire_timeout(options.acquire)
         .after_connect(move |connection, _| {
-            let sql_mode = sql_mode.clone();
-            Box::pin(async move {
-                if let Some(mode) = sql_mode {
-                    sqlx::query("SET SESSION sql_mode = ?")
-                        .bind(mode)
-                        .execute(connection)
-                        .await?;
-                }
-                Ok(())
-            })
+            let options = prepared.clone();
+            Box::pin(async move { prepare(connection, &options).await })
         })
         .connect_with(session)
         .await;
     pool.map_err(refused)
+}
+
+/// Sets the variables of a session.
+async fn prepare(session: &mut MySqlConnection, options: &Options) -> sqlx::Result<()> {
+    if let Some(mode) = &options.sql_mode {
+        let statement = sqlx::query("SET SESSION sql_mode = ?").bind(mode);
+        statement.execute(&mut *session).await?;
+    }
+    if let Some(what) = options.wsrep_sync_wait {
+        let statement = sqlx::query("SET SESSION wsrep_sync_wait = ?").bind(what);
+        statement.execute(session).await?;
+    }
+    Ok(())
 }
 
 fn refused(error: SqlxError) -> Error {

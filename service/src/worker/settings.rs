@@ -62,6 +62,10 @@ pub fn database(config: &Config) -> db::Options {
         Some(-1) => 1000,
         Some(overflow) => u32::try_from(overflow).unwrap_or(50),
     };
+    let longest_wait = match options.db_inc_retry_interval {
+        true => options.db_max_retry_interval,
+        false => options.db_retry_interval,
+    };
     db::Options {
         url: config.database_url.clone(),
         connections: options.max_pool_size.saturating_add(overflow).max(1),
@@ -71,11 +75,12 @@ pub fn database(config: &Config) -> db::Options {
             .mysql_sql_mode
             .clone()
             .filter(|mode| !mode.is_empty()),
+        wsrep_sync_wait: options.mysql_wsrep_sync_wait,
         start_tries: u32::try_from(options.max_retries).ok(),
         start_interval: Duration::from_secs(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
         transaction_wait: Duration::from_secs(options.db_retry_interval),
-        transaction_longest_wait: Duration::from_secs(options.db_max_retry_interval),
+        transaction_longest_wait: Duration::from_secs(longest_wait),
     }
 }
 

@@ -161,3 +161,17 @@ async fn sessions_have_the_sql_mode_that_refuses_what_does_not_fit() {
     }
     assert_eq!(lab.backup_row(backup).await.service_metadata, None);
 }
+
+#[tokio::test]
+async fn sessions_wait_for_other_nodes_as_configured() {
+    let mut options = options(&url());
+    options.wsrep_sync_wait = Some(15);
+    Database::connect(&options)
+        .await
+        .expect("all that it knows");
+    // Whether a session has it is not to be seen from another: the server's refusal shows that it
+    // is asked.
+    options.wsrep_sync_wait = Some(16);
+    let error = Database::connect(&options).await.err().expect("refused");
+    assert!(error.to_string().contains("wsrep_sync_wait"), "{error}");
+}

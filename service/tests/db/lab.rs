@@ -70,6 +70,7 @@ pub fn options(url: &str) -> Options {
         recycle: Duration::from_secs(3600),
         acquire: Duration::from_secs(30),
         sql_mode: Some("TRADITIONAL".to_owned()),
+        wsrep_sync_wait: None,
         start_tries: Some(0),
         start_interval: Duration::from_millis(10),
         transaction_tries: 20,
