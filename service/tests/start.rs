@@ -77,9 +77,9 @@ fn a_wrong_command_line_is_told_from_a_wrong_configuration() {
 #[test]
 fn a_configuration_that_cannot_work_is_named() {
     let said = complaint(&format!(
-        "[DEFAULT]\n{DRIVER}\nbackup_ceph_chunk_size = big\n"
+        "[DEFAULT]\n{DRIVER}\nbackup_max_operations = many\n"
     ));
-    assert!(said.contains("[DEFAULT] backup_ceph_chunk_size"), "{said}");
+    assert!(said.contains("[DEFAULT] backup_max_operations"), "{said}");
     let said = complaint("[DEFAULT]\nno assignment at all\n");
     assert!(said.contains("cinder.conf:2"), "{said}");
     let said = complaint("[DEFAULT]\nbackup_driver = cinder.backup.drivers.nfs.NFSBackupDriver\n");

@@ -47,10 +47,6 @@ impl Config {
             );
             add(problems, "report_interval", &text);
         }
-        if service.periodic_interval == 0 {
-            let text = "must be above 0: without reports the scheduler gives no backups";
-            add(problems, "periodic_interval", text);
-        }
         for (name, template) in [
             ("volume_name_template", &service.volume_name_template),
             ("snapshot_name_template", &service.snapshot_name_template),
@@ -190,7 +186,6 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             ),
             ("[DEFAULT]\nreport_interval = 60\n", "report_interval"),
             ("[DEFAULT]\nreport_interval = 0\n", "report_interval"),
-            ("[DEFAULT]\nperiodic_interval = 0\n", "periodic_interval"),
             ("[DEFAULT]\nhost =\n", "host"),
             ("[DEFAULT]\nbackup_ceph_user =\n", "backup_ceph_user"),
             ("[DEFAULT]\nbackup_ceph_pool =\n", "backup_ceph_pool"),

@@ -44,7 +44,7 @@ pub use options::backup::{Backup, Ceph};
 pub use options::cinderblock::{Cinderblock, RpcVersion};
 pub use options::database::Database;
 pub use options::logging::Logging;
-pub use options::messaging::{FailoverStrategy, LoginMethod, Messaging, Notifications, Rabbit};
+pub use options::messaging::{LoginMethod, Messaging, Notifications, Rabbit};
 pub use options::quota::Quota;
 pub use options::service::Service;
 pub use reader::Machine;
@@ -122,6 +122,7 @@ impl Config {
         }
         let layers = layers::merge(files, &sources.environment, &sources.overrides);
         let reader = Reader::new(&layers, machine)?;
+        warnings.extend(without_effect(&reader));
 
         let messaging = Messaging::read(&reader)?;
         let rabbit = rabbit(&reader, "DEFAULT", &messaging.transport_url)?;
@@ -137,6 +138,7 @@ impl Config {
             .into_iter()
             .chain(&notifications.transport_url);
         warnings.extend(warning::of_urls(urls, &database_url));
+        warnings.extend(warning::of_drivers(&notifications.driver));
         Ok(Self {
             service: Service::read(&reader)?,
             backup: Backup::read(&reader)?,
@@ -176,7 +178,7 @@ fn rabbit(
     url: &TransportUrl,
 ) -> Result<Rabbit, ConfigError> {
     let known = |name: &str| {
-        Rabbit::OPTIONS.iter().any(|spec| spec.name == name)
+        options::find("oslo_messaging_rabbit", name).is_some()
             || options::ignored::is_other_rabbit_option(name)
     };
     if let Some(name) = url.query.keys().find(|name| !known(name)) {
@@ -184,6 +186,18 @@ fn rabbit(
         return Err(ConfigError::UnknownQueryOption { group, name });
     }
     Rabbit::read(&reader.with_query(&url.query))
+}
+
+/// The options that somebody relies on although they have no effect here.
+fn without_effect(reader: &Reader<'_>) -> impl Iterator<Item = Warning> {
+    let ignored = options::all().filter(|spec| !spec.has_effect);
+    ignored.filter_map(|spec| {
+        Some(Warning::WithoutEffect {
+            option: format!("[{}] {}", spec.group, spec.name),
+            origin: reader.changed(spec)?,
+            instead: spec.prose(),
+        })
+    })
 }
 
 fn database_url(reader: &Reader<'_>, database: &Database) -> Result<DatabaseUrl, ConfigError> {

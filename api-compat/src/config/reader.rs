@@ -92,19 +92,33 @@ impl<'a> Reader<'a> {
         name: &'static str,
         reason: Reason,
     ) -> ConfigError {
-        let origin = self
-            .occurrences(group, name)
+        ConfigError::Value {
+            group,
+            name,
+            origin: self.origin(group, name),
+            reason,
+        }
+    }
+
+    /// Where the value of an option comes from.
+    pub(super) fn origin(&self, group: &str, name: &str) -> Origin {
+        self.occurrences(group, name)
             .and_then(<[Value]>::last)
             .and_then(|value| self.layers.get_metadata(value.tag()))
             .map_or(Origin::Default, |metadata| {
                 layers::origin(metadata, group, name)
-            });
-        ConfigError::Value {
-            group,
-            name,
-            origin,
-            reason,
-        }
+            })
+    }
+
+    /// Where an option is set to something else than its default, if it is.
+    pub(super) fn changed(&self, spec: &OptionSpec) -> Option<Origin> {
+        let set = self.raw(spec.group, spec.name)?;
+        let typed = |texts: &[String]| (spec.text)(texts, spec.limits).ok().flatten();
+        let default = match spec.default {
+            Default::Text(text) => typed(&[text.to_owned()]),
+            _ => typed(&[]),
+        };
+        (typed(&set) != default).then(|| self.origin(spec.group, spec.name))
     }
 
     fn occurrences(&self, group: &str, name: &str) -> Option<&[Value]> {

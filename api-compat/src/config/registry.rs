@@ -69,6 +69,19 @@ impl Declaration {
         self
     }
 
+    /// The option as type `T`, which is accepted and has no effect here.
+    pub(super) const fn ignored<T: OptionType>(
+        self,
+        group: &'static str,
+        name: &'static str,
+        help: &'static [&'static str],
+    ) -> OptionSpec {
+        OptionSpec {
+            has_effect: false,
+            ..self.named::<T>(group, name, help)
+        }
+    }
+
     /// The option as type `T`.
     pub(super) const fn named<T: OptionType>(
         self,
@@ -83,6 +96,7 @@ impl Declaration {
             default: self.default,
             limits: self.limits,
             old_names: self.old_names,
+            has_effect: true,
             type_name: T::TYPE_NAME,
             choices: T::CHOICES,
             secret: T::SECRET,
@@ -99,7 +113,7 @@ pub struct OptionSpec {
     pub group: &'static str,
     /// Name.
     pub name: &'static str,
-    /// What it does, in lines of prose.
+    /// What it does, in lines of prose; what counts instead, if it has no effect.
     pub help: &'static [&'static str],
     /// Its default.
     pub default: Default,
@@ -107,6 +121,8 @@ pub struct OptionSpec {
     pub limits: Limits,
     /// Sections and names under which it is accepted as well.
     pub old_names: &'static [(&'static str, &'static str)],
+    /// Whether the service does what it says.
+    pub has_effect: bool,
     /// oslo.config's name for its type.
     pub type_name: &'static str,
     /// What may stand there, if that is a closed list.
@@ -117,6 +133,14 @@ pub struct OptionSpec {
     pub multi: bool,
     /// Checks the texts and tells what `$name` of this option stands for, if for anything.
     pub(super) text: fn(&[String], Limits) -> Result<Option<String>, Reason>,
+}
+
+impl OptionSpec {
+    /// The help as one text.
+    pub(super) fn prose(&self) -> String {
+        let lines: Vec<&str> = self.help.iter().map(|line| line.trim()).collect();
+        lines.join(" ")
+    }
 }
 
 /// Declares the options of one topic as a struct.

@@ -6,8 +6,10 @@ use super::registry::{Default, OptionSpec};
 const WIDTH: usize = 79;
 
 const HEAD: &str = "\
-# Options that this backup service reads, with their defaults. Whatever else
-# stands in cinder.conf is for Cinder's other services and is ignored here.
+# Options that this backup service knows, with their defaults. Those that are
+# accepted without effect say so, and a start warns of each that is set to
+# something else. Whatever else stands in cinder.conf is for Cinder's other
+# services and is ignored here.
 #
 # This file is generated from the service's own declarations.
 ";
@@ -31,8 +33,11 @@ pub fn sample() -> String {
 }
 
 fn write_option(out: &mut String, spec: &OptionSpec) {
-    let help: Vec<&str> = spec.help.iter().map(|line| line.trim()).collect();
-    comment(out, &format!("{} ({})", help.join(" "), spec.type_name));
+    let mark = match spec.has_effect {
+        true => "",
+        false => "Accepted, without effect. ",
+    };
+    comment(out, &format!("{mark}{} ({})", spec.prose(), spec.type_name));
     if let Some(min) = spec.limits.min {
         comment(out, &format!("Minimum value: {min}"));
     }
@@ -119,6 +124,15 @@ mod tests {
         let sections: Vec<&str> = sample.lines().filter(|l| l.starts_with('[')).collect();
         let distinct: BTreeSet<&&str> = sections.iter().collect();
         assert_eq!(sections.len(), distinct.len());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_marked() {
+        let sample = sample();
+        let marks = sample.matches("# Accepted, without effect. ").count();
+        let ignored = options::all().filter(|spec| !spec.has_effect).count();
+        assert!(ignored > 0);
+        assert_eq!(marks, ignored);
     }
 
     #[test]

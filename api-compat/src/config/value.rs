@@ -265,7 +265,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::options::messaging::FailoverStrategy;
+    use crate::config::options::without_effect::FailoverStrategy;
 
     #[derive(Deserialize)]
     struct Case {

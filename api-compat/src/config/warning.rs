@@ -4,10 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::database_url::DatabaseUrl;
+use super::error::Origin;
 use super::ini::Ini;
 use super::options;
 use super::options::ignored::is_other_backup_option;
 use super::transport_url::TransportUrl;
+use super::value::Multi;
 
 /// Something that works, but perhaps not as intended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,17 @@ pub enum Warning {
         /// The name that is probably meant.
         meant: String,
     },
+    /// An option that has no effect here is set to something else than its default.
+    WithoutEffect {
+        /// Section and name.
+        option: String,
+        /// Where it is set.
+        origin: Origin,
+        /// What counts instead, as a sentence.
+        instead: String,
+    },
+    /// A driver of notifications that sends nothing.
+    SilentNotifications(String),
     /// Some brokers of a transport URL come with user and password, others without.
     MixedCredentials,
     /// A name in the database URL's query without effect.
@@ -63,6 +76,15 @@ impl fmt::Display for Warning {
                     file.display()
                 )
             }
+            Self::WithoutEffect {
+                option,
+                origin,
+                instead,
+            } => write!(out, "{option} ({origin}) has no effect here. {instead}"),
+            Self::SilentNotifications(driver) => write!(
+                out,
+                "[oslo_messaging_notifications] driver: {driver} sends nothing here"
+            ),
             Self::MixedCredentials => out.write_str(
                 "transport_url names user and password for some hosts only: the others are \
                  logged into as guest",
@@ -132,6 +154,16 @@ pub(super) fn of_urls<'a>(
     mixed
         .chain(unknown.map(Warning::IgnoredDatabaseParameter))
         .collect()
+}
+
+/// The drivers of notifications that Python's worker sends with and this one does not.
+pub(super) fn of_drivers(drivers: &Multi) -> impl Iterator<Item = Warning> {
+    let silent = |driver: &&String| {
+        let driver = driver.trim();
+        !["messagingv2", "messaging", "noop", ""].contains(&driver)
+    };
+    let silent = drivers.0.iter().filter(silent).cloned();
+    silent.map(Warning::SilentNotifications)
 }
 
 #[cfg(test)]

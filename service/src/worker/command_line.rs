@@ -15,6 +15,7 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 #[command(
     name = "cinder-backup",
     version,
+    args_override_self = true,
     after_help = "Without --config-file, cinder.conf and cinder-backup.conf are searched in \
 ~/.cinder, ~, /etc/cinder and /etc. Options can also be given as environment variables: \
 OS_<GROUP>__<OPTION>, such as OS_DEFAULT__BACKUP_CEPH_POOL."
@@ -53,7 +54,7 @@ pub struct CommandLine {
     #[arg(long = "state_path", value_name = "PATH")]
     pub state_path: Option<String>,
 
-    /// Accepted for compatibility; logging is configured by the other options.
+    /// Accepted, without effect: logging is configured by the other options.
     #[arg(
         long = "log-config-append",
         visible_aliases = ["log-config", "log_config"],
@@ -61,7 +62,7 @@ pub struct CommandLine {
     )]
     pub log_config_append: Option<PathBuf>,
 
-    /// Accepted for compatibility: the log goes to a file or to standard error.
+    /// Accepted, without effect: the log goes to a file or to standard error.
     #[arg(long, action = ArgAction::SetTrue)]
     pub use_syslog: bool,
 
@@ -69,7 +70,7 @@ pub struct CommandLine {
     #[arg(long = "nouse-syslog", action = ArgAction::SetTrue)]
     pub nouse_syslog: bool,
 
-    /// Accepted for compatibility: the log goes to a file or to standard error.
+    /// Accepted, without effect: the log goes to a file or to standard error.
     #[arg(long, action = ArgAction::SetTrue)]
     pub use_journal: bool,
 
@@ -85,7 +86,7 @@ pub struct CommandLine {
     #[arg(long = "nouse-json", action = ArgAction::SetTrue, overrides_with = "use_json")]
     pub nouse_json: bool,
 
-    /// Accepted for compatibility.
+    /// Accepted, without effect: nothing goes to syslog.
     #[arg(long, value_name = "FACILITY")]
     pub syslog_log_facility: Option<String>,
 
@@ -135,6 +136,10 @@ impl CommandLine {
             ("log_date_format", self.log_date_format.clone()),
             ("state_path", self.state_path.clone()),
             ("use_json", flag(self.use_json, self.nouse_json)),
+            ("log_config_append", path(&self.log_config_append)),
+            ("use_syslog", flag(self.use_syslog, self.nouse_syslog)),
+            ("use_journal", flag(self.use_journal, self.nouse_journal)),
+            ("syslog_log_facility", self.syslog_log_facility.clone()),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
@@ -200,6 +205,32 @@ mod tests {
             )]
         );
         assert!(parse(&[]).overrides().is_empty());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_handed_on_so_that_it_is_told() {
+        let parsed = parse(&[
+            "--log-config=/x",
+            "--use-syslog",
+            "--nouse-journal",
+            "--syslog-log-facility=LOG_LOCAL0",
+        ]);
+        let expected = [
+            ("log_config_append", "/x"),
+            ("use_syslog", "true"),
+            ("use_journal", "false"),
+            ("syslog_log_facility", "LOG_LOCAL0"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parsed.overrides(), expected);
+    }
+
+    #[test]
+    fn the_last_counts_of_what_is_given_twice() {
+        let twice = parse(&["--log-file=a", "--debug", "--log-file=b", "--debug"]);
+        assert_eq!(twice.log_file, Some("b".into()));
+        let files = parse(&["--config-file=a", "--config-file=b"]).paths;
+        assert_eq!(files.len(), 2);
     }
 
     #[test]

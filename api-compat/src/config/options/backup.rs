@@ -17,18 +17,13 @@ options! {
         backup_driver: String = default("cinder.backup.drivers.swift.SwiftBackupDriver"),
         /// Number of backups and restores that this worker runs at once; 0 sets no limit.
         backup_max_operations: usize = default("15"),
-        /// Seconds between attempts to reach the backup cluster while the driver is not
-        /// initialized.
+        /// Seconds between two looks whether the backup pool can be worked with. While it cannot,
+        /// the first few follow sooner.
         backup_driver_init_check_interval: u64 = default("60").min(5.0),
-        /// Seconds between checks that the backup cluster can be reached.
+        /// Seconds between two reports to the scheduler that this worker can make backups.
         backup_driver_stats_polling_interval: u64 = default("60")
             .min(10.0)
             .formerly(&[("DEFAULT", "backup_driver_status_check_interval")]),
-        /// Whether deletions that a restart interrupted go on while new work is accepted. If
-        /// false, the worker accepts work when they are done.
-        backup_service_inithost_offload: bool = default("true"),
-        /// Version of the volume metadata that is stored with a backup.
-        backup_metadata_version: u32 = default("2"),
     }
 }
 
@@ -40,8 +35,6 @@ options! {
         /// Ceph user for the backup cluster, without "client.". The user for the volumes comes
         /// with each volume's connection.
         backup_ceph_user: String = default("cinder"),
-        /// Bytes that are read at once when a whole volume is copied.
-        backup_ceph_chunk_size: u64 = default("134217728").min(1.0),
         /// Pool of the backups.
         backup_ceph_pool: String = default("backups"),
         /// Stripe unit of backup images in bytes; 0 takes the cluster's default. Needs
@@ -56,8 +49,6 @@ options! {
         /// backups; 0 keeps all. A limit saves space; when every snapshot that is left belongs
         /// to a deleted backup, the next incremental backup is a full one.
         backup_ceph_max_snapshots: usize = default("0"),
-        /// Whether a restore into a larger volume clears what lies behind the backup's end.
-        restore_discard_excess_bytes: bool = default("true"),
     }
 }
 

@@ -42,8 +42,6 @@ const RABBIT: &[&str] = &[
     "heartbeat_rate",
     "kombu_compression",
     "rpc_conn_pool_size",
-    "ssl_enforce_fips_mode",
-    "ssl_version",
 ];
 
 /// Whether another part of Cinder reads this option of `[DEFAULT]`.

@@ -19,11 +19,5 @@ options! {
         use_stderr: bool = default("false"),
         /// Whether lines are JSON objects.
         use_json: bool = default("false"),
-        /// Whether lines go to the systemd journal.
-        use_journal: bool = default("false"),
-        /// Whether lines go to syslog.
-        use_syslog: bool = default("false"),
-        /// Facility of lines that go to syslog.
-        syslog_log_facility: String = default("LOG_USER"),
     }
 }

@@ -8,16 +8,6 @@ use crate::config::transport_url::TransportUrl;
 use crate::config::value::{Multi, choices};
 
 choices! {
-    /// How the next of several brokers is chosen.
-    pub enum FailoverStrategy {
-        /// In the order of the list.
-        RoundRobin = "round-robin",
-        /// In random order.
-        Shuffle = "shuffle",
-    }
-}
-
-choices! {
     /// SASL mechanism of the login.
     pub enum LoginMethod {
         /// User and password as they are.
@@ -50,7 +40,8 @@ options! {
 options! {
     /// Notifications (oslo.messaging's `notify/notifier.py`).
     pub struct Notifications in "oslo_messaging_notifications" {
-        /// Drivers of notifications: messagingv2, messaging, log or noop. May be repeated.
+        /// Drivers of notifications: messagingv2, messaging or noop. May be repeated. Others, such
+        /// as log and routing, send nothing.
         driver: Multi = unset().formerly(&[("DEFAULT", "notification_driver")]),
         /// URL of the brokers for notifications. Unset takes those of the DEFAULT section.
         transport_url: Option<TransportUrl> =
@@ -60,8 +51,6 @@ options! {
             ("rpc_notifier2", "topics"),
             ("DEFAULT", "notification_topics"),
         ]),
-        /// Number of attempts to send a notification again; 0 makes none, -1 goes on for ever.
-        retry: i64 = default("-1").min(-1.0),
     }
 }
 
@@ -84,21 +73,12 @@ options! {
         /// count.
         ssl_ca_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_ca_certs")]),
-        /// Whether the broker's name must stand in its certificate. This service does not start
-        /// with `false`.
+        /// Whether the broker's name must stand in its certificate. With ssl, this service does
+        /// not start if it is false.
         ssl_enforce_hostname_verification: bool = default("true"),
-        /// Seconds to wait before connecting again after the broker cancelled a consumer.
-        kombu_reconnect_delay: f64 = default("1.0")
-            .min(0.0)
-            .max(4.5)
-            .formerly(&[("DEFAULT", "kombu_reconnect_delay")]),
-        /// Up to how many seconds more, at random, to wait then.
-        kombu_reconnect_splay: f64 = default("0.0").min(0.0),
         /// Seconds for which a reply is tried whose queue is missing.
         kombu_missing_consumer_retry_timeout: u64 =
             default("60").formerly(&[("oslo_messaging_rabbit", "kombu_reconnect_timeout")]),
-        /// How the next of several brokers is chosen.
-        kombu_failover_strategy: FailoverStrategy = default("round-robin"),
         /// SASL mechanism of the login.
         rabbit_login_method: LoginMethod =
             default("AMQPLAIN").formerly(&[("DEFAULT", "rabbit_login_method")]),

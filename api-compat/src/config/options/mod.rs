@@ -1,4 +1,4 @@
-//! The options that the service reads, by topic.
+//! The options that the service knows, by topic.
 
 pub mod backup;
 pub mod cinderblock;
@@ -8,10 +8,11 @@ pub mod logging;
 pub mod messaging;
 pub mod quota;
 pub mod service;
+pub mod without_effect;
 
 use super::registry::OptionSpec;
 
-/// Every option that the service reads, in the order of the sample file.
+/// Every option that the service knows, in the order of the sample file.
 pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
     [
         service::Service::OPTIONS,
@@ -20,10 +21,13 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
         quota::Quota::OPTIONS,
         messaging::Messaging::OPTIONS,
         logging::Logging::OPTIONS,
+        without_effect::DEFAULT,
         cinderblock::Cinderblock::OPTIONS,
         database::Database::OPTIONS,
         messaging::Notifications::OPTIONS,
+        without_effect::NOTIFICATIONS,
         messaging::Rabbit::OPTIONS,
+        without_effect::RABBIT,
     ]
     .into_iter()
     .flatten()

@@ -13,7 +13,7 @@ options! {
         /// IP address of this machine, which storage back ends are told when a volume is
         /// attached.
         my_ip: String = from(Default::Address),
-        /// Top directory of Cinder's own files.
+        /// Top directory of Cinder's own files, which other options may name as $state_path.
         state_path: PathBuf = default("/var/lib/cinder"),
         /// Availability zone of this worker. The scheduler gives it backups of this zone.
         storage_availability_zone: String = default("nova"),
@@ -22,8 +22,6 @@ options! {
         /// Seconds without a heartbeat after which a service counts as down. Must be the same for
         /// all services.
         service_down_time: u64 = default("60"),
-        /// Seconds between two reports of capabilities to the scheduler.
-        periodic_interval: u64 = default("60"),
         /// Seconds that running operations get to finish after SIGTERM; 0 waits for them without
         /// limit.
         graceful_shutdown_timeout: u64 = default("60"),

@@ -128,9 +128,6 @@ mod tests {
             log_date_format: String::new(),
             use_stderr: false,
             use_json: false,
-            use_journal: false,
-            use_syslog: false,
-            syslog_log_facility: String::new(),
         }
     }
 }
