@@ -14,7 +14,7 @@
 //! | [`ids`], [`names`], [`service_metadata`] | what are things called in a Ceph pool? |
 //! | [`volume_metadata`], [`backup_record`] | what is written beside a backup, and exported? |
 //! | [`state`] | which status may follow which, and with which words is the rest refused? |
-//! | [`notification`], [`user_message`], [`log_line`] | what do operators and users get to read? |
+//! | [`notification`], [`user_message`], [`log_line`], [`log_json`] | what do operators and users get to read? |
 //! | [`python_json`], [`hidden`] | how is it written as Python would, and kept out of logs? |
 //!
 //! Facts are those of Cinder 29.0.0 with oslo.messaging 18.3.1 and are checked against messages
@@ -26,6 +26,7 @@ pub mod backup_record;
 pub mod config;
 pub mod hidden;
 pub mod ids;
+pub mod log_json;
 pub mod log_line;
 pub mod messaging;
 pub mod names;

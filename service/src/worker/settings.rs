@@ -1,6 +1,7 @@
 //! From the configuration to what each room wants to know.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
         project: "cinder".to_owned(),
         paths: command_line.paths.clone(),
         overrides: command_line.overrides(),
-        environment: std::env::vars().collect::<BTreeMap<_, _>>(),
+        environment: environment(std::env::vars_os()),
         machine: Machine {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             address: address().to_string(),
@@ -40,6 +41,13 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
         bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
     }
     Ok(config)
+}
+
+/// The variables that are texts; no option's value is anything else.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// The address by which others reach this host: that of the route to the outside. Nothing is sent.
@@ -143,4 +151,69 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
     };
     let pool = ceph.backup_ceph_pool.clone();
     Ok(Vault::new(cluster, pool, format, engine))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::Path;
+
+    use api_compat::config::options;
+
+    use super::*;
+
+    #[test]
+    fn variables_that_are_no_texts_are_passed_over() {
+        let odd = || OsString::from_vec(vec![b'x', 0xff]);
+        let variables = [
+            ("A".into(), "1".into()),
+            ("B".into(), odd()),
+            (odd(), "2".into()),
+        ];
+        let expected = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        assert_eq!(environment(variables.into_iter()), expected);
+    }
+
+    /// The sources in which an option may be used: the service's, and those that take URLs apart
+    /// and compare options with each other.
+    fn sources() -> String {
+        fn read(path: &Path, text: &mut String) {
+            if path.is_dir() {
+                for entry in std::fs::read_dir(path).unwrap() {
+                    read(&entry.unwrap().path(), text);
+                }
+            } else if !path.ends_with("worker/command_line.rs") {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut text = String::new();
+        let config = here.join("../api-compat/src/config");
+        for path in [
+            here.join("src"),
+            config.join("mod.rs"),
+            config.join("check.rs"),
+        ] {
+            read(&path, &mut text);
+        }
+        text
+    }
+
+    /// An option whose field nobody reads belongs to those that are known to have no effect.
+    #[test]
+    fn every_option_has_an_effect_or_is_said_to_have_none() {
+        let sources = sources();
+        let used = |name: &str| {
+            let field = format!(".{name}");
+            let mut behind = sources.split(&field).skip(1);
+            behind.any(|rest| !rest.starts_with(|next: char| next == '_' || next.is_alphanumeric()))
+        };
+        assert!(!used("no_such_option"));
+        let idle: Vec<&str> = options::all()
+            .filter(|spec| spec.has_effect && !used(spec.name))
+            .map(|spec| spec.name)
+            .collect();
+        // Other options name it.
+        assert_eq!(idle, ["state_path"]);
+    }
 }

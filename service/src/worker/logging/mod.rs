@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use api_compat::config::Logging;
@@ -23,6 +24,7 @@ pub use line::request_span;
 /// The log that was started.
 pub struct Log {
     path: Option<PathBuf>,
+    to_stderr: bool,
     sink: Sink,
     levels: Levels,
 }
@@ -35,18 +37,26 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 /// When the log file cannot be opened.
 pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
     let path = path(options, program);
-    let sink: Sink = Arc::new(Mutex::new(open(path.as_deref())?));
+    let sink: Sink = Arc::new(Mutex::new(open(path.as_deref(), options.use_stderr)?));
     let (levels, filter) = Levels::new(options.debug);
     let layer = LineLayer {
         sink: sink.clone(),
         json: options.use_json,
+        date_format: options.log_date_format.clone(),
+        hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+        started: Instant::now(),
     };
     tracing_subscriber::registry()
         .with(filter)
         .with(layer)
         .try_init()
         .context("logging was started already")?;
-    Ok(Log { path, sink, levels })
+    Ok(Log {
+        path,
+        to_stderr: options.use_stderr,
+        sink,
+        levels,
+    })
 }
 
 impl Log {
@@ -65,7 +75,7 @@ impl Log {
     /// # Errors
     /// When it cannot be opened; the log goes on where it was.
     pub fn reopen(&self) -> anyhow::Result<()> {
-        let fresh = open(self.path.as_deref())?;
+        let fresh = open(self.path.as_deref(), self.to_stderr)?;
         *lock(&self.sink) = fresh;
         Ok(())
     }
@@ -80,7 +90,8 @@ fn path(options: &Logging, program: &str) -> Option<PathBuf> {
     }
 }
 
-fn open(path: Option<&Path>) -> anyhow::Result<Box<dyn Write + Send>> {
+/// Where lines go: to the file, and to standard error without one or if it is wanted, too.
+fn open(path: Option<&Path>, to_stderr: bool) -> anyhow::Result<Box<dyn Write + Send>> {
     let Some(path) = path else {
         return Ok(Box::new(io::stderr()));
     };
@@ -89,7 +100,25 @@ fn open(path: Option<&Path>) -> anyhow::Result<Box<dyn Write + Send>> {
         .append(true)
         .open(path)
         .with_context(|| format!("cannot open the log file {}", path.display()))?;
-    Ok(Box::new(file))
+    Ok(match to_stderr {
+        true => Box::new(Both(file, io::stderr())),
+        false => Box::new(file),
+    })
+}
+
+/// Writes everything twice; what the first cannot take does not keep it from the second.
+struct Both<A, B>(A, B);
+
+impl<A: Write, B: Write> Write for Both<A, B> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let first = self.0.write_all(bytes);
+        self.1.write_all(bytes).and(first).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let first = self.0.flush();
+        self.1.flush().and(first)
+    }
 }
 
 fn lock(sink: &Sink) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
@@ -118,6 +147,17 @@ mod tests {
         options.log_file = Some("/elsewhere/b.log".into());
         let expected = PathBuf::from("/elsewhere/b.log");
         assert_eq!(path(&options, "cinder-backup"), Some(expected));
+    }
+
+    #[test]
+    fn a_file_and_standard_error_get_the_same_lines() {
+        let (mut file, mut stderr) = (Vec::new(), Vec::new());
+        write!(Both(&mut file, &mut stderr), "a line").unwrap();
+        assert_eq!((file, stderr), (b"a line".to_vec(), b"a line".to_vec()));
+        // A full disk.
+        let (mut full, mut stderr) = ([0; 2], Vec::new());
+        assert!(write!(Both(&mut full[..], &mut stderr), "a line").is_err());
+        assert_eq!(stderr, b"a line");
     }
 
     fn sample() -> Logging {
