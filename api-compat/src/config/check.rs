@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Config;
+use super::database_url::Backend;
 use super::options::backup::CEPH_DRIVER;
 
 /// An option that keeps the service from working.
@@ -29,6 +30,7 @@ impl Config {
         let mut problems = Vec::new();
         self.check_service(&mut problems);
         self.check_backups(&mut problems);
+        self.check_database(&mut problems);
         for rabbit in [&self.rabbit, &self.notification_rabbit] {
             check_queues(rabbit, &mut problems);
         }
@@ -60,7 +62,11 @@ impl Config {
     fn check_backups(&self, problems: &mut Vec<Problem>) {
         let driver = &self.backup.backup_driver;
         let module = CEPH_DRIVER.rsplit_once('.').map(|(module, _)| module);
-        if driver != CEPH_DRIVER && Some(driver.as_str()) != module {
+        if self.unset.backup_driver {
+            // Nobody wrote Cinder's own default, which is another driver.
+            let text = format!("{}: this service has only {CEPH_DRIVER}", self.not_set());
+            add(problems, "backup_driver", &text);
+        } else if driver != CEPH_DRIVER && Some(driver.as_str()) != module {
             let text = format!("is {driver}, but this service has only {CEPH_DRIVER}");
             add(problems, "backup_driver", &text);
         }
@@ -81,6 +87,30 @@ impl Config {
             let text = "needs backup_ceph_stripe_count: set both or neither";
             add(problems, "backup_ceph_stripe_unit", text);
         }
+    }
+
+    fn check_database(&self, problems: &mut Vec<Problem>) {
+        if self.database_url.backend != Backend::MySql {
+            let reason = "only MySQL and MariaDB are supported";
+            problems.push(Problem {
+                group: "database",
+                name: "connection",
+                text: match self.unset.connection {
+                    true => format!("{}: {reason}", self.not_set()),
+                    false => reason.to_owned(),
+                },
+            });
+        }
+    }
+
+    /// That an option is not set, and where a file that might set it was looked for if there is none.
+    fn not_set(&self) -> String {
+        let Some(([first, second], places)) = &self.unset.searched else {
+            return "is not set".to_owned();
+        };
+        let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+        let places = places.join(", ");
+        format!("is not set (found neither {first} nor {second} in any of {places})")
     }
 }
 
@@ -125,7 +155,10 @@ fn add(problems: &mut Vec<Problem>, name: &'static str, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use crate::config::tests::load;
+    use crate::config::{Config, Machine, Sources};
 
     const GOOD: &str = "\
 [DEFAULT]
@@ -154,8 +187,48 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             driver("driver-nfs", "cinder.backup.drivers.nfs.NFSBackupDriver"),
             1
         );
-        let config = load("driver-default", "").unwrap();
-        assert_eq!(config.check()[0].name, "backup_driver");
+    }
+
+    #[test]
+    fn what_nobody_has_set_is_told_as_such() {
+        let told = |config: &Config| -> Vec<String> {
+            config.check().iter().map(ToString::to_string).collect()
+        };
+        let driver = "this service has only cinder.backup.drivers.ceph.CephBackupDriver";
+        let config = load("driver-default", "[DEFAULT]\ndebug = true\n").unwrap();
+        let expected = [
+            format!("[DEFAULT] backup_driver: is not set: {driver}"),
+            "[database] connection: is not set: only MySQL and MariaDB are supported".to_owned(),
+        ];
+        assert_eq!(told(&config), expected);
+        let postgres = "[database]\nconnection = postgresql://u:hunter2@h/cinder\n";
+        assert_eq!(
+            problems("postgres", postgres),
+            ["[database] connection: only MySQL and MariaDB are supported"]
+        );
+    }
+
+    #[test]
+    fn where_files_were_looked_for_is_told_when_there_are_none() {
+        let environment = BTreeMap::from([("HOME".to_owned(), "/nowhere/u".to_owned())]);
+        let sources = Sources {
+            project: "no-such-project".to_owned(),
+            paths: Vec::new(),
+            overrides: Vec::new(),
+            environment,
+            machine: Machine {
+                hostname: "node1".to_owned(),
+                address: "192.0.2.1".to_owned(),
+                program: "no-such-program".to_owned(),
+            },
+        };
+        let config = Config::load(&sources).unwrap();
+        assert!(config.files().is_empty());
+        let expected = "is not set (found neither no-such-project.conf nor no-such-program.conf in \
+                        any of /nowhere/u/.no-such-project, /nowhere/u, /etc/no-such-project, /etc)";
+        for problem in config.check() {
+            assert!(problem.text.starts_with(expected), "{problem}");
+        }
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub(super) fn plan(
     plan
 }
 
+/// Where default files are looked for, in order.
+pub(super) fn places(project: &str, environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let home = environment.get("HOME").map(PathBuf::from);
+    search_path(project, home.as_deref(), environment)
+}
+
 fn search_path(
     project: &str,
     home: Option<&Path>,

@@ -34,6 +34,7 @@ pub mod value;
 pub mod warning;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use secrecy::ExposeSecret;
 
@@ -52,7 +53,7 @@ pub use sample::sample;
 pub use transport_url::TransportUrl;
 pub use warning::Warning;
 
-use error::Reason;
+use error::{Origin, Reason};
 use reader::Reader;
 
 /// What a configuration is made of.
@@ -97,7 +98,18 @@ pub struct Config {
     pub logging: Logging,
     /// What Cinder does not have.
     pub cinderblock: Cinderblock,
+    files: Vec<PathBuf>,
+    unset: Unset,
     warnings: Vec<Warning>,
+}
+
+/// What has to be set and is not.
+#[derive(Debug, Clone)]
+struct Unset {
+    /// Names and folders of configuration files, if none was found at all.
+    searched: Option<([String; 2], Vec<PathBuf>)>,
+    backup_driver: bool,
+    connection: bool,
 }
 
 impl Config {
@@ -116,6 +128,7 @@ impl Config {
             std::path::Path::exists,
         );
         let mut files = files::read(&plan)?;
+        let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         let mut warnings: Vec<Warning> = files.iter().flat_map(warning::suspects).collect();
         for file in &mut files {
             warnings.extend(old_names::translate(file));
@@ -134,6 +147,16 @@ impl Config {
         let database = Database::read(&reader)?;
         let database_url = database_url(&reader, &database)?;
 
+        let is_unset = |group, name| reader.origin(group, name) == Origin::Default;
+        let unset = Unset {
+            searched: paths.is_empty().then(|| {
+                let names = [&sources.project, &machine.program];
+                let places = files::places(&sources.project, &sources.environment);
+                (names.map(|name| format!("{name}.conf")), places)
+            }),
+            backup_driver: is_unset("DEFAULT", "backup_driver"),
+            connection: is_unset("database", "connection"),
+        };
         let urls = [&messaging.transport_url]
             .into_iter()
             .chain(&notifications.transport_url);
@@ -152,8 +175,16 @@ impl Config {
             database_url,
             logging: Logging::read(&reader)?,
             cinderblock: Cinderblock::read(&reader)?,
+            files: paths,
+            unset,
             warnings,
         })
+    }
+
+    /// The files that were read, in order; later ones win.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// What an operator should be told: nothing here keeps the service from working, but all of

@@ -195,6 +195,8 @@ fn a_directory_is_read_in_order() {
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.service.host, "two");
     assert!(config.logging.debug);
+    let read = ["1.conf", "2.conf"].map(|name| folder.0.join(name));
+    assert_eq!(config.files(), read);
 }
 
 #[test]
