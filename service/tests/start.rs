@@ -72,6 +72,9 @@ fn a_wrong_command_line_is_told_from_a_wrong_configuration() {
     assert_eq!(missing.status.code(), Some(1));
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(said.contains("/nonexistent/cinder.conf"), "{said}");
+    let folder = run(&["--config-file", env!("CARGO_MANIFEST_DIR")]);
+    let said = String::from_utf8_lossy(&folder.stderr).into_owned();
+    assert_eq!(said.matches("Is a directory").count(), 1, "{said}");
 }
 
 #[test]
@@ -80,6 +83,10 @@ fn a_configuration_that_cannot_work_is_named() {
         "[DEFAULT]\n{DRIVER}\nbackup_max_operations = many\n"
     ));
     assert!(said.contains("[DEFAULT] backup_max_operations"), "{said}");
+    let two = format!("[DEFAULT]\n{DRIVER}\nbackup_max_operations = many\ndebug = perhaps\n");
+    let said = complaint(&two);
+    assert!(said.contains("2 options cannot be used:\n"), "{said}");
+    assert!(said.contains("[DEFAULT] debug"), "{said}");
     let said = complaint("[DEFAULT]\nno assignment at all\n");
     assert!(said.contains("cinder.conf:2"), "{said}");
     let said = complaint("[DEFAULT]\nbackup_driver = cinder.backup.drivers.nfs.NFSBackupDriver\n");

@@ -32,7 +32,7 @@ impl Config {
         self.check_backups(&mut problems);
         self.check_database(&mut problems);
         for rabbit in [&self.rabbit, &self.notification_rabbit] {
-            check_queues(rabbit, &mut problems);
+            check_rabbit(rabbit, &mut problems);
         }
         problems
     }
@@ -114,8 +114,8 @@ impl Config {
     }
 }
 
-/// Combinations that oslo.messaging refuses when it declares a queue.
-fn check_queues(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
+/// Combinations that oslo.messaging refuses when it declares a queue, or this service altogether.
+fn check_rabbit(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
     let mut add = |name, text: &str| {
         let problem = Problem {
             group: "oslo_messaging_rabbit",
@@ -127,6 +127,12 @@ fn check_queues(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
             problems.push(problem);
         }
     };
+    if rabbit.ssl && !rabbit.ssl_enforce_hostname_verification {
+        add(
+            "ssl_enforce_hostname_verification",
+            "cannot be false together with ssl",
+        );
+    }
     let quorum = rabbit.rabbit_quorum_queue || rabbit.rabbit_transient_quorum_queue;
     if rabbit.rabbit_ha_queues && quorum {
         add("rabbit_ha_queues", "cannot be combined with quorum queues");
@@ -175,6 +181,8 @@ connection = mysql+pymysql://c:hunter2@db/cinder
     #[test]
     fn a_usable_configuration_has_no_problems() {
         assert_eq!(problems("usable", ""), [""; 0]);
+        let off = "[oslo_messaging_rabbit]\nssl_enforce_hostname_verification = 0\n";
+        assert_eq!(problems("no-ssl", off), [""; 0]);
     }
 
     #[test]
@@ -270,6 +278,10 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             (
                 "[DEFAULT]\nsnapshot_name_template = %s-%d\n",
                 "snapshot_name_template",
+            ),
+            (
+                &format!("{rabbit}ssl = 1\nssl_enforce_hostname_verification = 0\n"),
+                "ssl_enforce_hostname_verification",
             ),
             (
                 &format!("{rabbit}rabbit_ha_queues = 1\nrabbit_quorum_queue = 1\n"),

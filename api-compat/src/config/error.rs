@@ -20,12 +20,13 @@ pub enum ConfigError {
     #[error("Failed to read config file directory: {}", .0.display())]
     DirectoryNotFound(PathBuf),
     /// A file or directory could not be read.
-    #[error("Failed to read {}: {source}", .path.display())]
+    // Not as a source: whoever prints the chain of sources would print it twice.
+    #[error("Failed to read {}: {error}", .path.display())]
     Unreadable {
         /// What was to be read.
         path: PathBuf,
         /// The operating system's answer.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A file holds bytes that are not UTF-8.
     #[error("Failed to parse {}: it is not UTF-8", .0.display())]
@@ -63,6 +64,14 @@ pub enum ConfigError {
         /// The name in the query.
         name: String,
     },
+    /// Several options cannot be used; all of them, two at least.
+    #[error("{} options cannot be used:\n  {}", .0.len(), lines(.0))]
+    Several(Vec<ConfigError>),
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("\n  ")
 }
 
 fn paths(paths: &[PathBuf]) -> String {
@@ -97,6 +106,27 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The integers that an option can hold, both ends inclusive. An end that only computers know is
+/// none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The smallest.
+    pub min: Option<i64>,
+    /// The largest.
+    pub max: Option<i64>,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.min, self.max) {
+            (Some(min), Some(max)) => write!(out, " from {min} to {max}"),
+            (Some(min), None) => write!(out, " that is {min} or more"),
+            (None, Some(max)) => write!(out, " that is {max} or less"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Reason {
@@ -107,8 +137,13 @@ pub enum Reason {
     #[error("unexpected boolean value {0:?}: use true or false")]
     NotABoolean(String),
     /// Not a decimal integer of the option's size.
-    #[error("{0:?} is not an integer that this option can hold")]
-    NotAnInteger(String),
+    #[error("{text:?} is not an integer{range}")]
+    NotAnInteger {
+        /// What stands there.
+        text: String,
+        /// What may stand there.
+        range: Range,
+    },
     /// Not a finite decimal number.
     #[error("{0:?} is not a number")]
     NotANumber(String),

@@ -124,7 +124,7 @@ pub(super) fn read(plan: &[ConfigPath]) -> Result<Vec<Ini>, ConfigError> {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => missing.push(path),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => denied.push(path),
-            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+            Err(error) => return Err(ConfigError::Unreadable { path, error }),
         }
     }
     if !missing.is_empty() {
@@ -139,11 +139,11 @@ pub(super) fn read(plan: &[ConfigPath]) -> Result<Vec<Ini>, ConfigError> {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let paths = std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    paths.map_err(|source| match source.kind() {
+    paths.map_err(|error| match error.kind() {
         ErrorKind::NotFound => ConfigError::DirectoryNotFound(folder.to_owned()),
         _ => ConfigError::Unreadable {
             path: folder.to_owned(),
-            source,
+            error,
         },
     })
 }
@@ -219,6 +219,10 @@ mod tests {
             error.err().unwrap().to_string(),
             "Failed to read config file directory: /nowhere"
         );
+        // The folder of the tests; a chain of sources would tell the reason twice.
+        let error = read(&[file(env!("CARGO_MANIFEST_DIR"))]).err().unwrap();
+        assert!(error.to_string().contains("Is a directory"), "{error}");
+        assert!(std::error::Error::source(&error).is_none());
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub use transport_url::TransportUrl;
 pub use warning::Warning;
 
 use error::{Origin, Reason};
-use reader::Reader;
+use reader::{Noted, Reader};
 
 /// What a configuration is made of.
 #[derive(Debug, Clone)]
@@ -137,16 +137,6 @@ impl Config {
         let reader = Reader::new(&layers, machine)?;
         warnings.extend(without_effect(&reader));
 
-        let messaging = Messaging::read(&reader)?;
-        let rabbit = rabbit(&reader, "DEFAULT", &messaging.transport_url)?;
-        let notifications = Notifications::read(&reader)?;
-        let notification_rabbit = match &notifications.transport_url {
-            Some(url) => self::rabbit(&reader, "oslo_messaging_notifications", url)?,
-            None => rabbit.clone(),
-        };
-        let database = Database::read(&reader)?;
-        let database_url = database_url(&reader, &database)?;
-
         let is_unset = |group, name| reader.origin(group, name) == Origin::Default;
         let unset = Unset {
             searched: paths.is_empty().then(|| {
@@ -157,28 +147,63 @@ impl Config {
             backup_driver: is_unset("DEFAULT", "backup_driver"),
             connection: is_unset("database", "connection"),
         };
-        let urls = [&messaging.transport_url]
-            .into_iter()
-            .chain(&notifications.transport_url);
-        warnings.extend(warning::of_urls(urls, &database_url));
-        warnings.extend(warning::of_drivers(&notifications.driver));
+        let mut config = Self::read(&reader, unset).map_err(|noted| reader.error_of(noted))?;
+        config.files = paths;
+        warnings.extend(config.suspects());
+        config.warnings = warnings;
+        Ok(config)
+    }
+
+    /// Every option, or all that is wrong with them, noted.
+    fn read(reader: &Reader<'_>, unset: Unset) -> Result<Self, Noted> {
+        // Each is read before the first is asked whether that went well.
+        let service = Service::read(reader);
+        let backup = Backup::read(reader);
+        let ceph = Ceph::read(reader);
+        let quota = Quota::read(reader);
+        let messaging = Messaging::read(reader);
+        let url = messaging.as_ref().map(|messaging| &messaging.transport_url);
+        let rabbit = rabbit(reader, "DEFAULT", url.ok());
+        let notifications = Notifications::read(reader);
+        let own_url = notifications.as_ref().ok();
+        let notification_rabbit = match own_url.and_then(|own| own.transport_url.as_ref()) {
+            Some(url) => self::rabbit(reader, "oslo_messaging_notifications", Some(url)),
+            None => rabbit.clone(),
+        };
+        let database = Database::read(reader);
+        let database_url = database
+            .as_ref()
+            .map_err(|noted| *noted)
+            .and_then(|database| reader.note(database_url(reader, database)));
+        let logging = Logging::read(reader);
+        let cinderblock = Cinderblock::read(reader);
         Ok(Self {
-            service: Service::read(&reader)?,
-            backup: Backup::read(&reader)?,
-            ceph: Ceph::read(&reader)?,
-            quota: Quota::read(&reader)?,
-            messaging,
-            rabbit,
-            notifications,
-            notification_rabbit,
-            database,
-            database_url,
-            logging: Logging::read(&reader)?,
-            cinderblock: Cinderblock::read(&reader)?,
-            files: paths,
+            service: service?,
+            backup: backup?,
+            ceph: ceph?,
+            quota: quota?,
+            messaging: messaging?,
+            rabbit: rabbit?,
+            notifications: notifications?,
+            notification_rabbit: notification_rabbit?,
+            database: database?,
+            database_url: database_url?,
+            logging: logging?,
+            cinderblock: cinderblock?,
+            files: Vec::new(),
             unset,
-            warnings,
+            warnings: Vec::new(),
         })
+    }
+
+    /// What is suspect in values.
+    fn suspects(&self) -> Vec<Warning> {
+        let urls = [&self.messaging.transport_url]
+            .into_iter()
+            .chain(&self.notifications.transport_url);
+        let mut suspects = warning::of_urls(urls, &self.database_url);
+        suspects.extend(warning::of_drivers(&self.notifications.driver));
+        suspects
     }
 
     /// The files that were read, in order; later ones win.
@@ -202,21 +227,28 @@ impl Config {
     }
 }
 
-/// The RabbitMQ driver's options for the transport with this URL.
+/// The RabbitMQ driver's options for the transport with this URL, if it could be read.
 fn rabbit(
     reader: &Reader<'_>,
     group: &'static str,
-    url: &TransportUrl,
-) -> Result<Rabbit, ConfigError> {
+    url: Option<&TransportUrl>,
+) -> Result<Rabbit, Noted> {
+    let Some(url) = url else {
+        return Rabbit::read(reader);
+    };
     let known = |name: &str| {
         options::find("oslo_messaging_rabbit", name).is_some()
             || options::ignored::is_other_rabbit_option(name)
     };
-    if let Some(name) = url.query.keys().find(|name| !known(name)) {
-        let name = name.clone();
-        return Err(ConfigError::UnknownQueryOption { group, name });
-    }
-    Rabbit::read(&reader.with_query(&url.query))
+    let unknown = url.query.keys().filter(|name| !known(name));
+    let query = unknown
+        .map(|name| {
+            let name = name.clone();
+            reader.note(Err(ConfigError::UnknownQueryOption { group, name }))
+        })
+        .fold(Ok(()), Result::and);
+    let rabbit = Rabbit::read(&reader.with_query(&url.query));
+    query.and(rabbit)
 }
 
 /// The options that somebody relies on although they have no effect here.

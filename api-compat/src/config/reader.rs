@@ -1,6 +1,8 @@
 //! From merged layers to typed values: finding, substituting, parsing.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
@@ -30,7 +32,13 @@ pub(super) struct Reader<'a> {
     machine: &'a Machine,
     /// What a transport URL's query says about `[oslo_messaging_rabbit]`.
     query: Option<&'a BTreeMap<String, String>>,
+    /// What cannot be used, so that all of it is told at once.
+    noted: Rc<RefCell<Vec<ConfigError>>>,
 }
+
+/// That the reader has noted an error at least.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Noted(());
 
 /// Options that are being substituted, to notice one that leads back to itself.
 type Trail = Vec<(String, String)>;
@@ -50,6 +58,7 @@ impl<'a> Reader<'a> {
                 .unwrap_or_default(),
             machine,
             query: None,
+            noted: Rc::default(),
         })
     }
 
@@ -58,7 +67,30 @@ impl<'a> Reader<'a> {
         Self {
             root: self.root.clone(),
             query: Some(query),
+            noted: self.noted.clone(),
             ..*self
+        }
+    }
+
+    /// The value, or a token of the error that is noted.
+    pub(super) fn note<T>(&self, outcome: Result<T, ConfigError>) -> Result<T, Noted> {
+        outcome.map_err(|error| {
+            let mut noted = self.noted.borrow_mut();
+            let same = |other: &ConfigError| other.to_string() == error.to_string();
+            // Some options are read for two transports.
+            if !noted.iter().any(same) {
+                noted.push(error);
+            }
+            Noted(())
+        })
+    }
+
+    /// Everything that was noted, as one error.
+    pub(super) fn error_of(&self, _: Noted) -> ConfigError {
+        let mut noted = self.noted.take();
+        match noted.len() {
+            1 => noted.remove(0),
+            _ => ConfigError::Several(noted),
         }
     }
 
@@ -260,7 +292,7 @@ mod tests {
         assert_eq!(
             reader.read::<u32>(&COUNT).unwrap_err().to_string(),
             "[database] count (in /etc/x.conf): \
-             \"7s\" is not an integer that this option can hold"
+             \"7s\" is not an integer from 0 to 4294967295"
         );
     }
 

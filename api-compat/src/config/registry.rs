@@ -163,14 +163,14 @@ macro_rules! options {
                 $($declaration.named::<$type>($group, stringify!($name), &[$($help),+]),)+
             ];
 
+            /// Notes every value that cannot be used.
             pub(in $crate::config) fn read(
                 reader: &$crate::config::reader::Reader<'_>,
-            ) -> Result<Self, $crate::config::error::ConfigError> {
-                Ok(Self {
-                    $($name: reader.read(
-                        &$declaration.named::<$type>($group, stringify!($name), &[$($help),+]),
-                    )?,)+
-                })
+            ) -> Result<Self, $crate::config::reader::Noted> {
+                $(let $name = reader.note(reader.read(
+                    &$declaration.named::<$type>($group, stringify!($name), &[$($help),+]),
+                ));)+
+                Ok(Self { $($name: $name?,)+ })
             }
         }
     };

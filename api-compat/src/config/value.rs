@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::error::Reason;
+use super::error::{Range, Reason};
 
 /// Bounds of a number, both inclusive.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -21,6 +21,18 @@ impl Limits {
             (Some(min), _) if number < min => Err(Reason::TooSmall(min)),
             (_, Some(max)) if number > max => Err(Reason::TooLarge(max)),
             _ => Ok(()),
+        }
+    }
+
+    /// The integers within the bounds and within a type's own.
+    fn within<T: TryInto<i64>>(self, smallest: T, largest: T) -> Range {
+        // Those of 64 bits are no numbers that an operator thinks of.
+        let own = |end: T| end.try_into().ok().filter(|end| end.abs_diff(0) < 1 << 62);
+        let tighter =
+            |own: Option<i64>, bound: Option<f64>| bound.map(|bound| bound as i64).or(own);
+        Range {
+            min: tighter(own(smallest), self.min),
+            max: tighter(own(largest), self.max),
         }
     }
 }
@@ -117,7 +129,10 @@ macro_rules! integers {
                 }
                 let number: Self = without_underscores(text)
                     .and_then(|digits| digits.parse().ok())
-                    .ok_or_else(|| Reason::NotAnInteger(text.to_owned()))?;
+                    .ok_or_else(|| Reason::NotAnInteger {
+                        text: text.to_owned(),
+                        range: limits.within(Self::MIN, Self::MAX),
+                    })?;
                 limits.check(number as f64)?;
                 Ok(number)
             }
@@ -319,6 +334,32 @@ mod tests {
         for text in ["inf", "nan", "-inf"] {
             assert!(f64::parse(&[text.to_owned()], limits).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_number_is_told_what_would_be_one() {
+        fn told<T: OptionType>(min: Option<f64>, max: Option<f64>) -> String {
+            let outcome = T::parse(&["many".to_owned()], Limits { min, max });
+            outcome.err().unwrap().to_string()
+        }
+        let told_of = [
+            told::<u64>(None, None),
+            told::<u64>(Some(10.0), None),
+            told::<usize>(Some(1.0), Some(64.0)),
+            told::<u16>(None, None),
+            told::<i64>(None, None),
+            told::<i64>(Some(-1.0), None),
+        ];
+        let expected = [
+            " that is 0 or more",
+            " that is 10 or more",
+            " from 1 to 64",
+            " from 0 to 65535",
+            "",
+            " that is -1 or more",
+        ];
+        let expected = expected.map(|range| format!("\"many\" is not an integer{range}"));
+        assert_eq!(told_of, expected);
     }
 
     #[test]
