@@ -130,6 +130,7 @@ impl Config {
         let mut files = files::read(&plan)?;
         let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         let mut warnings: Vec<Warning> = files.iter().flat_map(warning::suspects).collect();
+        warnings.extend(warning::of_environment(&sources.environment));
         for file in &mut files {
             warnings.extend(old_names::translate(file));
         }

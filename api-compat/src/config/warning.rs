@@ -1,5 +1,6 @@
 //! What looks like a mistake and is none to oslo.config.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use super::error::Origin;
 use super::ini::Ini;
 use super::options;
 use super::options::ignored::is_other_backup_option;
+use super::registry::OptionSpec;
 use super::transport_url::TransportUrl;
 use super::value::Multi;
 
@@ -23,12 +25,17 @@ pub enum Warning {
         /// Section and name today.
         new: String,
     },
-    /// An option of `[DEFAULT]` that looks like one of the backup service's and is none.
-    UnknownBackupOption {
-        /// The file that sets it.
-        file: PathBuf,
+    /// An option of `[DEFAULT]` that looks like one of the backup service's, or one of
+    /// `[cinderblock]`, that nobody reads.
+    UnknownOption {
+        /// Where it is set.
+        origin: Origin,
+        /// Its section.
+        group: &'static str,
         /// Its name.
         name: String,
+        /// The name that is probably meant.
+        meant: Option<&'static str>,
     },
     /// A section that nobody reads, because only another spelling of its name is known.
     IgnoredSection {
@@ -62,12 +69,17 @@ impl fmt::Display for Warning {
             Self::Deprecated { file, old, new } => {
                 write!(out, "{old} in {} is deprecated: use {new}", file.display())
             }
-            Self::UnknownBackupOption { file, name } => {
+            Self::UnknownOption {
+                origin,
+                group,
+                name,
+                meant,
+            } => {
                 write!(
                     out,
-                    "[DEFAULT] {name} in {} is no known option and has no effect",
-                    file.display()
-                )
+                    "[{group}] {name} ({origin}) is no known option and has no effect"
+                )?;
+                meant.map_or(Ok(()), |meant| write!(out, ": is {meant} meant?"))
             }
             Self::IgnoredSection { file, name, meant } => {
                 write!(
@@ -99,48 +111,66 @@ impl fmt::Display for Warning {
     }
 }
 
+/// The section that only this service reads: what nobody knows in it is a typing error.
+const OWN: &str = "cinderblock";
+
 /// What is suspect in a file, former names of options aside.
 pub(super) fn suspects(file: &Ini) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    for name in file.sections.keys() {
-        if let Some(meant) = misspelt_section(name) {
-            warnings.push(Warning::IgnoredSection {
-                file: file.path.clone(),
-                name: name.clone(),
-                meant: meant.to_owned(),
-            });
-        }
-    }
-    for name in file
-        .sections
-        .get("DEFAULT")
-        .into_iter()
-        .flat_map(|s| s.keys())
-    {
-        if is_unknown_backup_option(name) {
-            warnings.push(Warning::UnknownBackupOption {
-                file: file.path.clone(),
-                name: name.clone(),
-            });
-        }
-    }
-    warnings
+    let misspelt = file.sections.keys().filter_map(|name| {
+        Some(Warning::IgnoredSection {
+            file: file.path.clone(),
+            name: name.clone(),
+            meant: misspelt_section(name)?.to_owned(),
+        })
+    });
+    let unknown = ["DEFAULT", OWN].into_iter().flat_map(|group| {
+        let names = file.sections.get(group).into_iter().flat_map(|s| s.keys());
+        names.filter_map(move |name| unknown(group, name, Origin::File(file.path.clone())))
+    });
+    misspelt.chain(unknown).collect()
+}
+
+/// What is suspect in the environment.
+pub(super) fn of_environment(
+    environment: &BTreeMap<String, String>,
+) -> impl Iterator<Item = Warning> {
+    environment.keys().filter_map(|variable| {
+        let name = variable.strip_prefix("OS_CINDERBLOCK__")?.to_lowercase();
+        unknown(OWN, &name, Origin::Environment(variable.clone()))
+    })
 }
 
 /// The section that is probably meant by one that has no effect.
 fn misspelt_section(name: &str) -> Option<&'static str> {
     let trimmed = name.trim();
-    options::all()
+    let spelt_otherwise = options::all()
         .map(|spec| spec.group)
-        .find(|group| group.eq_ignore_ascii_case(trimmed) && *group != name)
+        .find(|group| group.eq_ignore_ascii_case(trimmed) && *group != name);
+    // Other sections may belong to other services, whatever their names are like.
+    let like_ours = trimmed != OWN && strsim::osa_distance(trimmed, OWN) <= 2;
+    spelt_otherwise.or_else(|| like_ours.then_some(OWN))
 }
 
-fn is_unknown_backup_option(name: &str) -> bool {
-    let known = |spec: &super::registry::OptionSpec| {
-        spec.group == "DEFAULT" && spec.name == name || spec.old_names.contains(&("DEFAULT", name))
+fn unknown(group: &'static str, name: &str, origin: Origin) -> Option<Warning> {
+    let plain = name.to_lowercase().replace('-', "_");
+    let known = |spec: &OptionSpec| {
+        spec.group == group && spec.name == name || spec.old_names.contains(&(group, name))
     };
-    let looks_like_one = name.to_lowercase().replace('-', "_").starts_with("backup_");
-    looks_like_one && !is_other_backup_option(name) && !options::all().any(known)
+    let suspect = group == OWN || plain.starts_with("backup_") && !is_other_backup_option(name);
+    if !suspect || options::all().any(known) {
+        return None;
+    }
+    let nearest = options::all()
+        .filter(|spec| spec.group == group)
+        .map(|spec| (strsim::osa_distance(&plain, spec.name), spec.name))
+        .min();
+    let meant = nearest.filter(|(distance, meant)| *distance <= 3 && distance * 3 < meant.len());
+    Some(Warning::UnknownOption {
+        origin,
+        group,
+        name: name.to_owned(),
+        meant: meant.map(|(_, name)| name),
+    })
 }
 
 /// What is suspect in URLs.
@@ -175,7 +205,10 @@ mod tests {
     fn names(text: &str) -> Vec<String> {
         let file = Ini::parse(Path::new("x"), text).unwrap();
         let names = suspects(&file).into_iter().map(|warning| match warning {
-            Warning::UnknownBackupOption { name, .. } => name,
+            Warning::UnknownOption { name, meant, .. } => match meant {
+                Some(meant) => format!("{name} → {meant}"),
+                None => name,
+            },
             Warning::IgnoredSection { name, meant, .. } => format!("{name} → {meant}"),
             other => panic!("{other}"),
         });
@@ -186,16 +219,51 @@ mod tests {
     fn typing_errors_in_names_are_noticed() {
         let text = "[DEFAULT]\nbackup_ceph_pol = a\nBackup_Driver = b\nbackup-driver = c\n\
                     backup_driver = d\nbackup_workers = 1\nbackup_swift_url = e\n\
-                    backup_driver_status_check_interval = 60\nother = f\n[x]\nbackup_y = 1\n";
+                    backup_driver_status_check_interval = 60\nother = f\n[x]\nbackup_y = 1\n\
+                    [CinderBlock]\ntransfer_depth = 3\ntransfer_dept = 3\nscan_diffs = 1\n";
         assert_eq!(
             names(text),
-            ["Backup_Driver", "backup-driver", "backup_ceph_pol"]
+            [
+                "Backup_Driver → backup_driver",
+                "backup-driver → backup_driver",
+                "backup_ceph_pol → backup_ceph_pool",
+                "scan_diffs",
+                "transfer_dept → transfer_depth",
+            ]
+        );
+    }
+
+    #[test]
+    fn typing_errors_in_the_names_of_variables_are_noticed() {
+        let names = [
+            "OS_CINDERBLOCK__TRANSFER_DEPTH",
+            "OS_CINDERBLOCK__TRANSFER_DEPHT",
+            "OS_DEFAULT__X",
+        ];
+        let environment = names.map(|name| (name.to_owned(), "3".to_owned())).into();
+        let told: Vec<String> = of_environment(&environment)
+            .map(|warning| warning.to_string())
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "[cinderblock] transfer_depht (environment variable OS_CINDERBLOCK__TRANSFER_DEPHT) \
+                 is no known option and has no effect: is transfer_depth meant?"
+            ]
         );
     }
 
     #[test]
     fn sections_without_effect_are_noticed() {
-        let text = "[default]\n[ database ]\n[DATABASE]\n[nova]\n[DEFAULT]\n";
-        assert_eq!(names(text), [" database  → database", "default → DEFAULT"]);
+        let text = "[default]\n[ database ]\n[DATABASE]\n[nova]\n[DEFAULT]\n[cinderblok]\n\
+                    [Cinderblock]\n[cinder]\n";
+        assert_eq!(
+            names(text),
+            [
+                " database  → database",
+                "cinderblok → cinderblock",
+                "default → DEFAULT"
+            ]
+        );
     }
 }
