@@ -79,6 +79,20 @@ pub enum DatabaseUrlError {
 }
 
 impl DatabaseUrl {
+    /// Where the database is, as a log may tell it: without user and password.
+    #[must_use]
+    pub fn location(&self) -> String {
+        let host = self.host.as_deref().unwrap_or("localhost");
+        let server = match (&self.unix_socket, self.port) {
+            (Some(socket), _) => socket.display().to_string(),
+            (None, Some(port)) if host.contains(':') => format!("[{host}]:{port}"),
+            (None, Some(port)) => format!("{host}:{port}"),
+            (None, None) => host.to_owned(),
+        };
+        let database = self.database.as_deref().unwrap_or("no database");
+        format!("{database} on {server}")
+    }
+
     /// Parses a URL together with `[database] connection_parameters`, which add to its query.
     ///
     /// # Errors
@@ -213,6 +227,27 @@ mod tests {
         port: Option<u16>,
         database: Option<String>,
         query: Option<BTreeMap<String, Vec<String>>>,
+    }
+
+    #[test]
+    fn its_location_has_no_secrets() {
+        for (url, location) in [
+            (
+                "mysql+pymysql://u:hunter2@db:3307/cinder?charset=utf8",
+                "cinder on db:3307",
+            ),
+            (
+                "mysql://u:hunter2@[::1]:3306/cinder",
+                "cinder on [::1]:3306",
+            ),
+            ("mysql://u:hunter2@db/", "no database on db"),
+            (
+                "mysql://u:hunter2@/c?unix_socket=/run/my.sock",
+                "c on /run/my.sock",
+            ),
+        ] {
+            assert_eq!(DatabaseUrl::parse(url, "").unwrap().location(), location);
+        }
     }
 
     #[test]

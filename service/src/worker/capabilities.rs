@@ -1,6 +1,6 @@
 //! What the scheduler is told: without it no backup ever comes here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api_compat::config::Config;
@@ -10,10 +10,11 @@ use chrono::Utc;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::FIRST_LOOK;
+use super::outage::Outage;
 use crate::amqp::Amqp;
 
 /// How long one report may wait for a broker that is away; the next one follows anyway.
@@ -27,6 +28,7 @@ pub struct Capabilities {
     driver: String,
     zone: String,
     interval: Duration,
+    outage: Arc<Mutex<Outage>>,
 }
 
 impl Capabilities {
@@ -38,6 +40,7 @@ impl Capabilities {
             driver: config.backup.backup_driver.clone(),
             zone: config.service.storage_availability_zone.clone(),
             interval: Duration::from_secs(config.backup.backup_driver_stats_polling_interval),
+            outage: Arc::default(),
         }
     }
 
@@ -78,9 +81,18 @@ impl Capabilities {
         let report = scheduler::update_service_capabilities(&self.host, &capabilities, now);
         let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now);
         let deadline = Instant::now() + PATIENCE;
-        match self.amqp.cast_before(report, &context, deadline).await {
-            Ok(()) => debug!(backend_state = works, "Told the scheduler"),
-            Err(error) => warn!(%error, "Cannot tell the scheduler"),
+        let outcome = self.amqp.cast_before(report, &context, deadline).await;
+        // Whoever panicked while holding it left it whole.
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(()) => match outage.ended() {
+                Some(_) => info!(backend_state = works, "Told the scheduler again"),
+                None => debug!(backend_state = works, "Told the scheduler"),
+            },
+            Err(error) if outage.failed(&error.to_string()) => {
+                warn!(%error, "Cannot tell the scheduler whether backups can be made; trying again");
+            }
+            Err(error) => debug!(%error, "Still cannot tell the scheduler"),
         }
     }
 }

@@ -5,6 +5,7 @@ mod capabilities;
 pub mod command_line;
 mod heartbeat;
 mod logging;
+mod outage;
 mod settings;
 mod signals;
 mod vault_watch;
@@ -93,9 +94,15 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     let host = config.service.host.clone();
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        host, "Starting cinder-backup"
+        host,
+        configuration = joined(config.files().iter().map(|path| path.display())),
+        "Starting cinder-backup"
     );
     let database = Database::connect(&settings::database(&config)).await?;
+    info!(
+        database = config.database_url.location(),
+        "Reached the database"
+    );
     let heartbeat = Heartbeat::register(&config, database.clone()).await?;
     let versions = database.versions().await?;
     let history = settings::history(&versions)?;
@@ -153,6 +160,7 @@ impl Worker {
             () = signals.terminated() => self.stop.cancel(),
         }
         let mut server = self.amqp.serve(TOPIC, &self.config.service.host);
+        tokio::spawn(tell_when_listening(self.config.clone(), server.ready()));
         let mut outcome = Ok(());
         while !self.stop.is_cancelled() {
             tokio::select! {
@@ -251,6 +259,26 @@ impl Worker {
         }
         warn!("Operations still run; the next start ends them");
     }
+}
+
+/// Tells once that requests are being consumed; what becomes of the connection later is told where
+/// it is made.
+async fn tell_when_listening(config: Config, mut ready: watch::Receiver<bool>) {
+    let host = &config.service.host;
+    let brokers = &config.messaging.transport_url.hosts;
+    if ready.wait_for(|ready| *ready).await.is_ok() {
+        info!(
+            brokers = joined(brokers.iter().map(|at| format!("{}:{}", at.host, at.port))),
+            queues = joined([TOPIC.to_owned(), format!("{TOPIC}.{host}")]),
+            "Taking requests from the message broker"
+        );
+    }
+}
+
+/// A list as one word of a log line.
+fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
 }
 
 fn set_levels(levels: &Levels, wanted: &LogLevel) -> Result<Value, Failure> {

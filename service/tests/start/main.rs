@@ -1,4 +1,8 @@
-//! The program as an operator starts it: what it says when it cannot work, and its exit code.
+//! The program as an operator starts it: what it says when it cannot work, its exit code, and what
+//! it tells while it runs.
+
+mod told;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,0 +1,43 @@
+//! What the log of a worker tells an operator: what it is, what it has lost, and that it is back.
+
+use crate::worker::Worker;
+
+#[test]
+fn a_start_tells_what_this_worker_is() {
+    let worker = Worker::start("");
+    let start = worker.wait_for(&["INFO", "Starting cinder-backup"]);
+    let conf = worker.folder().0.join("cinder.conf");
+    let conf = format!(" configuration={}", conf.display());
+    assert!(start.ends_with(&conf), "{start}");
+    let database = worker.wait_for(&["INFO", "Reached the database"]);
+    let place = format!(" database=cinder on {}", worker.database.address());
+    assert!(database.ends_with(&place), "{database}");
+    let requests = worker.wait_for(&["INFO", "Taking requests from the message broker"]);
+    let host = worker
+        .folder()
+        .0
+        .file_name()
+        .expect("a name")
+        .display()
+        .to_string();
+    let expected = format!(
+        " brokers={} queues=cinder-backup,cinder-backup.{host}",
+        worker.broker.address()
+    );
+    assert!(requests.ends_with(&expected), "{requests}");
+}
+
+#[test]
+fn a_broker_that_is_away_is_told_once_and_so_is_its_return() {
+    let worker = Worker::start("");
+    worker.wait_for(&["Taking requests"]);
+    worker.broker.close();
+    worker.wait_for(&["WARNING", "Cannot tell the scheduler"]);
+    worker.wait_for(&["WARNING", "Cannot consume messages"]);
+    // Two more reports.
+    std::thread::sleep(std::time::Duration::from_secs(25));
+    assert_eq!(worker.lines(&["Cannot tell the scheduler"]).len(), 1);
+    worker.broker.open();
+    worker.wait_for(&["INFO", "Told the scheduler again"]);
+    worker.wait_for(&["INFO", "Reached the message broker again"]);
+}
