@@ -5,13 +5,16 @@ use std::time::Duration;
 use api_compat::config::database_url::{Backend, DatabaseUrl};
 use api_compat::config::tls::{Tls, TlsMode};
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sea_orm::sqlx::{self, ConnectOptions, MySqlConnection, MySqlPool};
+use sea_orm::sqlx::{self, ConnectOptions, Connection, MySqlConnection, MySqlPool};
 use sea_orm::{DbErr, RuntimeErr, SqlxError, SqlxMySqlConnector};
 use secrecy::ExposeSecret;
 use tracing::warn;
 
 use super::retry::Patience;
 use super::{Database, Error, ErrorKind, Result};
+
+/// How long a server may take to say what its trouble is.
+const TROUBLE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How to reach the database; section `[database]` of the configuration.
 #[derive(Debug, Clone)]
@@ -80,6 +83,19 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Why the server takes no connections; none when it takes them. Found out with a connection of
+    /// its own: a pool that waits in vain says no more than that.
+    pub async fn trouble(&self) -> Option<String> {
+        let options = self.pool.get_mysql_connection_pool().connect_options();
+        let connected = async { options.connect().await?.ping().await };
+        match tokio::time::timeout(TROUBLE_PATIENCE, connected).await {
+            Ok(outcome) => outcome.err().map(|error| error.to_string()),
+            Err(_) => Some("the server does not answer".to_owned()),
+        }
+    }
+}
+
 async fn open(options: &Options) -> Result<MySqlPool> {
     let session = session(&options.url)?;
     // By itself, the pool would wait in silence for a server that refuses.
@@ -96,6 +112,8 @@ async fn open(options: &Options) -> Result<MySqlPool> {
         .max_connections(options.connections)
         .max_lifetime(options.recycle)
         .acquire_timeout(options.acquire)
+        // The driver would warn of each wait without a word of what is waited for.
+        .acquire_slow_threshold(options.acquire)
         .after_connect(move |connection, _| {
             let options = prepared.clone();
             Box::pin(async move { prepare(connection, &options).await })

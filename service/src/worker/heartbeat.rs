@@ -1,17 +1,22 @@
 //! The worker's row in `services`: what `openstack volume service list` shows.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use api_compat::config::Config;
 use api_compat::rpc::version;
-use chrono::Utc;
+use chrono::{NaiveDateTime, Utc};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::BINARY;
-use crate::db::{self, Database, Registration};
+use super::outage::Outage;
+use crate::db::{self, Database, ErrorKind, Registration};
+
+/// How long the database may take before it is told that it does not answer.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Says at intervals that the worker is alive.
 pub struct Heartbeat {
@@ -19,6 +24,9 @@ pub struct Heartbeat {
     registration: Registration,
     row: i32,
     interval: Duration,
+    /// What a log may tell of where the database is.
+    location: String,
+    outage: Outage,
 }
 
 impl Heartbeat {
@@ -47,6 +55,8 @@ impl Heartbeat {
             registration,
             row,
             interval: Duration::from_secs(config.service.report_interval),
+            location: config.database_url.location(),
+            outage: Outage::default(),
         })
     }
 
@@ -69,17 +79,54 @@ impl Heartbeat {
 
     async fn report(&mut self) {
         let now = Utc::now().naive_utc();
-        let zone = &self.registration.zone;
-        match self.database.heartbeat(self.row, zone, now).await {
-            Ok(true) => {}
-            Ok(false) => match self.database.register(&self.registration, now).await {
-                Ok(row) => {
-                    info!("The service's row was gone and is created anew");
-                    self.row = row;
+        let (database, zone) = (self.database.clone(), self.registration.zone.clone());
+        let mut written = pin!(database.heartbeat(self.row, &zone, now));
+        let in_time = tokio::time::timeout(SLOW, &mut written).await;
+        let written = match in_time {
+            Ok(written) => written,
+            Err(_) => {
+                let reason = database.trouble().await;
+                self.failed(&reason.unwrap_or_else(|| format!("no answer for {SLOW:?}")));
+                written.await
+            }
+        };
+        match written {
+            Ok(there) => {
+                if let Some(away) = self.outage.ended() {
+                    let (database, seconds) = (&self.location, away.as_secs());
+                    info!(database, seconds, "Reached the database again");
                 }
-                Err(error) => warn!(%error, "Cannot create the service's row anew"),
-            },
-            Err(error) => warn!(%error, "Cannot report that the service is alive"),
+                if !there {
+                    self.register_anew(now).await;
+                }
+            }
+            Err(error) => {
+                let reason = match error.kind() {
+                    ErrorKind::Unreachable => database.trouble().await,
+                    _ => None,
+                };
+                self.failed(&reason.unwrap_or_else(|| error.to_string()));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &str) {
+        let database = &self.location;
+        if self.outage.failed(error) {
+            warn!(
+                database,
+                error, "Cannot report to the database that the service is alive; trying again"
+            );
+        }
+    }
+
+    async fn register_anew(&mut self, now: NaiveDateTime) {
+        match self.database.register(&self.registration, now).await {
+            Ok(row) => {
+                info!("The service's row was gone and is created anew");
+                self.row = row;
+            }
+            Err(error) => warn!(%error, "Cannot create the service's row anew"),
         }
     }
 }

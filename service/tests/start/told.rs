@@ -41,3 +41,24 @@ fn a_broker_that_is_away_is_told_once_and_so_is_its_return() {
     worker.wait_for(&["INFO", "Told the scheduler again"]);
     worker.wait_for(&["INFO", "Reached the message broker again"]);
 }
+
+#[test]
+fn a_database_that_is_away_is_told_once_and_so_is_its_return() {
+    let worker = Worker::start("");
+    worker.wait_for(&["The backup pool can be worked with"]);
+    worker.database.close();
+    let lost = worker.wait_for(&["WARNING", "Cannot report to the database"]);
+    let place = format!(" database=cinder on {} error=", worker.database.address());
+    assert!(lost.contains(&place), "{lost}");
+    assert!(lost.contains("Connection refused"), "{lost}");
+    // Several reports, and long enough for the driver to find a connection slow.
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    worker.database.open();
+    worker.wait_for(&[
+        "INFO",
+        "Reached the database again",
+        &worker.database.address(),
+    ]);
+    assert_eq!(worker.lines(&["WARNING", "database"]), [lost]);
+    assert_eq!(worker.lines(&["slow"]), [""; 0]);
+}
