@@ -1,13 +1,14 @@
 //! A connection to one Ceph cluster as one user.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ceph::rados::{
-    rados_conf_read_file, rados_conf_set, rados_connect, rados_create2, rados_shutdown, rados_t,
+    rados_conf_get, rados_conf_read_file, rados_conf_set, rados_connect, rados_create2,
+    rados_shutdown, rados_t,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -22,6 +23,12 @@ const BULK_DEFAULTS: [(&str, &str); 2] = [
     ("rbd_cache", "false"),
     ("rbd_disable_zero_copy_writes", "false"),
 ];
+
+/// What errors call connecting ([`Error::operation`]).
+pub const CONNECT: &str = "connect to";
+
+/// What errors call reading a configuration file.
+pub const READ_CONF: &str = "read configuration file";
 
 /// How to reach a cluster.
 ///
@@ -145,7 +152,7 @@ impl Cluster {
     /// `Unreachable` when no monitor answered in time, `InvalidArgument` for an unknown option.
     pub async fn connect(options: ClusterOptions) -> Result<Self> {
         let description = options.describe();
-        task::blocking("connect to", &description, move || connect(&options))
+        task::blocking(CONNECT, &description, move || connect(&options))
             .await
             .map_err(Error::while_connecting)
     }
@@ -175,7 +182,6 @@ impl std::fmt::Debug for Cluster {
 }
 
 fn connect(options: &ClusterOptions) -> Result<Cluster> {
-    const CONNECT: &str = "connect to";
     let description = options.describe();
     let cluster_name = c_name(CONNECT, &options.cluster_name)?;
     let user = c_name(CONNECT, &format!("client.{}", options.user))?;
@@ -196,7 +202,7 @@ fn connect(options: &ClusterOptions) -> Result<Cluster> {
             .map_err(|_| invalid(&text, "the path contains a NUL byte"))?;
         // SAFETY: the handle is live and the path NUL-terminated.
         let code = unsafe { rados_conf_read_file(raw, path.as_ptr()) };
-        check("read configuration file", &text, code)?;
+        check(READ_CONF, &text, code)?;
     }
     for (name, value) in BULK_DEFAULTS {
         // Not every release knows every one of them, and none is needed for a right result.
@@ -214,10 +220,46 @@ fn connect(options: &ClusterOptions) -> Result<Cluster> {
 
     // SAFETY: the handle is live and not yet connected.
     let code = unsafe { rados_connect(raw) };
-    check(CONNECT, &handle.description, code)?;
+    if let Err(error) = check(CONNECT, &handle.description, code) {
+        let about_key = error.kind() != ErrorKind::Unreachable;
+        return Err(error.hinting(about_key.then(|| keyrings(&handle)).flatten()));
+    }
     Ok(Cluster {
         handle: Arc::new(handle),
     })
+}
+
+/// Where the user's key was looked for; none when it is given without a file. Ceph tells neither this
+/// nor whether a wrong key or an unreadable file was the trouble.
+fn keyrings(handle: &ClusterHandle) -> Option<String> {
+    if get(handle, c"key").is_some() || get(handle, c"keyfile").is_some() {
+        return None;
+    }
+    let names = get(handle, c"keyring")?;
+    let separates = |c: char| matches!(c, ',' | ';' | ' ' | '\t' | '=');
+    let tried: Vec<String> = names
+        .split(separates)
+        .filter(|name| !name.is_empty())
+        .map(|name| match std::fs::File::open(name) {
+            Ok(_) => format!("{name} (readable)"),
+            Err(error) => format!("{name} ({error})"),
+        })
+        .collect();
+    Some(format!("the key was looked for in {}", tried.join(", ")))
+}
+
+/// An option's value; none when it is empty.
+fn get(handle: &ClusterHandle, option: &CStr) -> Option<String> {
+    const LENGTH: usize = 4096;
+    let mut buffer = [0u8; LENGTH];
+    // SAFETY: the handle is live, the name NUL-terminated, the buffer writable for its length; what
+    // does not fit is refused.
+    let code = unsafe {
+        let buffer = buffer.as_mut_ptr().cast::<c_char>();
+        rados_conf_get(handle.raw, option.as_ptr(), buffer, LENGTH)
+    };
+    let value = CStr::from_bytes_until_nul(&buffer).ok()?.to_string_lossy();
+    (code == 0 && !value.is_empty()).then(|| value.into_owned())
 }
 
 /// Sets an option before connecting; the error names the option and never its value.

@@ -13,6 +13,7 @@ pub struct Error {
     operation: &'static str,
     object: String,
     reason: String,
+    hint: Option<String>,
 }
 
 /// What an [`Error`] means for whoever has to decide what to do next.
@@ -87,6 +88,7 @@ impl Error {
             operation,
             object: object.to_owned(),
             reason: io::Error::from_raw_os_error(errno).to_string(),
+            hint: None,
         }
     }
 
@@ -102,6 +104,7 @@ impl Error {
             operation,
             object: object.to_owned(),
             reason: reason.into(),
+            hint: None,
         }
     }
 
@@ -111,6 +114,18 @@ impl Error {
             self.kind = ErrorKind::Unconfigured;
         }
         self
+    }
+
+    /// The same with something that helps to find the cause.
+    pub(super) fn hinting(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    /// What helps to find the cause and is only for those who run the service: the text of the error
+    /// itself may be shown to users, this names files of the host.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// What the error means.

@@ -56,8 +56,8 @@ impl Link {
         connected
     }
 
-    /// A pool of the cluster. That a client was fenced off shows in what it does, not in opening a
-    /// pool, so that is tried first.
+    /// A pool of the cluster. That a client was fenced off, or was granted more since it connected,
+    /// shows in what it does, not in opening a pool, so that is tried first.
     ///
     /// # Errors
     /// As [`Cluster::connect`] and [`Cluster::pool`].
@@ -65,6 +65,11 @@ impl Link {
         let pool = self.cluster().await?.pool(name).await?;
         match tokio::time::timeout(PROBE_PATIENCE, pool.probe()).await {
             Ok(Err(error)) if error.kind() == ErrorKind::Shutdown => {
+                self.cluster().await?.pool(name).await
+            }
+            // A session keeps for an hour what its user was allowed when it began.
+            Ok(Err(error)) if error.kind() == ErrorKind::Permission => {
+                *self.current.lock().await = None;
                 self.cluster().await?.pool(name).await
             }
             // Whatever else is wrong with it shows when it is used.

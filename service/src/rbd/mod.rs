@@ -39,13 +39,13 @@ mod sys;
 #[allow(unsafe_code)]
 mod task;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{CONNECT, Cluster, ClusterOptions, READ_CONF};
 pub use diff::{Change, DiffQuery};
 pub use error::{Error, ErrorKind};
 pub use features::Features;
 pub use image::Image;
 pub use link::Link;
-pub use pool::{ImageOptions, Pool};
+pub use pool::{ImageOptions, OPEN_POOL, Pool};
 pub use snapshot::Snapshot;
 
 /// The result of everything in this room.

@@ -10,6 +10,9 @@ use super::error::{c_name, check};
 use super::image::{Access, Image};
 use super::{Error, ErrorKind, Features, Result, sys, task};
 
+/// What errors call opening a pool ([`Error::operation`]).
+pub const OPEN_POOL: &str = "open pool";
+
 /// A pool of a connected cluster; clones share one I/O context.
 #[derive(Clone)]
 pub struct Pool {
@@ -92,14 +95,13 @@ pub struct ImageOptions {
 
 impl Pool {
     pub(super) async fn in_cluster(cluster: Arc<ClusterHandle>, name: &str) -> Result<Self> {
-        const OPEN: &str = "open pool";
-        let c_pool = c_name(OPEN, name)?;
+        let c_pool = c_name(OPEN_POOL, name)?;
         let owned = name.to_owned();
-        task::blocking(OPEN, name, move || {
+        task::blocking(OPEN_POOL, name, move || {
             let mut raw: rados_ioctx_t = std::ptr::null_mut();
             // SAFETY: the cluster is connected, the name NUL-terminated, `raw` receives the handle.
             let code = unsafe { rados_ioctx_create(cluster.raw(), c_pool.as_ptr(), &raw mut raw) };
-            check(OPEN, &owned, code)?;
+            check(OPEN_POOL, &owned, code)?;
             // Else what does not fit into a full pool waits until somebody makes room.
             // SAFETY: the I/O context is new and nobody else uses it yet.
             unsafe { sys::rados_set_pool_full_try(raw) };

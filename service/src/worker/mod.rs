@@ -133,6 +133,7 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     let interval = Duration::from_secs(worker.config.backup.backup_driver_init_check_interval);
     tokio::spawn(vault_watch::run(
         worker.manager.clone(),
+        worker.config.ceph.clone(),
         readiness,
         interval,
         worker.stop.clone(),

@@ -19,7 +19,7 @@ use crate::transfer::Budget;
 use crate::vault::{Engine, ImageFormat, Vault};
 
 /// How long the backup cluster may take to answer the first call.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the configuration and refuses one that cannot work, with every reason at once.
 pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {

@@ -3,28 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_compat::config::Ceph;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::outage::Outage;
+use super::settings::CONNECT_TIMEOUT;
 use crate::manager::Manager;
+use crate::rbd::{self, ErrorKind};
+use crate::vault;
 
 /// How soon a vault that cannot be worked with is asked again at first.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// How long the cluster may take to answer one look.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the cluster may take to answer one look: connecting has a limit of its own, with a better
+/// reason.
+const PATIENCE: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(5));
 
 /// Keeps `ready` true to what the vault says, until `stop`. While it cannot be worked with it is
 /// asked with growing pauses, at most `interval` apart.
 pub async fn run(
     manager: Arc<Manager>,
+    ceph: Ceph,
     ready: watch::Sender<bool>,
     interval: Duration,
     stop: CancellationToken,
 ) {
     let mut pause = FIRST;
-    let mut told = false;
+    let mut outage = Outage::default();
     // A look that gets no answer is waited for again instead of another: each takes up a thread.
     let mut look = Box::pin(manager.vault().check());
     loop {
@@ -34,17 +41,28 @@ pub async fn run(
         }
         let failure = match looked {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
+            Ok(Err(error)) => Some((error.to_string(), advice(&error, &ceph))),
+            Err(_) => Some(no_answer(&ceph)),
         };
         let works = failure.is_none();
         match failure {
-            Some(error) if !told || *ready.borrow() => {
-                error!(error, "The backup pool cannot be worked with");
-                told = true;
-            }
+            Some((error, advice)) if outage.failed(&error) => error!(
+                error,
+                advice,
+                backup_ceph_conf = %ceph.backup_ceph_conf.display(),
+                backup_ceph_user = ceph.backup_ceph_user,
+                backup_ceph_pool = ceph.backup_ceph_pool,
+                "The backup pool cannot be worked with; trying again, at least every {} s",
+                interval.as_secs()
+            ),
             Some(_) => {}
-            None if !*ready.borrow() => info!("The backup pool can be worked with"),
+            None if !*ready.borrow() => info!(
+                away_seconds = outage.ended().map(|away| away.as_secs()),
+                backup_ceph_conf = %ceph.backup_ceph_conf.display(),
+                backup_ceph_user = ceph.backup_ceph_user,
+                backup_ceph_pool = ceph.backup_ceph_pool,
+                "The backup pool can be worked with"
+            ),
             None => {}
         }
         ready.send_if_modified(|ready| std::mem::replace(ready, works) != works);
@@ -56,5 +74,43 @@ pub async fn run(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(if works { interval } else { pause }) => {}
         }
+    }
+}
+
+/// That the cluster does not answer, and what to look at.
+fn no_answer(ceph: &Ceph) -> (String, Option<String>) {
+    let (cluster, seconds) = (ceph.cluster_name(), PATIENCE.as_secs());
+    let advice = format!(
+        "see whether the OSDs of pool {} are up",
+        ceph.backup_ceph_pool
+    );
+    (
+        format!("no answer from cluster {cluster} for {seconds} s"),
+        Some(advice),
+    )
+}
+
+/// What an operator may do about an error, where that is plain.
+fn advice(error: &vault::Error, ceph: &Ceph) -> Option<String> {
+    let vault::Error::Rbd(error) = error else {
+        return None;
+    };
+    let (user, pool) = (&ceph.backup_ceph_user, &ceph.backup_ceph_pool);
+    match (error.operation(), error.kind()) {
+        (rbd::CONNECT, ErrorKind::Unreachable) => {
+            Some("see whether the monitors in backup_ceph_conf can be reached".to_owned())
+        }
+        (rbd::CONNECT, _) => {
+            let hint = error.hint()?;
+            Some(format!(
+                "{hint}; compare it with `ceph auth get client.{user}`"
+            ))
+        }
+        (rbd::READ_CONF, _) => Some("see backup_ceph_conf".to_owned()),
+        (rbd::OPEN_POOL, ErrorKind::NotFound) => Some("see backup_ceph_pool".to_owned()),
+        (_, ErrorKind::Permission) => Some(format!(
+            "client.{user} needs the capabilities mon 'profile rbd', osd 'profile rbd pool={pool}'"
+        )),
+        _ => None,
     }
 }

@@ -112,6 +112,44 @@ async fn a_wrong_key_is_a_matter_of_permission() {
     let error = Cluster::connect(options).await.expect_err("wrong key");
     assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
     assert!(!error.to_string().contains("AQBm"));
+    // There is no file to look at.
+    assert_eq!(error.hint(), None);
+}
+
+#[tokio::test]
+async fn the_files_that_were_looked_for_a_key_are_told_to_those_who_run_the_service() {
+    let site = volumes().await;
+    let folder = std::env::temp_dir().join(unique("keyrings"));
+    std::fs::create_dir(&folder).expect("a folder");
+    let conf = folder.join("other.conf");
+    let place = folder.display();
+    let text = format!(
+        "[global]\nmon_host = {}\nauth_client_required = cephx\n\
+         keyring = {place}/$cluster.$name.keyring,{place}/none\n",
+        mon_host(&site)
+    );
+    std::fs::write(&conf, text).expect("a file");
+    let options = || {
+        let options = ClusterOptions::new("admin").cluster_name("other");
+        options.conf_file(&conf)
+    };
+    let missing = Cluster::connect(options()).await.expect_err("no key");
+    assert_eq!(missing.kind(), ErrorKind::Unconfigured);
+    let looked = |first: &str| {
+        let none = "No such file or directory (os error 2)";
+        let file = format!("{place}/other.client.admin.keyring");
+        format!("the key was looked for in {file} ({first}), {place}/none ({none})")
+    };
+    let none = "No such file or directory (os error 2)";
+    assert_eq!(missing.hint(), Some(looked(none).as_str()));
+    assert!(!missing.to_string().contains("keyring"), "{missing}");
+
+    let wrong = "[client.admin]\nkey = AQBmcGVlawAAABAAdGhpcyBpcyBub3QgYSBrZXk=\n";
+    std::fs::write(folder.join("other.client.admin.keyring"), wrong).expect("a file");
+    let wrong = Cluster::connect(options()).await.expect_err("a wrong key");
+    assert_eq!(wrong.kind(), ErrorKind::Permission);
+    assert_eq!(wrong.hint(), Some(looked("readable").as_str()));
+    std::fs::remove_dir_all(&folder).expect("it goes");
 }
 
 #[tokio::test]

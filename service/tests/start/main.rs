@@ -1,6 +1,9 @@
 //! The program as an operator starts it: what it says when it cannot work, its exit code, and what
 //! it tells while it runs.
 
+#[path = "../ceph_lab/mod.rs"]
+mod ceph_lab;
+mod refused;
 mod told;
 mod worker;
 

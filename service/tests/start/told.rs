@@ -12,6 +12,11 @@ fn a_start_tells_what_this_worker_is() {
     let database = worker.wait_for(&["INFO", "Reached the database"]);
     let place = format!(" database=cinder on {}", worker.database.address());
     assert!(database.ends_with(&place), "{database}");
+    let pool = worker.wait_for(&["INFO", "The backup pool can be worked with"]);
+    let ceph = crate::worker::variable("LAB_BACKUPS_CEPH_CONF");
+    let expected =
+        format!(" backup_ceph_conf={ceph} backup_ceph_user=admin backup_ceph_pool=backups");
+    assert!(pool.ends_with(&expected), "{pool}");
     let requests = worker.wait_for(&["INFO", "Taking requests from the message broker"]);
     let host = worker
         .folder()
