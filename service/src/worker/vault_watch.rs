@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_compat::config::Ceph;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::outage::Outage;
 use super::settings::CONNECT_TIMEOUT;
@@ -20,6 +20,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// How long the cluster may take to answer one look: connecting has a limit of its own, with a better
 /// reason.
 const PATIENCE: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// How long it may take before an operator is told: whatever runs waits as well.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Keeps `ready` true to what the vault says, until `stop`. While it cannot be worked with it is
 /// asked with growing pauses, at most `interval` apart.
@@ -35,14 +38,26 @@ pub async fn run(
     // A look that gets no answer is waited for again instead of another: each takes up a thread.
     let mut look = Box::pin(manager.vault().check());
     loop {
-        let looked = tokio::time::timeout(PATIENCE, &mut look).await;
+        let mut looked = tokio::time::timeout(SLOW, &mut look).await;
+        if looked.is_err() {
+            let (error, advice) = no_answer(&ceph, SLOW);
+            if outage.failed(&error) {
+                warn!(
+                    error,
+                    advice,
+                    backup_ceph_conf = %ceph.backup_ceph_conf.display(),
+                    "The backup cluster is slow; operations wait for it"
+                );
+            }
+            looked = tokio::time::timeout(PATIENCE - SLOW, &mut look).await;
+        }
         if looked.is_ok() {
             look = Box::pin(manager.vault().check());
         }
         let failure = match looked {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some((error.to_string(), advice(&error, &ceph))),
-            Err(_) => Some(no_answer(&ceph)),
+            Err(_) => Some(no_answer(&ceph, PATIENCE)),
         };
         let works = failure.is_none();
         match failure {
@@ -56,14 +71,18 @@ pub async fn run(
                 interval.as_secs()
             ),
             Some(_) => {}
-            None if !*ready.borrow() => info!(
-                away_seconds = outage.ended().map(|away| away.as_secs()),
-                backup_ceph_conf = %ceph.backup_ceph_conf.display(),
-                backup_ceph_user = ceph.backup_ceph_user,
-                backup_ceph_pool = ceph.backup_ceph_pool,
-                "The backup pool can be worked with"
-            ),
-            None => {}
+            None => {
+                let away = outage.ended();
+                if away.is_some() || !*ready.borrow() {
+                    info!(
+                        away_seconds = away.map(|away| away.as_secs()),
+                        backup_ceph_conf = %ceph.backup_ceph_conf.display(),
+                        backup_ceph_user = ceph.backup_ceph_user,
+                        backup_ceph_pool = ceph.backup_ceph_pool,
+                        "The backup pool can be worked with"
+                    );
+                }
+            }
         }
         ready.send_if_modified(|ready| std::mem::replace(ready, works) != works);
         pause = match works {
@@ -78,15 +97,14 @@ pub async fn run(
 }
 
 /// That the cluster does not answer, and what to look at.
-fn no_answer(ceph: &Ceph) -> (String, Option<String>) {
-    let (cluster, seconds) = (ceph.cluster_name(), PATIENCE.as_secs());
-    let advice = format!(
-        "see whether the OSDs of pool {} are up",
-        ceph.backup_ceph_pool
-    );
+fn no_answer(ceph: &Ceph, waited: Duration) -> (String, Option<String>) {
+    let (cluster, pool) = (ceph.cluster_name(), &ceph.backup_ceph_pool);
+    let seconds = waited.as_secs();
     (
         format!("no answer from cluster {cluster} for {seconds} s"),
-        Some(advice),
+        Some(format!(
+            "see whether its monitors and the OSDs of pool {pool} are up"
+        )),
     )
 }
 

@@ -22,7 +22,8 @@ fn told(options: &str, pool: &str, user: &str) -> (Worker, String) {
 
 #[test]
 fn a_pool_or_a_file_that_is_not_there_is_told_with_its_option() {
-    let (_worker, line) = told("backup_ceph_pool = nosuch", "nosuch", "admin");
+    let (worker, line) = told("backup_ceph_pool = nosuch", "nosuch", "admin");
+    drop(worker);
     assert!(line.contains("cannot open pool nosuch"), "{line}");
     assert!(line.contains("advice=see backup_ceph_pool"), "{line}");
     let (_worker, line) = told("backup_ceph_conf = /nonexistent/x.conf", "backups", "admin");

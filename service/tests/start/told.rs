@@ -67,3 +67,53 @@ fn a_database_that_is_away_is_told_once_and_so_is_its_return() {
     assert_eq!(worker.lines(&["WARNING", "database"]), [lost]);
     assert_eq!(worker.lines(&["slow"]), [""; 0]);
 }
+
+/// The OSD of the backups, which hangs until this goes.
+struct Hanging;
+
+impl Hanging {
+    fn begin() -> Self {
+        signal_osd("STOP");
+        Self
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        signal_osd("CONT");
+    }
+}
+
+fn signal_osd(signal: &str) {
+    let lab = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab/lab");
+    let name = crate::worker::variable("LAB_NAME");
+    let sent = std::process::Command::new(lab)
+        .args(["send", signal, "ceph-osd-backups", "--name", &name])
+        .status();
+    assert!(sent.expect("the lab's program runs").success());
+}
+
+#[test]
+fn osds_that_do_not_answer_are_told_although_the_monitors_do() {
+    let worker = Worker::start_alone();
+    worker.wait_for(&["The backup pool can be worked with"]);
+    let hanging = Hanging::begin();
+    let slow = worker.wait_for(&["WARNING", "The backup cluster is slow"]);
+    assert!(
+        slow.contains(" error=no answer from cluster ceph for 10 s "),
+        "{slow}"
+    );
+    assert!(slow.contains("the OSDs of pool backups"), "{slow}");
+    let given_up = worker.wait_for(&["ERROR", "The backup pool cannot be worked with"]);
+    assert!(
+        given_up.contains("no answer from cluster ceph for 35 s"),
+        "{given_up}"
+    );
+    drop(hanging);
+    worker.wait_for(&[
+        "INFO",
+        "The backup pool can be worked with",
+        "away_seconds=",
+    ]);
+    assert_eq!(worker.lines(&["no answer from cluster"]), [slow, given_up]);
+}

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -24,12 +24,34 @@ pub struct Worker {
     pub broker: Door,
     pub database: Door,
     folder: Folder,
+    _parts: Parts,
+}
+
+/// Whoever stops one of the lab's parts has them all alone.
+static PARTS: RwLock<()> = RwLock::new(());
+
+/// Goes last, when the worker has ended.
+enum Parts {
+    Shared(#[expect(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code)] RwLockWriteGuard<'static, ()>),
 }
 
 impl Worker {
     /// Starts a worker with the lab's parts and these `[DEFAULT]` options; later ones win. It is
-    /// not chosen for backups, should a cloud be there.
+    /// not chosen for backups, should a cloud be there. A test has one worker at a time.
     pub fn start(options: &str) -> Self {
+        // What a test that failed has stopped runs again.
+        let parts = PARTS.read().unwrap_or_else(PoisonError::into_inner);
+        Self::start_with(options, Parts::Shared(parts))
+    }
+
+    /// Starts one for a test that stops parts of the lab.
+    pub fn start_alone() -> Self {
+        let parts = PARTS.write().unwrap_or_else(PoisonError::into_inner);
+        Self::start_with("", Parts::Alone(parts))
+    }
+
+    fn start_with(options: &str, parts: Parts) -> Self {
         let (broker, broker_url) = Door::before("LAB_AMQP_URL");
         let (database, database_url) = Door::before("LAB_DATABASE_URL");
         let folder = Folder::new();
@@ -61,6 +83,7 @@ impl Worker {
             broker,
             database,
             folder,
+            _parts: parts,
         }
     }
 
