@@ -1,6 +1,6 @@
 //! From the configuration to what each room wants to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -36,11 +36,42 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
     };
     let config = Config::load(&sources)?;
     let problems = config.check();
-    if !problems.is_empty() {
-        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let mut texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.extend(unreadable(&config));
+    if !texts.is_empty() {
         bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
     }
     Ok(config)
+}
+
+/// The certificates and keys that cannot be read, each with its option.
+fn unreadable(config: &Config) -> BTreeSet<String> {
+    let brokers = [&config.rabbit, &config.notification_rabbit];
+    let brokers = brokers.into_iter().filter(|rabbit| rabbit.ssl);
+    let of_brokers = brokers.flat_map(|rabbit| {
+        [
+            ("[oslo_messaging_rabbit] ssl_ca_file", &rabbit.ssl_ca_file),
+            (
+                "[oslo_messaging_rabbit] ssl_cert_file",
+                &rabbit.ssl_cert_file,
+            ),
+            ("[oslo_messaging_rabbit] ssl_key_file", &rabbit.ssl_key_file),
+        ]
+    });
+    let tls = &config.database_url.tls;
+    let of_database = [
+        ("[database] connection: ssl_ca", &tls.ca),
+        ("[database] connection: ssl_cert", &tls.certificate),
+        ("[database] connection: ssl_key", &tls.key),
+    ];
+    of_brokers
+        .chain(of_database)
+        .filter_map(|(option, path)| {
+            let path = path.as_ref()?;
+            let error = std::fs::read(path).err()?;
+            Some(format!("{option}: {}: {error}", path.display()))
+        })
+        .collect()
 }
 
 /// The variables that are texts; no option's value is anything else.

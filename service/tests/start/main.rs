@@ -102,6 +102,17 @@ fn a_configuration_that_cannot_work_is_named() {
         "[DEFAULT]\n{DRIVER}\n[database]\nconnection = postgresql://u:S3cret@h/cinder\n"
     ));
     assert!(said.contains("only MySQL and MariaDB"), "{said}");
+    let said = complaint(&format!(
+        "[DEFAULT]\n{DRIVER}\n[database]\nconnection = mysql://u:S3cret@h/c?ssl_ca=/nonexistent/db\n\
+         [oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /nonexistent/ca\n"
+    ));
+    let none = "No such file or directory (os error 2)";
+    for expected in [
+        format!("\n  [oslo_messaging_rabbit] ssl_ca_file: /nonexistent/ca: {none}\n"),
+        format!("\n  [database] connection: ssl_ca: /nonexistent/db: {none}\n"),
+    ] {
+        assert_eq!(said.matches(&expected).count(), 1, "{said}");
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_broker_that_is_away_is_told_once_and_so_is_its_return() {
     worker.wait_for(&["Taking requests"]);
     worker.broker.close();
     worker.wait_for(&["WARNING", "Cannot tell the scheduler"]);
-    worker.wait_for(&["WARNING", "Cannot consume messages"]);
+    worker.wait_for(&["WARNING", "purpose=listen"]);
     // Two more reports.
     std::thread::sleep(std::time::Duration::from_secs(25));
     assert_eq!(worker.lines(&["Cannot tell the scheduler"]).len(), 1);
