@@ -69,7 +69,7 @@ impl Link {
             }
             // A session keeps for an hour what its user was allowed when it began.
             Ok(Err(error)) if error.kind() == ErrorKind::Permission => {
-                *self.current.lock().await = None;
+                *self.current.lock().await = Current::Untried;
                 self.cluster().await?.pool(name).await
             }
             // Whatever else is wrong with it shows when it is used.
