@@ -33,6 +33,12 @@ pub enum DecodeError {
     /// A part without which the message means nothing is not there.
     #[error("message has no {0}")]
     Missing(&'static str),
+    /// The body is compressed in a way that we do not know.
+    #[error("message is compressed as {0:?}, which is not supported")]
+    Compression(String),
+    /// The body is not compressed as its header says.
+    #[error("message cannot be decompressed: {0}")]
+    Compressed(std::io::Error),
     /// The sender uses an envelope that we do not know.
     #[error("message envelope version {0:?} is not supported")]
     EnvelopeVersion(String),

@@ -1,8 +1,8 @@
 //! oslo.messaging 2.0 over RabbitMQ: what lies in a message's body, and which queues there are.
 //!
-//! Compression (`kombu_compression`) is a matter of the AMQP body and done by whoever owns the
-//! connection; the functions here start at the uncompressed JSON text.
+//! A body is inflated first ([`compression`]); all else here starts at the uncompressed JSON text.
 
+pub mod compression;
 pub mod context;
 pub mod envelope;
 pub mod failure;

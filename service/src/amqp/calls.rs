@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::consumer::Consumer;
-use super::{CallError, Options};
+use super::{CallError, Options, wire};
 
 type Outcome = Result<Value, Failure>;
 
@@ -123,7 +123,7 @@ impl Calls {
 }
 
 async fn receive(waiting: Arc<Waiting>, delivery: Delivery) {
-    match Reply::decode(&delivery.data) {
+    match wire::body(&delivery).and_then(|body| Reply::decode(&body)) {
         Ok(reply) => {
             let mut waiting = waiting.lock();
             let id = reply.msg_id.clone();

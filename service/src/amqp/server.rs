@@ -126,7 +126,8 @@ impl Server {
 
 /// Reads a delivery. What cannot be understood is rejected, what came before is dropped.
 async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> Option<Request> {
-    let request = match Request::decode(&delivery.data) {
+    let decoded = wire::body(delivery).and_then(|body| Request::decode(&body));
+    let request = match decoded {
         Ok(request) => request,
         Err(error) => {
             let bytes = delivery.data.len();

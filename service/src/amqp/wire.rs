@@ -1,6 +1,11 @@
-//! Declarations and properties in lapin's terms.
+//! Declarations, properties and bodies in lapin's terms.
 
+use std::borrow::Cow;
+
+use api_compat::messaging::compression::{self, inflate};
+use api_compat::messaging::envelope::DecodeError;
 use api_compat::messaging::queue::{Arguments, Declaration, Exchange, Queue, Value};
+use lapin::message::Delivery;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, ExchangeKind};
@@ -71,10 +76,27 @@ pub async fn bind(channel: &Channel, declaration: &Declaration) -> lapin::Result
 
 /// A message's place in its stream; none if it was not in a stream.
 pub fn stream_offset(properties: &BasicProperties) -> Option<i64> {
-    match properties.headers().as_ref()?.inner().get(STREAM_OFFSET)? {
+    match header(properties, STREAM_OFFSET)? {
         AMQPValue::LongLongInt(offset) => Some(*offset),
         _ => None,
     }
+}
+
+/// A message's body, decompressed where its sender has compressed it.
+///
+/// # Errors
+/// [`DecodeError`] if it is too large or compressed in another way than its header says.
+pub fn body(delivery: &Delivery) -> Result<Cow<'_, [u8]>, DecodeError> {
+    let method = match header(&delivery.properties, compression::HEADER) {
+        None | Some(AMQPValue::Void) => None,
+        Some(AMQPValue::LongString(name)) => Some(String::from_utf8_lossy(name.as_bytes())),
+        Some(_) => return Err(DecodeError::WrongType("the compression", "a text")),
+    };
+    inflate(&delivery.data, method.as_deref())
+}
+
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
 }
 
 /// The properties of every message that oslo.messaging sends.

@@ -107,6 +107,31 @@ async fn side_by_side(ours_first: bool, queues: impl Fn(&str) -> QueueOptions) {
     assert_eq!(accept(&mut server).await.0.method, "double");
 }
 
+/// What oslo.messaging has kombu compress is understood, as a request and as an answer.
+async fn assert_inflated(method: &str) {
+    let lab = Lab::new().await;
+    let ours = lab.amqp();
+    let mut server = serve(&ours).await;
+    let options = [format!("kombu_compression={method}")];
+    let (outcome, got) = peer::call_answered(&lab, &mut server, json!("read"), &options).await;
+    assert_eq!(outcome["result"], "read");
+    assert_eq!(got.args["text"], "Grüße");
+    let _python = PythonServer::start(&lab, "packer", &options).await;
+    let call = request(Kind::Call, "cinder-backup.packer", "double");
+    let result = ours.call(call, &context()).await.expect("answered");
+    assert_eq!(result["text"], "Grüße");
+}
+
+#[tokio::test]
+async fn python_compresses_with_gzip() {
+    assert_inflated("gzip").await;
+}
+
+#[tokio::test]
+async fn python_compresses_with_bzip2() {
+    assert_inflated("bzip2").await;
+}
+
 #[tokio::test]
 async fn both_live_on_one_broker_with_the_defaults() {
     side_by_side(true, |_| QueueOptions::default()).await;

@@ -270,19 +270,18 @@ pub struct Raw {
 impl Raw {
     /// Puts a body into a queue.
     pub async fn put(&self, queue: &str, body: &[u8]) {
+        self.put_with(queue, body, BasicProperties::default()).await;
+    }
+
+    /// Puts a body with these properties into a queue.
+    pub async fn put_with(&self, queue: &str, body: &[u8], properties: BasicProperties) {
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
         let confirmed = self
             .channel
-            .basic_publish(
-                "".into(),
-                queue.into(),
-                options,
-                body,
-                BasicProperties::default(),
-            )
+            .basic_publish("".into(), queue.into(), options, body, properties)
             .await
             .expect("published");
         let confirmation = within("a confirmation", confirmed)

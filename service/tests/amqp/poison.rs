@@ -1,12 +1,15 @@
 //! Messages that nobody should have sent, and messages that come twice.
 
 use api_compat::rpc::Kind;
+use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 
 use crate::lab::{
     HOST_QUEUE, Lab, Raw, TOPIC, accept, context, eventually, request, serve, within,
 };
+use crate::logs;
 
 fn message(method: &str, unique_id: &str) -> Vec<u8> {
     json!({"method": method, "args": {}, "_unique_id": unique_id})
@@ -62,6 +65,32 @@ async fn what_cannot_be_understood_is_rejected_and_the_next_request_served() {
     raw.put(HOST_QUEUE, b"\xff\xfe").await;
     raw.put(HOST_QUEUE, &message("sound", "1")).await;
     assert_eq!(accept(&mut server).await.0.method, "sound");
+    within("a stop", server.stop()).await;
+    assert_eq!(left_in(&raw, HOST_QUEUE).await, 0);
+}
+
+#[tokio::test]
+async fn an_unknown_compression_is_named_and_rejected() {
+    logs::record();
+    let lab = Lab::new().await;
+    let ours = lab.amqp();
+    let mut server = serve(&ours).await;
+    let raw = lab.raw().await;
+    for method in [
+        AMQPValue::LongString(lab.vhost.as_str().into()),
+        AMQPValue::Boolean(true),
+        AMQPValue::LongString("application/x-gzip".into()),
+    ] {
+        let mut headers = FieldTable::default();
+        headers.insert("compression".into(), method);
+        let properties = BasicProperties::default().with_headers(headers);
+        raw.put_with(HOST_QUEUE, &message("packed", "1"), properties)
+            .await;
+    }
+    raw.put(HOST_QUEUE, &message("sound", "2")).await;
+    assert_eq!(accept(&mut server).await.0.method, "sound");
+    let said = logs::shown(&format!("compressed as {:?}", lab.vhost));
+    assert_eq!(said.len(), 1, "{said:?}");
     within("a stop", server.stop()).await;
     assert_eq!(left_in(&raw, HOST_QUEUE).await, 0);
 }
