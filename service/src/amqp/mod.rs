@@ -13,6 +13,7 @@ mod error;
 mod options;
 mod publisher;
 mod server;
+mod session;
 mod wire;
 
 use std::sync::Arc;

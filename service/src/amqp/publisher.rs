@@ -1,23 +1,17 @@
 //! The connection that publishes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::messaging::queue::{Declaration, Exchange};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, Connection};
+use lapin::Confirmation;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Broker, CallError, connection, declare, wire};
-
-/// How long the broker may take to confirm one message; blocked by an alarm, it takes none.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-
-const NO_ANSWER: &str = "the broker does not confirm; is it blocked by an alarm?";
+use super::session::Session;
+use super::{Broker, CallError, connection};
 
 /// Where a message goes.
 pub enum Target {
@@ -36,9 +30,12 @@ pub enum Target {
 
 /// A message on its way out.
 pub struct Message {
-    target: Target,
-    body: Vec<u8>,
-    expiration: Option<Duration>,
+    /// Where it goes.
+    pub target: Target,
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// When the broker drops it.
+    pub expiration: Option<Duration>,
 }
 
 impl Message {
@@ -57,7 +54,8 @@ impl Message {
         self
     }
 
-    fn exchange(&self) -> &str {
+    /// The exchange's name.
+    pub fn exchange(&self) -> &str {
         match &self.target {
             Target::Exchange { exchange, .. } => &exchange.name,
             Target::Queue(queue) => queue.exchange.as_ref().map_or("", |e| e.name.as_str()),
@@ -65,7 +63,8 @@ impl Message {
         }
     }
 
-    fn routing_key(&self) -> &str {
+    /// By which the exchange finds the queue.
+    pub fn routing_key(&self) -> &str {
         match &self.target {
             Target::Exchange { routing_key, .. } => routing_key,
             Target::Queue(queue) => &queue.routing_key,
@@ -83,16 +82,9 @@ pub struct Publisher {
 
 #[derive(Default)]
 struct State {
-    session: Option<Session>,
+    session: Option<Arc<Session>>,
     /// How many sessions there were: tells whether a broken one was replaced meanwhile.
     generation: usize,
-}
-
-struct Session {
-    connection: Connection,
-    channel: Channel,
-    /// What was declared on this connection.
-    declared: HashSet<String>,
 }
 
 impl Publisher {
@@ -151,69 +143,37 @@ impl Publisher {
     }
 
     async fn attempt(&self, message: &Message) -> Result<Confirmation, String> {
-        let (channel, generation) = self.channel(message).await?;
-        let confirmed = async {
-            let options = BasicPublishOptions {
-                mandatory: matches!(message.target, Target::Reply(_)),
-                ..BasicPublishOptions::default()
-            };
-            let mut properties = wire::properties();
-            if let Some(expiration) = message.expiration {
-                let milliseconds = expiration.as_millis().to_string();
-                properties = properties.with_expiration(milliseconds.into());
-            }
-            channel
-                .basic_publish(
-                    message.exchange().into(),
-                    message.routing_key().into(),
-                    options,
-                    &message.body,
-                    properties,
-                )
-                .await?
-                .await
-        };
-        let outcome = match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
-            Ok(Ok(confirmation)) => return Ok(confirmation),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => NO_ANSWER.to_owned(),
-        };
-        self.discard(generation).await;
-        Err(outcome)
+        let (session, generation) = self.session().await?;
+        let outcome = session.publish(message).await;
+        if outcome.is_err() {
+            self.discard(generation).await;
+        }
+        outcome
     }
 
-    /// The channel, connected and with the message's exchange declared.
-    async fn channel(&self, message: &Message) -> Result<(Channel, usize), String> {
+    /// The session, connected.
+    async fn session(&self) -> Result<(Arc<Session>, usize), String> {
         let mut state = self.session.lock().await;
-        let usable = |session: &Session| {
-            session.connection.status().connected() && session.channel.status().connected()
-        };
-        if !state.session.as_ref().is_some_and(usable) {
-            if state.generation > 0 {
-                warn!("Lost the message broker for sending");
-            }
-            state.session = Some(self.connect(state.generation).await?);
-            if state.generation > 0 {
-                info!("Reached the message broker again for sending");
-            }
-            state.generation += 1;
+        if let Some(session) = state.session.as_ref().filter(|session| session.is_usable()) {
+            return Ok((session.clone(), state.generation));
         }
-        let generation = state.generation;
-        let Some(session) = &mut state.session else {
-            return Err("no connection".to_owned());
-        };
-        if let Err(error) = in_time(session.declare(message)).await {
-            state.session = None;
-            return Err(error);
+        if state.generation > 0 {
+            warn!("Lost the message broker for sending");
         }
-        Ok((session.channel.clone(), generation))
+        let session = Arc::new(self.connect(state.generation).await?);
+        if state.generation > 0 {
+            info!("Reached the message broker again for sending");
+        }
+        state.generation += 1;
+        state.session = Some(session.clone());
+        Ok((session, state.generation))
     }
 
     async fn connect(&self, turn: usize) -> Result<Session, String> {
         let mut reason = String::new();
         for host in 0..self.broker.url.hosts.len() {
             match connection::open(&self.broker, turn + host, "send").await {
-                Ok(connection) => return in_time(Session::open(connection)).await,
+                Ok(connection) => return Session::open(connection).await,
                 Err(error) => reason = error,
             }
         }
@@ -232,67 +192,7 @@ impl Publisher {
         // Whoever holds the lock now lets it go.
         self.closed.cancel();
         if let Some(session) = self.session.lock().await.session.take() {
-            let closing = session.connection.close(200, "OK".into());
-            if !matches!(
-                tokio::time::timeout(Duration::from_secs(5), closing).await,
-                Ok(Ok(()))
-            ) {
-                debug!("Closed the connection for sending without a farewell");
-            }
+            session.close().await;
         }
     }
-}
-
-impl Session {
-    async fn open(connection: Connection) -> Result<Self, String> {
-        let channel = connection.create_channel().await.map_err(text)?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(text)?;
-        Ok(Self {
-            connection,
-            channel,
-            declared: HashSet::new(),
-        })
-    }
-
-    /// Declares what the message needs, once for a connection: publishing to an exchange that does
-    /// not exist closes the channel.
-    async fn declare(&mut self, message: &Message) -> Result<(), String> {
-        let name = match &message.target {
-            Target::Exchange { exchange, .. } => &exchange.name,
-            Target::Queue(queue) => &queue.queue.name,
-            Target::Reply(_) => return Ok(()),
-        };
-        if self.declared.contains(name) {
-            return Ok(());
-        }
-        let declared = match &message.target {
-            Target::Exchange { exchange, .. } => {
-                declare::exchange(&self.connection, exchange).await
-            }
-            Target::Queue(queue) => declare::queue(&self.connection, queue).await,
-            Target::Reply(_) => Ok(()),
-        };
-        if let Err(reason) = declared {
-            if !self.connection.status().connected() {
-                return Err(reason);
-            }
-            // What is there may do; if not, the message comes back or its channel is closed.
-            warn!(name, reason, "Cannot declare; sending to what is there");
-        }
-        self.declared.insert(name.clone());
-        Ok(())
-    }
-}
-
-/// Bounds what waits for the broker and is not bounded by itself.
-async fn in_time<T>(asking: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let answered = tokio::time::timeout(CONFIRM_TIMEOUT, asking).await;
-    answered.unwrap_or_else(|_| Err(NO_ANSWER.to_owned()))
-}
-
-fn text(error: lapin::Error) -> String {
-    error.to_string()
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::rpc::Kind;
 use cinderblock::amqp::{Amqp, Server};
+use futures_util::future::join_all;
+use lapin::options::QueueDeclareOptions;
 use serde_json::json;
 
 use crate::lab::{
     HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, consuming, context, eventually, fanout,
     patient_broker, request, serve, within,
 };
+use crate::logs;
 use crate::topology::kolla;
 
 /// A call that is served.
@@ -196,4 +199,56 @@ async fn an_answer_waits_for_a_queue_that_is_declared_again() {
     late.await.expect("declared");
     within("an answer sent", sending).await.expect("no panic");
     assert!(raw.take("reply_late").await.is_some());
+}
+
+/// Which message came back is told apart from those that the broker has, however many are under way.
+#[tokio::test]
+async fn only_an_answer_to_a_missing_queue_is_undeliverable() {
+    const EACH: usize = 60;
+    const ELSEWHERE: &str = "elsewhere";
+    logs::record();
+    let lab = Lab::new().await;
+    let ours = amqp(cinderblock::amqp::Options {
+        missing_consumer_timeout: Duration::from_secs(2),
+        ..lab.options(QueueOptions::default())
+    });
+    let mut server = serve(&ours).await;
+    let raw = lab.raw().await;
+    // What is durable is confirmed late, and for several messages at once.
+    let durable = QueueDeclareOptions::durable();
+    let declared = raw
+        .channel
+        .queue_declare(ELSEWHERE.into(), durable, Default::default());
+    declared.await.expect("declared");
+    let bound = raw.channel.queue_bind(
+        ELSEWHERE.into(),
+        "openstack".into(),
+        ELSEWHERE.into(),
+        Default::default(),
+        Default::default(),
+    );
+    bound.await.expect("bound");
+    let gone = format!("reply_{}", lab.vhost);
+    let mut answers = Vec::new();
+    for id in 0..EACH {
+        let id = id.to_string();
+        let call = json!({"method": "m", "_msg_id": id, "_reply_q": gone});
+        raw.put(HOST_QUEUE, call.to_string().as_bytes()).await;
+        let (_, reply) = accept(&mut server).await;
+        answers.push(reply.expect("a call"));
+    }
+    let sending: Vec<_> = answers
+        .into_iter()
+        .map(|reply| tokio::spawn(reply.send(Ok(json!(1)))))
+        .collect();
+    let context = context();
+    while sending.iter().any(|answer| !answer.is_finished()) {
+        let casts = (0..EACH).map(|_| ours.cast(request(Kind::Cast, ELSEWHERE, "m"), &context));
+        for outcome in within("casts", join_all(casts)).await {
+            outcome.expect("the broker has it");
+        }
+    }
+    let lines = logs::shown(&gone);
+    let given_up = lines.iter().filter(|line| line.contains("Cannot answer"));
+    assert_eq!(given_up.count(), EACH);
 }
