@@ -1,7 +1,5 @@
 //! Connecting to one of the brokers.
 
-use std::time::Duration;
-
 use api_compat::config::LoginMethod;
 use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
@@ -11,9 +9,6 @@ use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::Broker;
-
-/// How long one host may take to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Opens a connection to the `turn`-th host of the list, which starts again at its end. `purpose`
 /// becomes a part of the name that RabbitMQ shows.
@@ -57,7 +52,7 @@ pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connect
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
     let tls = broker.tls.clone().unwrap_or_default();
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+    match tokio::time::timeout(broker.connect_timeout, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(format!("{address}: {error}")),
         Err(_) => Err(format!("{address}: no answer")),

@@ -1,6 +1,5 @@
 //! A connection that consumes queues, made anew for as long as it is wanted.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions};
 use lapin::{Channel, Connection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::{Options, connection, declare, wire};
+use super::outage::Outage;
+use super::{Options, connection, declare, options, wire};
 
 /// Messages that are delivered before the first of them is acknowledged, where the configuration
 /// sets no limit: the rest waits in the broker, not in this process.
@@ -43,15 +43,15 @@ impl Consumer {
     where
         F: Future<Output = ()>,
     {
-        let mut outage = Outage::default();
+        let mut outage = Outage::new(self.purpose);
         let mut turn = 0;
         while !self.stop.is_cancelled() {
             let ended = self.session(turn, &mut outage, &mut handle).await;
             self.ready.send_replace(false);
             let Err(reason) = ended else { break };
-            outage.add(self.purpose, reason);
+            outage.add(reason);
             turn += 1;
-            let wait = self.options.broker.retry.wait(outage.tries) + jitter();
+            let wait = self.options.broker.retry.wait(outage.tries()) + options::jitter();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -78,10 +78,7 @@ impl Consumer {
                 opened.map_err(|_| format!("the broker did not answer within {} s", limit.as_secs()))??
             }
         };
-        if outage.tries > 0 {
-            info!(purpose = self.purpose, "Reached the message broker again");
-        }
-        *outage = Outage::default();
+        outage.end();
         self.ready.send_replace(true);
         let mut deliveries = select_all(streams);
         loop {
@@ -169,30 +166,4 @@ impl Consumer {
 
 fn text(error: lapin::Error) -> String {
     error.to_string()
-}
-
-/// What went wrong since the broker was last reached.
-#[derive(Default)]
-struct Outage {
-    tries: u32,
-    reasons: HashSet<String>,
-}
-
-impl Outage {
-    /// Counts a try that failed, and logs each reason once.
-    fn add(&mut self, purpose: &str, reason: String) {
-        self.tries = self.tries.saturating_add(1);
-        let tries = self.tries;
-        if self.reasons.contains(&reason) {
-            debug!(purpose, reason, tries, "Still cannot consume messages");
-        } else {
-            warn!(purpose, reason, "Cannot consume messages; trying again");
-            self.reasons.insert(reason);
-        }
-    }
-}
-
-/// Up to half a second, so that a fleet does not come back in one moment.
-fn jitter() -> Duration {
-    Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 2)
 }

@@ -10,7 +10,9 @@ mod connection;
 mod consumer;
 mod declare;
 mod error;
+mod link;
 mod options;
+mod outage;
 mod publisher;
 mod server;
 mod session;
@@ -109,7 +111,7 @@ impl Amqp {
             let target = target(&call.destination, options);
             let body = call.into_request(context.clone(), ids).encode();
             let message = Message::new(target, body).expires(limit);
-            publisher.publish(message, Some(deadline)).await?;
+            publisher.publish(message, deadline).await?;
             pending.answer().await
         };
         match tokio::time::timeout_at(deadline, answered).await {
@@ -150,9 +152,8 @@ impl Amqp {
         };
         let body = cast.into_request(context.clone(), ids).encode();
         publisher
-            .publish(Message::new(target, body), Some(deadline))
-            .await?;
-        Ok(())
+            .publish(Message::new(target, body), deadline)
+            .await
     }
 
     /// Sends a notification to each of the topics. A failure is logged: what it tells of stands.
@@ -172,7 +173,7 @@ impl Amqp {
             );
             let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
             let deadline = Instant::now() + options.response_timeout;
-            if let Err(error) = notifier.publish(message, Some(deadline)).await {
+            if let Err(error) = notifier.publish(message, deadline).await {
                 warn!(topic, %error, "Cannot send a notification");
             }
         }

@@ -8,8 +8,12 @@ use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl};
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::notification::Format;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use uuid::Uuid;
 
 use super::SetupError;
+
+/// As long as RabbitMQ itself waits for a handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Long enough for a quorum queue to elect its leader, short enough to be waited for.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -42,6 +46,8 @@ pub struct Broker {
     pub heartbeat: u16,
     /// Waits between tries.
     pub retry: Retry,
+    /// How long one host may take to answer.
+    pub connect_timeout: Duration,
     /// How long it may take until the queues of a new connection are being consumed.
     pub setup_timeout: Duration,
 }
@@ -62,6 +68,11 @@ impl Retry {
     pub fn wait(&self, tries: u32) -> Duration {
         (self.first + self.step * tries.saturating_sub(1)).min(self.longest)
     }
+}
+
+/// Up to half a second, so that a fleet does not come back in one moment.
+pub(super) fn jitter() -> Duration {
+    Duration::from_millis(u64::from(Uuid::new_v4().as_bytes()[0]) * 2)
 }
 
 /// Where notifications go.
@@ -109,8 +120,11 @@ impl Options {
 
 impl Broker {
     fn new(url: &TransportUrl, rabbit: &Rabbit) -> Result<Arc<Self>, SetupError> {
+        let mut url = url.clone();
+        // Each process begins elsewhere, like Python's: the brokers share the load.
+        url.hosts.sort_by_cached_key(|_| Uuid::new_v4());
         Ok(Arc::new(Self {
-            url: url.clone(),
+            url,
             login: rabbit.rabbit_login_method,
             tls: rabbit.ssl.then(|| tls(rabbit)).transpose()?,
             heartbeat: rabbit.heartbeat_timeout_threshold,
@@ -119,6 +133,7 @@ impl Broker {
                 step: Duration::from_secs(rabbit.rabbit_retry_backoff),
                 longest: Duration::from_secs(rabbit.rabbit_interval_max),
             },
+            connect_timeout: CONNECT_TIMEOUT,
             setup_timeout: SETUP_TIMEOUT,
         }))
     }

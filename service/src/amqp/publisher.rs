@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use api_compat::messaging::queue::{Declaration, Exchange};
 use lapin::Confirmation;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::session::Session;
-use super::{Broker, CallError, connection};
+use super::link::Link;
+use super::{Broker, CallError, Retry};
 
 /// Where a message goes.
 pub enum Target {
@@ -75,25 +74,19 @@ impl Message {
 
 /// Publishes with confirmation, on one connection that is made when it is needed.
 pub struct Publisher {
-    broker: Arc<Broker>,
-    session: Mutex<State>,
+    retry: Retry,
+    link: Link,
     closed: CancellationToken,
-}
-
-#[derive(Default)]
-struct State {
-    session: Option<Arc<Session>>,
-    /// How many sessions there were: tells whether a broken one was replaced meanwhile.
-    generation: usize,
 }
 
 impl Publisher {
     /// A publisher that connects at its first message.
     pub fn new(broker: Arc<Broker>) -> Self {
+        let closed = CancellationToken::new();
         Self {
-            broker,
-            session: Mutex::default(),
-            closed: CancellationToken::new(),
+            retry: broker.retry,
+            link: Link::new(broker, closed.clone()),
+            closed,
         }
     }
 
@@ -101,98 +94,52 @@ impl Publisher {
     ///
     /// # Errors
     /// `Unreachable` when the deadline passes first, `Unroutable` when the queue of a reply is gone.
-    pub async fn publish(
+    pub async fn publish(&self, message: Message, deadline: Instant) -> Result<(), CallError> {
+        let mut refused = None;
+        let publishing = tokio::time::timeout_at(deadline, self.insist(&message, &mut refused));
+        let reason = match self.closed.run_until_cancelled(publishing).await {
+            Some(Ok(outcome)) => return outcome,
+            Some(Err(_)) => {
+                let reason = self.link.reason().or(refused);
+                reason.unwrap_or_else(|| "no confirmation in time".to_owned())
+            }
+            None => "messaging is closed".to_owned(),
+        };
+        Err(CallError::Unreachable(reason))
+    }
+
+    /// Publishes until the broker has it, or has no place for it. `refused` tells why it did not
+    /// take it.
+    async fn insist(
         &self,
-        message: Message,
-        deadline: Option<Instant>,
+        message: &Message,
+        refused: &mut Option<String>,
     ) -> Result<(), CallError> {
         let mut tries = 0;
         loop {
-            let attempt = async {
-                tokio::select! {
-                    () = self.closed.cancelled() => Err("messaging is closed".to_owned()),
-                    outcome = self.attempt(&message) => outcome,
-                }
-            };
-            let outcome = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, attempt).await,
-                None => Ok(attempt.await),
-            };
-            let reason = match outcome {
-                Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => return Ok(()),
-                Ok(Ok(Confirmation::Ack(Some(_)))) => {
+            let session = self.link.session().await;
+            let reason = match session.publish(message).await {
+                Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => return Ok(()),
+                Ok(Confirmation::Ack(Some(_))) => {
                     return Err(CallError::Unroutable(message.routing_key().to_owned()));
                 }
-                Ok(Ok(Confirmation::Nack(_))) => "the broker refused the message".to_owned(),
-                Ok(Err(reason)) => reason,
-                Err(_) => return Err(CallError::Unreachable("no confirmation in time".to_owned())),
+                Ok(Confirmation::Nack(_)) => "the broker refused the message".to_owned(),
+                Err(reason) => {
+                    self.link.lost(&session, &reason);
+                    reason
+                }
             };
             tries += 1;
-            let wait = self.broker.retry.wait(tries);
-            if self.closed.is_cancelled()
-                || deadline.is_some_and(|deadline| Instant::now() + wait > deadline)
-            {
-                return Err(CallError::Unreachable(reason));
-            }
+            let wait = self.retry.wait(tries);
             debug!(reason, tries, "Publishing again in {} s", wait.as_secs());
-            tokio::select! {
-                () = self.closed.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-
-    async fn attempt(&self, message: &Message) -> Result<Confirmation, String> {
-        let (session, generation) = self.session().await?;
-        let outcome = session.publish(message).await;
-        if outcome.is_err() {
-            self.discard(generation).await;
-        }
-        outcome
-    }
-
-    /// The session, connected.
-    async fn session(&self) -> Result<(Arc<Session>, usize), String> {
-        let mut state = self.session.lock().await;
-        if let Some(session) = state.session.as_ref().filter(|session| session.is_usable()) {
-            return Ok((session.clone(), state.generation));
-        }
-        if state.generation > 0 {
-            warn!("Lost the message broker for sending");
-        }
-        let session = Arc::new(self.connect(state.generation).await?);
-        if state.generation > 0 {
-            info!("Reached the message broker again for sending");
-        }
-        state.generation += 1;
-        state.session = Some(session.clone());
-        Ok((session, state.generation))
-    }
-
-    async fn connect(&self, turn: usize) -> Result<Session, String> {
-        let mut reason = String::new();
-        for host in 0..self.broker.url.hosts.len() {
-            match connection::open(&self.broker, turn + host, "send").await {
-                Ok(connection) => return Session::open(connection).await,
-                Err(error) => reason = error,
-            }
-        }
-        Err(reason)
-    }
-
-    async fn discard(&self, generation: usize) {
-        let mut state = self.session.lock().await;
-        if state.generation == generation {
-            state.session = None;
+            *refused = Some(reason);
+            tokio::time::sleep(wait).await;
         }
     }
 
     /// Closes the connection; nothing can be published afterwards.
     pub async fn close(&self) {
-        // Whoever holds the lock now lets it go.
         self.closed.cancel();
-        if let Some(session) = self.session.lock().await.session.take() {
-            session.close().await;
-        }
+        self.link.close().await;
     }
 }

@@ -203,7 +203,7 @@ impl Reply {
         loop {
             let target = Target::Reply(self.ids.reply_queue.clone());
             let message = Message::new(target, body.clone());
-            match self.publisher.publish(message, Some(deadline)).await {
+            match self.publisher.publish(message, deadline).await {
                 Ok(()) => return,
                 Err(CallError::Unroutable(_)) if Instant::now() + ANSWER_AGAIN < deadline => {
                     tokio::time::sleep(ANSWER_AGAIN).await;

@@ -17,8 +17,12 @@ use super::FIRST_LOOK;
 use super::outage::Outage;
 use crate::amqp::Amqp;
 
-/// How long one report may wait for a broker that is away; the next one follows anyway.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one report may wait for a broker: long enough to give up a host or two that do not
+/// answer. The next one follows anyway.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the last report may hold up a stop.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Publishes whether this worker can make backups.
 #[derive(Clone)]
@@ -60,7 +64,10 @@ impl Capabilities {
         }
         loop {
             let works = *ready.borrow_and_update();
-            self.publish(works).await;
+            let publishing = self.publish(works, PATIENCE);
+            if stop.run_until_cancelled(publishing).await.is_none() {
+                return;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = asked.notified() => {}
@@ -70,8 +77,13 @@ impl Capabilities {
         }
     }
 
+    /// Tells every scheduler that no backup can be made here any more.
+    pub async fn say_farewell(&self) {
+        self.publish(false, FAREWELL_PATIENCE).await;
+    }
+
     /// Tells every scheduler once.
-    pub async fn publish(&self, works: bool) {
+    async fn publish(&self, works: bool, patience: Duration) {
         let now = Utc::now();
         let capabilities = scheduler::Capabilities {
             backend_state: works,
@@ -80,7 +92,7 @@ impl Capabilities {
         };
         let report = scheduler::update_service_capabilities(&self.host, &capabilities, now);
         let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let outcome = self.amqp.cast_before(report, &context, deadline).await;
         // Whoever panicked while holding it left it whole.
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);

@@ -184,7 +184,7 @@ impl Worker {
         if let Err(error) = publishing.await {
             error!(%error, "Publishing the capabilities ended badly");
         }
-        capabilities.publish(false).await;
+        capabilities.say_farewell().await;
         self.drain(signals).await;
         self.amqp.close().await;
         info!("Stopped");

@@ -319,6 +319,7 @@ pub fn patient_broker(url: TransportUrl, pause: Duration) -> Arc<Broker> {
             step: Duration::ZERO,
             longest: pause,
         },
+        connect_timeout: Duration::from_secs(10),
         setup_timeout: Duration::from_secs(60),
     })
 }

@@ -98,16 +98,9 @@ async fn a_broker_that_is_not_there_is_an_error() {
 #[tokio::test]
 async fn the_second_host_is_used_when_the_first_is_dead() {
     let lab = Lab::new().await;
-    let own = lab.url[9..].trim_start_matches('/');
-    let (own, _) = own.rsplit_once('/').expect("the URL has a path");
-    let url = format!(
-        "rabbit://x:y@127.0.0.1:{},{own}/{}",
-        closed_port(),
-        lab.vhost
-    );
-    let url = TransportUrl::parse(&url).expect("a URL");
+    let dead = format!("127.0.0.1:{}", closed_port());
     let ours = amqp(Options {
-        broker: broker(url),
+        broker: broker(second(&lab, &dead)),
         ..lab.options(QueueOptions::default())
     });
     let mut server = serve(&ours).await;
@@ -117,13 +110,47 @@ async fn the_second_host_is_used_when_the_first_is_dead() {
     assert_eq!(outcome.expect("answered"), 1);
 }
 
+/// The lab's broker behind another host.
+fn second(lab: &Lab, first: &str) -> TransportUrl {
+    let own = lab.url[9..].trim_start_matches('/');
+    let (own, _) = own.rsplit_once('/').expect("the URL has a path");
+    let url = format!("rabbit://x:y@{first},{own}/{}", lab.vhost);
+    TransportUrl::parse(&url).expect("a URL")
+}
+
+/// Accepts connections and says nothing, like a host that is frozen.
+fn silent_host() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    (listener, address)
+}
+
+/// Whoever publishes may have less patience than it takes to give up the first host.
+#[tokio::test]
+async fn the_second_host_is_used_when_the_first_is_silent() {
+    let lab = Lab::new().await;
+    let (_silent, address) = silent_host();
+    let mut impatient = Arc::into_inner(broker(second(&lab, &address))).expect("ours alone");
+    impatient.connect_timeout = Duration::from_secs(3);
+    let ours = amqp(Options {
+        broker: Arc::new(impatient),
+        ..lab.options(QueueOptions::default())
+    });
+    let context = context();
+    eventually("a cast that is sent", async || {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+        let cast = request(Kind::Cast, HOST_QUEUE, "m");
+        ours.cast_before(cast, &context, deadline).await.ok()
+    })
+    .await;
+}
+
 /// A broker that accepts connections and says nothing must not hold up a stop.
 #[tokio::test]
 async fn a_silent_broker_does_not_hold_up_a_stop() {
     let lab = Lab::new().await;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("it is bound").port();
-    let ours = reaching(&lab, elsewhere(&lab, None, &format!("127.0.0.1:{port}")));
+    let (_silent, address) = silent_host();
+    let ours = reaching(&lab, elsewhere(&lab, None, &address));
     let server = ours.serve(TOPIC, HOST);
     let context = context();
     let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
