@@ -5,6 +5,10 @@ use std::fmt;
 use super::Config;
 use super::database_url::Backend;
 use super::options::backup::CEPH_DRIVER;
+use crate::rpc;
+
+/// AMQP has no room for more bytes.
+const MAX_QUEUE_NAME: usize = 255;
 
 /// An option that keeps the service from working.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,12 @@ impl Config {
         let service = &self.service;
         if service.host.is_empty() {
             add(problems, "host", "must not be empty");
+        }
+        let longest = MAX_QUEUE_NAME - rpc::backup::TOPIC.len() - ".".len();
+        if service.host.len() > longest {
+            let text =
+                format!("must not be longer than {longest} bytes: a queue is named after it");
+            add(problems, "host", &text);
         }
         if service.report_interval == 0 || service.report_interval >= service.service_down_time {
             let text = format!(
@@ -268,6 +278,7 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             ("[DEFAULT]\nreport_interval = 60\n", "report_interval"),
             ("[DEFAULT]\nreport_interval = 0\n", "report_interval"),
             ("[DEFAULT]\nhost =\n", "host"),
+            (&format!("[DEFAULT]\nhost = {}\n", "h".repeat(242)), "host"),
             ("[DEFAULT]\nbackup_ceph_user =\n", "backup_ceph_user"),
             ("[DEFAULT]\nbackup_ceph_pool =\n", "backup_ceph_pool"),
             ("[DEFAULT]\nbackup_ceph_conf =\n", "backup_ceph_conf"),

@@ -33,6 +33,9 @@ pub enum DecodeError {
     /// A part without which the message means nothing is not there.
     #[error("message has no {0}")]
     Missing(&'static str),
+    /// A name or id is longer than any that could be one.
+    #[error("{0} of the message is {1} bytes long")]
+    TooLong(&'static str, usize),
     /// The body is compressed in a way that we do not know.
     #[error("message is compressed as {0:?}, which is not supported")]
     Compression(String),

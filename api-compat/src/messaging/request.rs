@@ -8,6 +8,10 @@ use uuid::Uuid;
 use super::context::RequestContext;
 use super::envelope::{self, DecodeError};
 
+/// Names and ids above this size (in bytes) are refused. AMQP has no room for longer names, and
+/// what is remembered or logged of a message shall be small.
+const MAX_TEXT: usize = 255;
+
 /// A request as it is on the wire (oslo_messaging `_drivers/amqp.py`).
 #[derive(Clone, PartialEq)]
 pub struct Request {
@@ -116,6 +120,9 @@ fn text(
 ) -> Result<Option<String>, DecodeError> {
     match payload.remove(key) {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.len() > MAX_TEXT => {
+            Err(DecodeError::TooLong(key, text.len()))
+        }
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(DecodeError::WrongType(key, "a text")),
     }
@@ -164,6 +171,26 @@ mod tests {
             Request::decode(&body(json!({"method": "x", "args": [1]}))),
             Err(DecodeError::WrongType("args", _))
         ));
+    }
+
+    #[test]
+    fn names_and_ids_are_short() {
+        let sound = json!({"method": "m", "_msg_id": "x", "_reply_q": "q", "_unique_id": "u"});
+        for key in [
+            "method",
+            "version",
+            "namespace",
+            "_msg_id",
+            "_reply_q",
+            "_unique_id",
+        ] {
+            let mut payload = sound.clone();
+            payload[key] = "ä".repeat(127).into();
+            assert!(Request::decode(&body(payload.clone())).is_ok(), "{key}");
+            payload[key] = "ä".repeat(128).into();
+            let error = Request::decode(&body(payload)).unwrap_err().to_string();
+            assert_eq!(error, format!("{key} of the message is 256 bytes long"));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
-use super::Broker;
+use super::{Broker, wire};
 
 /// Opens a connection to the `turn`-th host of the list, which starts again at its end. `purpose`
 /// becomes a part of the name that RabbitMQ shows.
@@ -17,6 +17,8 @@ use super::Broker;
 /// The reason as a text without credentials.
 pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connection, String> {
     let host = &broker.url.hosts[turn % broker.url.hosts.len()];
+    // lapin takes it for granted.
+    wire::short(&broker.url.virtual_host).map_err(|error| error.to_string())?;
     let address = format!("{}:{}", host.host, host.port);
     let name = format!(
         "cinder-backup:{}:{purpose}:{}",

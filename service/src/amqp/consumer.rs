@@ -120,7 +120,7 @@ impl Consumer {
             declare::queue(&connection, queue).await?;
             let consumer = channel
                 .basic_consume(
-                    queue.queue.name.as_str().into(),
+                    wire::short(&queue.queue.name).map_err(|error| error.to_string())?,
                     (index + 1).to_string().into(),
                     BasicConsumeOptions::default(),
                     wire::table(&queue.consumer_arguments),
@@ -149,7 +149,7 @@ impl Consumer {
     async fn close(&self, connection: &Connection, channel: &Channel) {
         let closed = async {
             for queue in self.queues.iter().filter(|queue| queue.delete_on_close) {
-                let name = queue.queue.name.as_str().into();
+                let name = wire::short(&queue.queue.name)?;
                 channel
                     .queue_delete(name, QueueDeleteOptions::default())
                     .await?;

@@ -1,16 +1,18 @@
 //! The connection that publishes.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::messaging::queue::{Declaration, Exchange};
 use lapin::Confirmation;
+use lapin::types::ShortString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::link::Link;
-use super::{Broker, CallError, Retry};
+use super::{Broker, CallError, Retry, wire};
 
 /// Where a message goes.
 pub enum Target {
@@ -53,17 +55,20 @@ impl Message {
         self
     }
 
-    /// The exchange's name.
-    pub fn exchange(&self) -> &str {
-        match &self.target {
+    /// The exchange, and by what it finds the queue.
+    ///
+    /// # Errors
+    /// When one of them is too long.
+    pub fn names(&self) -> io::Result<(ShortString, ShortString)> {
+        let exchange = match &self.target {
             Target::Exchange { exchange, .. } => &exchange.name,
             Target::Queue(queue) => queue.exchange.as_ref().map_or("", |e| e.name.as_str()),
             Target::Reply(_) => "",
-        }
+        };
+        Ok((wire::short(exchange)?, wire::short(self.routing_key())?))
     }
 
-    /// By which the exchange finds the queue.
-    pub fn routing_key(&self) -> &str {
+    fn routing_key(&self) -> &str {
         match &self.target {
             Target::Exchange { routing_key, .. } => routing_key,
             Target::Queue(queue) => &queue.routing_key,
@@ -93,8 +98,12 @@ impl Publisher {
     /// Publishes a message. When this returns, the broker has it.
     ///
     /// # Errors
-    /// `Unreachable` when the deadline passes first, `Unroutable` when the queue of a reply is gone.
+    /// `Unreachable` when the deadline passes first, `Unroutable` when the queue of a reply is gone
+    /// or there can be none.
     pub async fn publish(&self, message: Message, deadline: Instant) -> Result<(), CallError> {
+        if let Err(error) = message.names() {
+            return Err(CallError::Unroutable(error.to_string()));
+        }
         let mut refused = None;
         let publishing = tokio::time::timeout_at(deadline, self.insist(&message, &mut refused));
         let reason = match self.closed.run_until_cancelled(publishing).await {

@@ -114,6 +114,7 @@ impl Session {
 
 /// Publishes on a channel and waits for the verdict.
 async fn send(channel: &Channel, message: &Message) -> Result<Confirmation, String> {
+    let (exchange, routing_key) = message.names().map_err(|error| error.to_string())?;
     let options = BasicPublishOptions {
         mandatory: matches!(message.target, Target::Reply(_)),
         ..BasicPublishOptions::default()
@@ -124,13 +125,7 @@ async fn send(channel: &Channel, message: &Message) -> Result<Confirmation, Stri
         properties = properties.with_expiration(milliseconds.into());
     }
     channel
-        .basic_publish(
-            message.exchange().into(),
-            message.routing_key().into(),
-            options,
-            &message.body,
-            properties,
-        )
+        .basic_publish(exchange, routing_key, options, &message.body, properties)
         .await
         .map_err(text)?
         .await

@@ -1,17 +1,30 @@
 //! Declarations, properties and bodies in lapin's terms.
 
 use std::borrow::Cow;
+use std::io;
 
 use api_compat::messaging::compression::{self, inflate};
 use api_compat::messaging::envelope::DecodeError;
 use api_compat::messaging::queue::{Arguments, Declaration, Exchange, Queue, Value};
 use lapin::message::Delivery;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, ExchangeKind};
 
 /// Where to begin in a stream (a consumer's argument), and where in it a message was (a header).
 pub const STREAM_OFFSET: &str = "x-stream-offset";
+
+/// A name as AMQP has room for: 255 bytes.
+///
+/// # Errors
+/// When it is longer; lapin's own conversion would panic.
+pub fn short(name: &str) -> io::Result<ShortString> {
+    ShortString::try_new(name).map_err(|_| {
+        let beginning: String = name.chars().take(40).collect();
+        let text = format!("a name of {} bytes is too long: {beginning}…", name.len());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
 
 /// Arguments as a field table.
 pub fn table(arguments: &Arguments) -> FieldTable {
@@ -36,12 +49,7 @@ pub async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> lapin::
     };
     let kind = ExchangeKind::Custom(exchange.kind.as_str().to_owned());
     channel
-        .exchange_declare(
-            exchange.name.as_str().into(),
-            kind,
-            options,
-            FieldTable::default(),
-        )
+        .exchange_declare(short(&exchange.name)?, kind, options, FieldTable::default())
         .await
 }
 
@@ -53,7 +61,7 @@ pub async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()
         ..QueueDeclareOptions::default()
     };
     channel
-        .queue_declare(queue.name.as_str().into(), options, table(&queue.arguments))
+        .queue_declare(short(&queue.name)?, options, table(&queue.arguments))
         .await?;
     Ok(())
 }
@@ -65,9 +73,9 @@ pub async fn bind(channel: &Channel, declaration: &Declaration) -> lapin::Result
     };
     channel
         .queue_bind(
-            declaration.queue.name.as_str().into(),
-            exchange.name.as_str().into(),
-            declaration.routing_key.as_str().into(),
+            short(&declaration.queue.name)?,
+            short(&exchange.name)?,
+            short(&declaration.routing_key)?,
             QueueBindOptions::default(),
             FieldTable::default(),
         )

@@ -145,6 +145,32 @@ async fn the_second_host_is_used_when_the_first_is_silent() {
     .await;
 }
 
+#[tokio::test]
+async fn names_that_are_too_long_are_errors_at_once() {
+    logs::record();
+    let lab = Lab::new().await;
+    let ours = lab.amqp();
+    let context = context();
+    let topic = format!("cinder-volume.{}", "h".repeat(255));
+    let cast = ours.cast(request(Kind::Cast, &topic, "m"), &context);
+    let error = within("a cast", cast).await.expect_err("no such name");
+    assert!(matches!(error, CallError::Unroutable(_)), "{error}");
+    let call = ours.call(request(Kind::Call, &topic, "m"), &context);
+    let error = within("a call", call).await.expect_err("no such name");
+    assert!(matches!(error, CallError::Unroutable(_)), "{error}");
+    let host = format!("{}{}", lab.vhost, "h".repeat(255));
+    let server = ours.serve(TOPIC, &host);
+    let name = format!("{TOPIC}.{}", lab.vhost);
+    eventually("a line about it", async || {
+        let lines = logs::shown(&name).into_iter();
+        lines.into_iter().find(|line| line.contains("too long"))
+    })
+    .await;
+    within("a stop", server.stop()).await;
+    let cast = ours.cast(request(Kind::Cast, HOST_QUEUE, "m"), &context);
+    within("a cast", cast).await.expect("the link is unharmed");
+}
+
 /// A broker that accepts connections and says nothing must not hold up a stop.
 #[tokio::test]
 async fn a_silent_broker_does_not_hold_up_a_stop() {
