@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::consumer::Consumer;
@@ -71,9 +71,12 @@ impl Calls {
 
     /// A place for the answer to a new call; returns when answers can be received.
     pub async fn register(&self) -> Pending<'_> {
-        let mut ready = self.ready().await;
-        // The sender lives as long as the consumer, and that as long as this.
-        let _ = ready.wait_for(|ready| *ready).await;
+        // A watch that is closed belongs to a consumer that has failed.
+        while self.ready().await.wait_for(|ready| *ready).await.is_err() {
+            if self.stop.is_cancelled() {
+                break;
+            }
+        }
         let (sender, outcome) = oneshot::channel();
         let id = hex_id(Uuid::new_v4());
         self.waiting
@@ -88,8 +91,13 @@ impl Calls {
 
     async fn ready(&self) -> watch::Receiver<bool> {
         let mut consumer = self.consumer.lock().await;
-        if let Some((ready, _)) = &*consumer {
-            return ready.clone();
+        match consumer.take() {
+            Some((ready, task)) if ready.has_changed().is_ok() => {
+                *consumer = Some((ready.clone(), task));
+                return ready;
+            }
+            Some((_, task)) => ended(task).await,
+            None => {}
         }
         let (sender, receiver) = watch::channel(false);
         let waiting = self.waiting.clone();
@@ -114,11 +122,15 @@ impl Calls {
     pub async fn close(&self) {
         self.stop.cancel();
         self.waiting.lock().clear();
-        if let Some((_, task)) = self.consumer.lock().await.take()
-            && let Err(error) = task.await
-        {
-            debug!(%error, "The consumer of answers did not end well");
+        if let Some((_, task)) = self.consumer.lock().await.take() {
+            ended(task).await;
         }
+    }
+}
+
+async fn ended(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        error!(%error, "The consumer of answers has failed");
     }
 }
 
@@ -167,5 +179,27 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         self.calls.waiting.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amqp::options::tests::unreachable;
+
+    #[tokio::test]
+    async fn a_consumer_that_has_failed_is_replaced() {
+        let calls = Calls::new(Arc::new(unreachable()));
+        let (sender, mut ready) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let _kept = sender;
+            panic!("on purpose");
+        });
+        *calls.consumer.lock().await = Some((ready.clone(), task));
+        ready.changed().await.unwrap_err();
+        let mut replaced = calls.ready().await;
+        assert!(replaced.has_changed().is_ok());
+        calls.close().await;
+        replaced.changed().await.unwrap_err();
     }
 }

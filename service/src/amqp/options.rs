@@ -197,8 +197,37 @@ fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Options for a broker at which nobody listens.
+    pub fn unreachable() -> Options {
+        let second = Duration::from_secs(1);
+        Options {
+            broker: Arc::new(Broker {
+                url: TransportUrl::parse("rabbit://u:p@127.0.0.1:1/").unwrap(),
+                login: LoginMethod::AmqPlain,
+                tls: None,
+                heartbeat: 60,
+                retry: Retry {
+                    first: second,
+                    step: second,
+                    longest: second,
+                },
+                connect_timeout: second,
+                setup_timeout: second,
+            }),
+            control_exchange: "openstack".to_owned(),
+            queues: QueueOptions::default(),
+            response_timeout: second,
+            missing_consumer_timeout: second,
+            notifications: Notifications {
+                format: None,
+                topics: Vec::new(),
+                broker: None,
+            },
+        }
+    }
 
     #[test]
     fn waits_grow_by_steps_up_to_the_longest() {

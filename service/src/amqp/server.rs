@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::consumer::Consumer;
@@ -119,7 +119,7 @@ impl Server {
         self.requests.close();
         while self.requests.recv().await.is_some() {}
         if let Err(error) = self.task.await {
-            debug!(%error, "The consumer of requests did not end well");
+            error!(%error, "The consumer of requests has failed");
         }
     }
 }
