@@ -1,7 +1,7 @@
 //! Requests to this worker.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_compat::messaging::request::hex_id;
@@ -23,7 +23,8 @@ use super::{CallError, Options, wire};
 /// Requests that wait for the worker to look at them.
 const BACKLOG: usize = 64;
 
-/// Ids by which a second delivery of a request is noticed. oslo.messaging remembers 16.
+/// Ids of requests that were accepted, by which a second delivery is noticed. oslo.messaging
+/// remembers 16.
 const REMEMBERED: usize = 4096;
 
 /// Wait between two tries to answer a caller whose queue is not there.
@@ -42,6 +43,7 @@ pub struct Server {
 pub struct Incoming {
     request: Request,
     delivery: Delivery,
+    recent: Arc<Mutex<Recent>>,
     publisher: Arc<Publisher>,
     missing_consumer_timeout: Duration,
 }
@@ -77,17 +79,18 @@ impl Server {
             stop: stop.clone(),
             ready: readiness,
         };
-        let recent = Arc::new(std::sync::Mutex::new(Recent::default()));
+        let recent = Arc::new(Mutex::new(Recent::default()));
         let missing_consumer_timeout = options.missing_consumer_timeout;
         let run = consumer.run(move |delivery| {
             let (sender, publisher, recent) = (sender.clone(), publisher.clone(), recent.clone());
             async move {
-                let Some(request) = understand(&delivery, &recent).await else {
+                let Some(request) = understand(&delivery).await else {
                     return;
                 };
                 let incoming = Incoming {
                     request,
                     delivery,
+                    recent,
                     publisher,
                     missing_consumer_timeout,
                 };
@@ -124,11 +127,11 @@ impl Server {
     }
 }
 
-/// Reads a delivery. What cannot be understood is rejected, what came before is dropped.
-async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> Option<Request> {
+/// Reads a delivery. What cannot be understood is rejected.
+async fn understand(delivery: &Delivery) -> Option<Request> {
     let decoded = wire::body(delivery).and_then(|body| Request::decode(&body));
-    let request = match decoded {
-        Ok(request) => request,
+    match decoded {
+        Ok(request) => Some(request),
         Err(error) => {
             let bytes = delivery.data.len();
             warn!(%error, bytes, "A message cannot be understood and is rejected");
@@ -136,27 +139,9 @@ async fn understand(delivery: &Delivery, recent: &std::sync::Mutex<Recent>) -> O
             if let Err(error) = rejected.await {
                 debug!(%error, "Cannot reject a message");
             }
-            return None;
+            None
         }
-    };
-    let repeated = request.unique_id.as_deref().is_some_and(|id| {
-        // A set and a queue of ids: neither is left half changed by a panic.
-        let mut recent = recent
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        recent.has_seen(id) && !delivery.redelivered
-    });
-    if repeated {
-        warn!(
-            method = request.method,
-            "A message came twice; the second is dropped"
-        );
-        if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
-            debug!(%error, "Cannot acknowledge a message");
-        }
-        return None;
     }
-    Some(request)
 }
 
 impl Incoming {
@@ -167,9 +152,17 @@ impl Incoming {
 
     /// Takes the request on: it will not be delivered again. The second part is there if the
     /// sender waits for an answer. None if the connection that brought the request was lost: the
-    /// broker delivers it again, here or to another worker, and only that delivery counts.
+    /// broker delivers it again, here or to another worker, and only that delivery counts. None too
+    /// if the request was accepted before: the publisher sent it twice, or the acknowledgement was
+    /// lost after it had left this process.
     pub async fn accept(self) -> Option<(Request, Option<Reply>)> {
+        let repeated = self.recent().knows(self.request.unique_id.as_deref());
         let acknowledged = self.delivery.acker.ack(BasicAckOptions::default()).await;
+        if repeated {
+            let method = &self.request.method;
+            warn!(method, "A message came twice; the second is dropped");
+            return None;
+        }
         let in_stream = wire::stream_offset(&self.delivery.properties).is_some();
         // A stream keeps its messages and delivers none again.
         if !in_stream && !matches!(acknowledged, Ok(true)) {
@@ -180,12 +173,18 @@ impl Incoming {
             );
             return None;
         }
+        self.recent().add(self.request.unique_id.as_deref());
         let reply = self.request.call.clone().map(|ids| Reply {
             ids,
             publisher: self.publisher,
             missing_consumer_timeout: self.missing_consumer_timeout,
         });
         Some((self.request, reply))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // A set and a queue of ids: neither is left half changed by a panic.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,7 +216,7 @@ impl Reply {
     }
 }
 
-/// The last ids that were seen.
+/// The ids of the requests that were accepted last.
 #[derive(Default)]
 struct Recent {
     known: HashSet<String>,
@@ -225,18 +224,20 @@ struct Recent {
 }
 
 impl Recent {
-    /// Whether the id was seen before; it has been from now on.
-    fn has_seen(&mut self, id: &str) -> bool {
-        if !self.known.insert(id.to_owned()) {
-            return true;
-        }
+    fn knows(&self, id: Option<&str>) -> bool {
+        id.is_some_and(|id| self.known.contains(id))
+    }
+
+    fn add(&mut self, id: Option<&str>) {
+        let Some(id) = id.filter(|id| self.known.insert((*id).to_owned())) else {
+            return;
+        };
         self.order.push_back(id.to_owned());
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
         }
-        false
     }
 }
 
@@ -247,12 +248,20 @@ mod tests {
     #[test]
     fn an_id_is_remembered_for_a_while() {
         let mut recent = Recent::default();
-        assert!(!recent.has_seen("first"));
-        assert!(recent.has_seen("first"));
-        for number in 0..REMEMBERED {
-            assert!(!recent.has_seen(&number.to_string()));
+        assert!(!recent.knows(Some("first")) && !recent.knows(None));
+        for _ in 0..2 {
+            recent.add(Some("first"));
+            recent.add(None);
         }
-        assert!(!recent.has_seen("first"));
-        assert_eq!(recent.known.len(), recent.order.len());
+        for number in 1..REMEMBERED {
+            recent.add(Some(&number.to_string()));
+        }
+        assert!(recent.knows(Some("first")) && !recent.knows(None));
+        recent.add(Some("one more"));
+        assert!(!recent.knows(Some("first")) && recent.knows(Some("1")));
+        assert_eq!(
+            (recent.known.len(), recent.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
     }
 }

@@ -11,4 +11,5 @@ mod poison;
 mod recovery;
 mod refusals;
 mod round_trips;
+mod silence;
 mod topology;

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::rpc::Kind;
-use cinderblock::amqp::{Amqp, Server};
+use cinderblock::amqp::{Amqp, Options, Server};
 use futures_util::future::join_all;
 use lapin::options::QueueDeclareOptions;
 use serde_json::json;
 
 use crate::lab::{
-    HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, consuming, context, eventually, fanout,
+    HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, broker, consuming, context, eventually, fanout,
     patient_broker, request, serve, within,
 };
 use crate::logs;
+use crate::refusals::elsewhere;
+use crate::silence::{BASIC_ACK, falling_silent};
 use crate::topology::kolla;
 
 /// A call that is served.
@@ -60,6 +62,34 @@ async fn a_request_that_lost_its_connection_is_served_once() {
     recovered(&server, lab.cut("listen")).await;
     assert!(lost.accept().await.is_none());
     assert_eq!(accept(&mut server).await.0.method, "once");
+    assert_served(&theirs, &mut server).await;
+}
+
+/// The acknowledgement has left this process and did not arrive: the broker delivers again what is
+/// being done already.
+#[tokio::test]
+async fn a_request_that_was_accepted_is_not_served_again() {
+    let lab = Lab::new().await;
+    let address = falling_silent(&lab, BASIC_ACK).await;
+    let ours = amqp(Options {
+        broker: broker(elsewhere(&lab, None, &address)),
+        ..lab.options(QueueOptions::default())
+    });
+    let theirs = lab.amqp();
+    let mut server = serve(&ours).await;
+    let context = context();
+    for method in ["accepted", "waiting"] {
+        let cast = request(Kind::Cast, HOST_QUEUE, method);
+        theirs.cast(cast, &context).await.expect("sent");
+    }
+    assert_eq!(accept(&mut server).await.0.method, "accepted");
+    recovered(&server, lab.cut("listen")).await;
+    for served in [None, None, Some("waiting")] {
+        let incoming = within("a request", server.next()).await.expect("running");
+        let accepted = incoming.accept().await;
+        let method = accepted.map(|(request, _)| request.method);
+        assert_eq!(method.as_deref(), served);
+    }
     assert_served(&theirs, &mut server).await;
 }
 
@@ -166,7 +196,7 @@ async fn a_stream_goes_on_where_it_was_left() {
 async fn an_answer_that_nobody_waits_for_is_given_up_and_blocks_nothing() {
     let lab = Lab::new().await;
     let theirs = lab.amqp();
-    let ours = amqp(cinderblock::amqp::Options {
+    let ours = amqp(Options {
         missing_consumer_timeout: Duration::from_secs(2),
         ..lab.options(QueueOptions::default())
     });
@@ -208,7 +238,7 @@ async fn only_an_answer_to_a_missing_queue_is_undeliverable() {
     const ELSEWHERE: &str = "elsewhere";
     logs::record();
     let lab = Lab::new().await;
-    let ours = amqp(cinderblock::amqp::Options {
+    let ours = amqp(Options {
         missing_consumer_timeout: Duration::from_secs(2),
         ..lab.options(QueueOptions::default())
     });

@@ -12,14 +12,13 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::lab::{
     HOST, HOST_QUEUE, Lab, TOPIC, amqp, answer, broker, consuming, context, eventually, request,
     serve, within,
 };
 use crate::logs;
+use crate::silence::{QUEUE_DECLARE, falling_silent};
 
 const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
     passive: false,
@@ -30,7 +29,7 @@ const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
 };
 
 /// The lab's URL with another user or other hosts.
-fn elsewhere(lab: &Lab, credentials: Option<&str>, address: &str) -> TransportUrl {
+pub fn elsewhere(lab: &Lab, credentials: Option<&str>, address: &str) -> TransportUrl {
     let (login, rest) = lab.url[9..].split_once('@').expect("the URL has a user");
     let (own, vhost) = rest.split_once('/').expect("the URL has a path");
     let login = credentials.unwrap_or(login.trim_start_matches('/'));
@@ -185,44 +184,11 @@ async fn a_silent_broker_does_not_hold_up_a_stop() {
     within("a close", ours.close()).await;
 }
 
-/// Stands between us and the lab's broker. From the first connection's first declaration of a queue
-/// on nothing more gets through; connections after it are left alone.
-async fn falling_silent(lab: &Lab) -> String {
-    const QUEUE_DECLARE: [u8; 4] = [0, 50, 0, 10];
-    let broker = lab.transport_url().hosts[0].clone();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    tokio::spawn(async move {
-        let mut first = true;
-        while let Ok((client, _)) = listener.accept().await {
-            let connection = TcpStream::connect((broker.host.as_str(), broker.port)).await;
-            let (mut ours, mut their_answers) = client.into_split();
-            let (mut answers, mut theirs) = connection.expect("the broker is there").into_split();
-            let silent = std::mem::take(&mut first);
-            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut their_answers).await });
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 64 << 10];
-                let mut heard = true;
-                while let Ok(length @ 1..) = ours.read(&mut buffer).await {
-                    let bytes = &buffer[..length];
-                    heard &= !(silent && bytes.windows(4).any(|window| window == QUEUE_DECLARE));
-                    if heard && theirs.write_all(bytes).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn a_broker_that_falls_silent_is_asked_on_another_connection() {
     logs::record();
     let lab = Lab::new().await;
-    let url = elsewhere(&lab, None, &falling_silent(&lab).await);
+    let url = elsewhere(&lab, None, &falling_silent(&lab, QUEUE_DECLARE).await);
     let mut patient = Arc::into_inner(broker(url)).expect("nobody else has it");
     patient.setup_timeout = Duration::from_secs(3);
     let ours = amqp(Options {
