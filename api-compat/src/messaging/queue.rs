@@ -37,7 +37,7 @@ pub struct QueueOptions {
     pub rabbit_qos_prefetch_count: u16,
     /// `enable_cancel_on_failover`.
     pub enable_cancel_on_failover: bool,
-    /// `use_queue_manager`: names from host, process and a counter instead of random ones.
+    /// `use_queue_manager`: names that begin with host and process.
     pub use_queue_manager: bool,
     /// `hostname`, used by the queue manager.
     pub hostname: String,
@@ -179,12 +179,14 @@ impl QueueOptions {
     }
 
     /// What makes the name of a reply or fanout queue unique: `id`, or with the queue manager
-    /// `<hostname>:<processname>:<counter>`, the counter starting at 1.
-    pub fn unique_name(&self, id: Uuid, counter: u64) -> String {
+    /// `<hostname>:<processname>:<id>`. Python counts there, in a file of its own that processes in
+    /// different containers do not share; two with one name get each other's answers.
+    pub fn unique_name(&self, id: Uuid) -> String {
+        let id = super::request::hex_id(id);
         if self.use_queue_manager {
-            format!("{}:{}:{counter}", self.hostname, self.processname)
+            format!("{}:{}:{id}", self.hostname, self.processname)
         } else {
-            super::request::hex_id(id)
+            id
         }
     }
 
@@ -254,12 +256,13 @@ impl QueueOptions {
             },
             routing_key: topic.to_owned(),
             consumer_arguments,
-            delete_on_close: !self.rabbit_stream_fanout && !self.use_queue_manager,
+            delete_on_close: !self.rabbit_stream_fanout,
         }
     }
 
     /// The queue on which one process hears the answers to its calls. `unique` comes from
-    /// [`QueueOptions::unique_name`]. Python leaves it to its time to live at a stop.
+    /// [`QueueOptions::unique_name`]: nobody uses the queue again. Python leaves it to its time to
+    /// live.
     pub fn reply(&self, unique: &str) -> Declaration {
         Declaration {
             exchange: None,
@@ -271,7 +274,7 @@ impl QueueOptions {
             },
             routing_key: String::new(),
             consumer_arguments: self.consumer_arguments(),
-            delete_on_close: false,
+            delete_on_close: true,
         }
     }
 

@@ -87,10 +87,10 @@ fn assert_consumed(broker: &Value, ours: &Declaration) {
     );
 }
 
-fn check(flavour: &str, options: &QueueOptions, fanout_id: Uuid, reply_id: Uuid) {
+fn check(flavour: &str, options: &QueueOptions, fanout: &str, reply: &str) {
     let broker = broker(flavour);
     options.check().unwrap();
-    let fanout = options.fanout(TOPIC, &options.unique_name(fanout_id, 2));
+    let fanout = options.fanout(TOPIC, fanout);
     for declaration in [
         options.topic("openstack", TOPIC),
         options.topic("openstack", "cinder-backup.lab1"),
@@ -99,7 +99,7 @@ fn check(flavour: &str, options: &QueueOptions, fanout_id: Uuid, reply_id: Uuid)
         assert_declared(&broker, &declaration);
         assert_consumed(&broker, &declaration);
     }
-    assert_declared(&broker, &options.reply(&options.unique_name(reply_id, 1)));
+    assert_declared(&broker, &options.reply(reply));
     assert_declared(
         &broker,
         &options.notification("openstack", "notifications", "info"),
@@ -109,14 +109,21 @@ fn check(flavour: &str, options: &QueueOptions, fanout_id: Uuid, reply_id: Uuid)
 
 #[test]
 fn with_the_defaults() {
-    let fanout = "370d0e7f082e44a492be20b2bf67bf24".parse().unwrap();
-    let reply = "5cd17617248140f2a0d7a26574ed57ee".parse().unwrap();
-    check("classic", &classic(), fanout, reply);
+    let fanout = "370d0e7f-082e-44a4-92be-20b2bf67bf24".parse().unwrap();
+    let reply = "5cd17617-2481-40f2-a0d7-a26574ed57ee".parse().unwrap();
+    let options = classic();
+    let name = |id: Uuid| options.unique_name(id);
+    check("classic", &options, &name(fanout), &name(reply));
 }
 
 #[test]
 fn with_quorum_queues_streams_and_the_queue_manager() {
-    check("kolla", &kolla(), Uuid::nil(), Uuid::nil());
+    let options = kolla();
+    check("kolla", &options, "of no use", "lab1:cinder-backup:1");
+    let ours = options.unique_name(Uuid::nil());
+    let (machine_and_program, id) = ours.rsplit_once(':').unwrap();
+    assert_eq!(machine_and_program, "lab1:cinder-backup");
+    assert_eq!(id, "0".repeat(32));
 }
 
 #[test]

@@ -51,9 +51,7 @@ pub struct Pending<'a> {
 impl Calls {
     /// No queue yet.
     pub fn new(options: Arc<Options>) -> Self {
-        // Where names are not random, the process's id tells workers of one host apart.
-        let number = u64::from(std::process::id());
-        let unique = options.queues.unique_name(Uuid::new_v4(), number);
+        let unique = options.queues.unique_name(Uuid::new_v4());
         let queue = options.queues.reply(&unique).queue.name;
         Self {
             options,
@@ -104,8 +102,6 @@ impl Calls {
         let mut queue = self.options.queues.reply("");
         queue.queue.name.clone_from(&self.queue);
         queue.routing_key.clone_from(&self.queue);
-        // Python leaves the queue to its time to live. Nobody else knows a random name.
-        queue.delete_on_close = !self.options.queues.use_queue_manager;
         let run = Consumer {
             options: self.options.clone(),
             purpose: "reply",

@@ -67,7 +67,7 @@ impl Server {
         let stop = CancellationToken::new();
         let queues = &options.queues;
         let exchange = &options.control_exchange;
-        let unique = queues.unique_name(Uuid::new_v4(), u64::from(std::process::id()));
+        let unique = queues.unique_name(Uuid::new_v4());
         let consumer = Consumer {
             queues: vec![
                 queues.topic(exchange, topic),

@@ -113,7 +113,8 @@ options! {
         heartbeat_timeout_threshold: u16 = default("60"),
         /// Whether a consumer is cancelled when its queue fails over.
         enable_cancel_on_failover: bool = default("false"),
-        /// Whether reply and fanout queues have names that stay the same over restarts.
+        /// Whether the names of reply and fanout queues begin with machine and program. What
+        /// follows is random: unlike Python's, the queues are not used again after a restart.
         use_queue_manager: bool = default("false"),
         /// Machine's name in those names.
         hostname: String = from(Default::Hostname),
