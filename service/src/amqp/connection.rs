@@ -1,10 +1,15 @@
 //! Connecting to one of the brokers.
 
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
 use api_compat::config::LoginMethod;
 use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
 };
-use lapin::{Connection, ConnectionProperties};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
@@ -51,12 +56,62 @@ pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connect
         },
     };
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-    let tls = broker.tls.clone().unwrap_or_default();
-    let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+    let connecting = connect(broker, uri, properties);
     match tokio::time::timeout(broker.connect_timeout, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Ok(Err(reason)) => Err(format!("{address}: {reason}")),
         Err(_) => Err(format!("{address}: no answer")),
+    }
+}
+
+/// Makes the socket here, where giving up closes it, and has lapin do the rest. Left to lapin, both
+/// would be in a thread that goes on for as long as a silent host lets it wait.
+async fn connect(
+    broker: &Broker,
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+) -> Result<Connection, String> {
+    let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
+    let host = uri.authority.host.clone();
+    let addresses = runtime.to_socket_addrs((host.clone(), uri.authority.port));
+    let stream = AsyncTcpStream::connect(&runtime, addresses).await;
+    let mut stream = stream.map_err(|error| error.to_string())?;
+    let socket = match &stream {
+        AsyncTcpStream::Plain(stream) => stream.get_ref().as_fd().try_clone_to_owned(),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    };
+    let end = EndOnDrop(Some(socket.map_err(|error| error.to_string())?.into()));
+    if let Some(tls) = &broker.tls {
+        stream = tls.secure(stream, &host).await?;
+    }
+    let stream = Mutex::new(Some(stream));
+    let take = async move |_, _| {
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        // lapin may ask again when the host hangs up at once.
+        let stream = stream.take().ok_or(io::ErrorKind::ConnectionAborted);
+        stream.map_err(|kind| io::Error::from(kind).into())
+    };
+    let connecting = Connection::connector(uri, runtime, take, properties).await;
+    let connection = connecting.map_err(|error| error.to_string())?;
+    end.keep();
+    Ok(connection)
+}
+
+/// Ends a connection that nobody waits for any more.
+struct EndOnDrop(Option<TcpStream>);
+
+impl EndOnDrop {
+    /// Leaves the connection to whoever has it now.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            // It may have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }

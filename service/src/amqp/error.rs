@@ -1,5 +1,7 @@
 //! What can go wrong with the broker and with those behind it.
 
+use std::path::PathBuf;
+
 use api_compat::messaging::Failure;
 use api_compat::messaging::queue::OptionsError;
 
@@ -31,15 +33,17 @@ pub enum SetupError {
     /// Options that exclude each other.
     #[error("[oslo_messaging_rabbit] {0}")]
     Options(#[from] OptionsError),
-    /// A certificate or key that cannot be read.
-    #[error("cannot read {path}: {error}")]
+    /// A file with certificates or a key that is of no use.
+    #[error("[oslo_messaging_rabbit] {option}: {}: {reason}", path.display())]
     File {
+        /// The option that names it.
+        option: &'static str,
         /// The file.
-        path: String,
-        /// The system's reason.
-        error: std::io::Error,
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
-    /// Something that this service cannot do.
-    #[error("[oslo_messaging_rabbit] {0}")]
-    Unsupported(&'static str),
+    /// TLS cannot be used at all.
+    #[error("cannot set up TLS: {0}")]
+    Tls(openssl::error::ErrorStack),
 }

@@ -16,6 +16,7 @@ mod outage;
 mod publisher;
 mod server;
 mod session;
+mod tls;
 mod wire;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use uuid::Uuid;
 pub use error::{CallError, SetupError};
 pub use options::{Broker, Notifications, Options, Retry};
 pub use server::{Incoming, Reply, Server};
+pub use tls::{Certificates, Tls};
 
 use calls::Calls;
 use publisher::{Message, Publisher, Target};

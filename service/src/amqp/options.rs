@@ -1,16 +1,15 @@
 //! What the configuration says about messaging.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl};
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::notification::Format;
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use uuid::Uuid;
 
 use super::SetupError;
+use super::tls::{Certificates, Tls};
 
 /// As long as RabbitMQ itself waits for a handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,8 +39,8 @@ pub struct Broker {
     pub url: TransportUrl,
     /// How to log in.
     pub login: LoginMethod,
-    /// Certificates, when it is reached through TLS.
-    pub tls: Option<OwnedTLSConfig>,
+    /// Set when it is reached through TLS.
+    pub tls: Option<Tls>,
     /// `heartbeat_timeout_threshold`, in seconds; 0 turns heartbeats off.
     pub heartbeat: u16,
     /// Waits between tries.
@@ -164,35 +163,11 @@ fn saturated(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The server's certificate is always verified: against `ssl_ca_file`, or without one against the
-/// system's certificates, where Python would not look at it at all.
-fn tls(rabbit: &Rabbit) -> Result<OwnedTLSConfig, SetupError> {
-    if !rabbit.ssl_enforce_hostname_verification {
-        return Err(SetupError::Unsupported(
-            "ssl_enforce_hostname_verification cannot be turned off",
-        ));
-    }
-    let identity = match (&rabbit.ssl_cert_file, &rabbit.ssl_key_file) {
-        (Some(certificate), Some(key)) => Some(OwnedIdentity::PKCS8 {
-            pem: read(certificate)?,
-            key: read(key)?,
-        }),
-        _ => None,
-    };
-    let cert_chain = match &rabbit.ssl_ca_file {
-        Some(path) => Some(String::from_utf8_lossy(&read(path)?).into_owned()),
-        None => None,
-    };
-    Ok(OwnedTLSConfig {
-        identity,
-        cert_chain,
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
-    std::fs::read(path).map_err(|error| SetupError::File {
-        path: path.display().to_string(),
-        error,
+fn tls(rabbit: &Rabbit) -> Result<Tls, SetupError> {
+    Tls::new(&Certificates {
+        authorities: rabbit.ssl_ca_file.clone(),
+        own: rabbit.ssl_cert_file.clone(),
+        key: rabbit.ssl_key_file.clone(),
     })
 }
 

@@ -98,6 +98,8 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         configuration = joined(config.files().iter().map(|path| path.display())),
         "Starting cinder-backup"
     );
+    // First, since nothing that could be away is needed to refuse certificates.
+    let amqp = Amqp::new(crate::amqp::Options::from_config(&config)?)?;
     let database = Database::connect(&settings::database(&config)).await?;
     info!(
         database = config.database_url.location(),
@@ -107,7 +109,6 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     let versions = database.versions().await?;
     let history = settings::history(&versions)?;
 
-    let amqp = Amqp::new(crate::amqp::Options::from_config(&config)?)?;
     let (readiness, ready) = watch::channel(false);
     let manager = Arc::new(Manager::new(
         settings::manager(&config, history),

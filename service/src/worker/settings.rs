@@ -1,6 +1,6 @@
 //! From the configuration to what each room wants to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use api_compat::rpc::version;
 
 use super::BINARY;
 use super::command_line::CommandLine;
+use crate::amqp;
 use crate::db::{self, QuotaRules, Versions};
 use crate::manager::Settings;
 use crate::rbd::ClusterOptions;
@@ -37,40 +38,31 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
     let config = Config::load(&sources)?;
     let problems = config.check();
     let mut texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    texts.extend(unreadable(&config));
+    texts.extend(of_no_use(&config));
     if !texts.is_empty() {
         bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
     }
     Ok(config)
 }
 
-/// The certificates and keys that cannot be read, each with its option.
-fn unreadable(config: &Config) -> BTreeSet<String> {
-    let brokers = [&config.rabbit, &config.notification_rabbit];
-    let brokers = brokers.into_iter().filter(|rabbit| rabbit.ssl);
-    let of_brokers = brokers.flat_map(|rabbit| {
-        [
-            ("[oslo_messaging_rabbit] ssl_ca_file", &rabbit.ssl_ca_file),
-            (
-                "[oslo_messaging_rabbit] ssl_cert_file",
-                &rabbit.ssl_cert_file,
-            ),
-            ("[oslo_messaging_rabbit] ssl_key_file", &rabbit.ssl_key_file),
-        ]
-    });
+/// The certificates and keys that cannot be used, each with its option.
+fn of_no_use(config: &Config) -> Vec<String> {
     let tls = &config.database_url.tls;
     let of_database = [
-        ("[database] connection: ssl_ca", &tls.ca),
-        ("[database] connection: ssl_cert", &tls.certificate),
-        ("[database] connection: ssl_key", &tls.key),
+        ("ssl_ca", &tls.ca),
+        ("ssl_cert", &tls.certificate),
+        ("ssl_key", &tls.key),
     ];
-    of_brokers
-        .chain(of_database)
-        .filter_map(|(option, path)| {
+    let of_broker = amqp::Options::from_config(config).err();
+    let of_broker = of_broker.map(|error| error.to_string());
+    of_broker
+        .into_iter()
+        .chain(of_database.into_iter().filter_map(|(word, path)| {
             let path = path.as_ref()?;
             let error = std::fs::read(path).err()?;
-            Some(format!("{option}: {}: {error}", path.display()))
-        })
+            let path = path.display();
+            Some(format!("[database] connection: {word}: {path}: {error}"))
+        }))
         .collect()
 }
 

@@ -12,4 +12,5 @@ mod recovery;
 mod refusals;
 mod round_trips;
 mod silence;
+mod tls;
 mod topology;

@@ -12,6 +12,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 
 use crate::lab::{
     HOST, HOST_QUEUE, Lab, TOPIC, amqp, answer, broker, consuming, context, eventually, request,
@@ -168,6 +169,31 @@ async fn names_that_are_too_long_are_errors_at_once() {
     within("a stop", server.stop()).await;
     let cast = ours.cast(request(Kind::Cast, HOST_QUEUE, "m"), &context);
     within("a cast", cast).await.expect("the link is unharmed");
+}
+
+/// Nothing is left of an attempt that was given up: no thread, no socket.
+#[tokio::test]
+async fn a_connection_that_is_given_up_is_closed() {
+    let lab = Lab::new().await;
+    let (silent, address) = silent_host();
+    let url = elsewhere(&lab, None, &address);
+    let mut impatient = Arc::into_inner(broker(url)).expect("ours alone");
+    impatient.connect_timeout = Duration::from_millis(500);
+    let ours = amqp(Options {
+        broker: Arc::new(impatient),
+        ..lab.options(QueueOptions::default())
+    });
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    let cast = request(Kind::Cast, HOST_QUEUE, "m");
+    let cast = ours.cast_before(cast, &context(), deadline).await;
+    cast.expect_err("nobody answers");
+    silent.set_nonblocking(true).expect("it is a socket");
+    let silent = tokio::net::TcpListener::from_std(silent).expect("a listener");
+    let (mut attempt, _) = within("an attempt", silent.accept()).await.expect("made");
+    let mut said = Vec::new();
+    let heard = within("its end", attempt.read_to_end(&mut said)).await;
+    heard.expect("it ends in order");
+    assert!(said.starts_with(b"AMQP"), "{said:?}");
 }
 
 /// A broker that accepts connections and says nothing must not hold up a stop.

@@ -113,6 +113,12 @@ fn a_configuration_that_cannot_work_is_named() {
     ] {
         assert_eq!(said.matches(&expected).count(), 1, "{said}");
     }
+    let said = complaint(&format!(
+        "[DEFAULT]\n{DRIVER}\n[database]\nconnection = mysql://u:S3cret@h/c\n\
+         [oslo_messaging_rabbit]\nssl = true\nssl_ca_file = /dev/null\n"
+    ));
+    let file = "[oslo_messaging_rabbit] ssl_ca_file: /dev/null: holds no certificate";
+    assert!(said.contains(file), "{said}");
 }
 
 #[test]

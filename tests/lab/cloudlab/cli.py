@@ -116,6 +116,8 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_VOLUMES_CEPH_CONF": str(lab.path("ceph", "volumes", "ceph.conf")),
         "LAB_BACKUPS_CEPH_CONF": str(lab.path("ceph", "backups" if lab.backups_on == "second" else "volumes", "ceph.conf")),
         "LAB_AMQP_URL": lab.amqp_url,
+        "LAB_AMQPS_URL": lab.amqps_url,
+        "LAB_RABBIT_TLS": str(lab.path("etc", "rabbitmq", "tls")),
         "LAB_RABBIT_MGMT_URL": rabbitmq.management_url(lab),
         "LAB_DATABASE_URL": lab.database_url("cinder"),
         "LAB_KEYSTONE_URL": lab.keystone_url,

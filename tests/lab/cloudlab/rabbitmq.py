@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import urllib.error
 import urllib.request
+from pathlib import Path
 
-from .process import wait_until
+from .process import run, wait_until
 from .state import Lab
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -18,8 +19,16 @@ def up(lab: Lab) -> None:
     home.mkdir(parents=True, exist_ok=True)
     conf = lab.path("etc", "rabbitmq")
     conf.mkdir(parents=True, exist_ok=True)
+    tls = conf / "tls"
+    _certify(tls)
     (conf / "rabbitmq.conf").write_text(
         f"""listeners.tcp.1 = 127.0.0.1:{lab.rabbit_port}
+listeners.ssl.1 = 127.0.0.1:{lab.rabbit_tls_port}
+ssl_options.cacertfile = {tls}/ca.pem
+ssl_options.certfile = {tls}/server.pem
+ssl_options.keyfile = {tls}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {lab.rabbit_management_port}
 default_user = openstack
@@ -35,6 +44,22 @@ log.file.level = info
     processes.start("epmd", epmd, {"HOME": str(home)})
     processes.start("rabbitmq", [SERVER], environment(lab))
     wait(lab)
+
+
+def _certify(folder: Path) -> None:
+    """Makes an authority, and certificates for the broker and for its clients."""
+    if (folder / "client.pem").exists():
+        return
+    folder.mkdir(exist_ok=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    request = ["openssl", "req", "-x509", *key, "-nodes", "-days", "365"]
+    run([*request, "-subj", "/CN=Lab", "-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem"])
+    authority = ["-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key"]
+    for name, use in (("server", "serverAuth"), ("client", "clientAuth")):
+        files = ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"]
+        extensions = (f"extendedKeyUsage={use}", "subjectAltName=DNS:localhost", "basicConstraints=CA:FALSE")
+        added = [word for extension in extensions for word in ("-addext", extension)]
+        run([*request, *authority, *files, "-subj", f"/CN={name}", *added])
 
 
 def wait(lab: Lab) -> None:

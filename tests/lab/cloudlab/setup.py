@@ -18,6 +18,7 @@ PACKAGES = [
     "ceph-osd",
     "mariadb-client",
     "mariadb-server",
+    "openssl",
     "python3-rados",
     "python3-rbd",
     "python3-venv",

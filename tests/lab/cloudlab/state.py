@@ -118,6 +118,10 @@ class Lab:
         return self.port(6)
 
     @property
+    def rabbit_tls_port(self) -> int:
+        return self.port(7)
+
+    @property
     def keystone_url(self) -> str:
         return f"http://127.0.0.1:{self.keystone_port}/v3"
 
@@ -128,6 +132,10 @@ class Lab:
     @property
     def amqp_url(self) -> str:
         return f"rabbit://openstack:openstack@127.0.0.1:{self.rabbit_port}//"
+
+    @property
+    def amqps_url(self) -> str:
+        return f"rabbit://openstack:openstack@localhost:{self.rabbit_tls_port}//"
 
     def database_url(self, name: str) -> str:
         return f"mysql+pymysql://{name}:{name}@127.0.0.1:{self.mariadb_port}/{name}"

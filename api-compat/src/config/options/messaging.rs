@@ -63,7 +63,8 @@ options! {
         amqp_auto_delete: bool = default("false").formerly(&[("DEFAULT", "amqp_auto_delete")]),
         /// Whether connections use TLS.
         ssl: bool = default("false").formerly(&[("oslo_messaging_rabbit", "rabbit_use_ssl")]),
-        /// File with the key of the client certificate.
+        /// File with the key of the client certificate. If unset, it is in the file of the
+        /// certificate.
         ssl_key_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_keyfile")]),
         /// File with the client certificate.

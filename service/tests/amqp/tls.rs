@@ -1,0 +1,208 @@
+//! A broker behind TLS that knows its clients by their certificates.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_compat::config::TransportUrl;
+use api_compat::messaging::queue::QueueOptions;
+use api_compat::rpc::Kind;
+use cinderblock::amqp::{Amqp, Certificates, Options, Tls};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::lab::{HOST_QUEUE, Lab, amqp, answer, broker, context, request, serve, variable};
+
+/// A file of the lab's.
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(variable("LAB_RABBIT_TLS")).join(name)
+}
+
+/// What fits the lab's broker.
+fn fitting() -> Certificates {
+    Certificates {
+        authorities: Some(file("ca.pem")),
+        own: Some(file("client.pem")),
+        key: Some(file("client.key")),
+    }
+}
+
+fn secure(lab: &Lab, host: &str, certificates: &Certificates) -> Amqp {
+    let url = variable("LAB_AMQPS_URL").replace("localhost", host);
+    let url = format!("{}/{}", url.trim_end_matches('/'), lab.vhost);
+    at(lab, TransportUrl::parse(&url).expect("a URL"), certificates)
+}
+
+fn at(lab: &Lab, url: TransportUrl, certificates: &Certificates) -> Amqp {
+    let mut broker = Arc::into_inner(broker(url)).expect("ours alone");
+    broker.tls = Some(Tls::new(certificates).expect("usable files"));
+    amqp(Options {
+        broker: Arc::new(broker),
+        ..lab.options(QueueOptions::default())
+    })
+}
+
+/// Why nothing can be sent.
+async fn refusal(ours: &Amqp) -> String {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let cast = request(Kind::Cast, HOST_QUEUE, "m");
+    let sent = ours.cast_before(cast, &context(), deadline).await;
+    sent.expect_err("it is refused").to_string()
+}
+
+#[tokio::test]
+async fn requests_and_answers_go_through_tls() {
+    let lab = Lab::new().await;
+    let ours = secure(&lab, "localhost", &fitting());
+    let mut server = serve(&ours).await;
+    let context = context();
+    let long = "x".repeat(1 << 20);
+    let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
+    let (outcome, _) = tokio::join!(call, answer(&mut server, json!(long)));
+    assert_eq!(outcome.expect("answered"), long);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let lab = Lab::new().await;
+    let said = refusal(&secure(&lab, "127.0.0.1", &fitting())).await;
+    assert!(
+        said.contains("its certificate is refused: IP address mismatch"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn the_client_shows_its_certificate() {
+    let lab = Lab::new().await;
+    let nobody = Certificates {
+        own: None,
+        key: None,
+        ..fitting()
+    };
+    refusal(&secure(&lab, "localhost", &nobody)).await;
+}
+
+#[tokio::test]
+async fn a_port_without_tls_is_suspected() {
+    let lab = Lab::new().await;
+    let said = refusal(&at(&lab, lab.transport_url(), &fitting())).await;
+    assert!(said.contains("does this port speak TLS?"), "{said}");
+}
+
+/// OpenSSL takes the system's authorities from the environment, which is another process's.
+#[test]
+fn only_the_given_authorities_are_trusted() {
+    let test = "tls::although_the_system_trusts_the_broker";
+    let inner = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--ignored", "--exact", test])
+        .env("SSL_CERT_FILE", file("ca.pem"))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&inner.stdout);
+    assert!(
+        inner.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "only_the_given_authorities_are_trusted runs it"]
+async fn although_the_system_trusts_the_broker() {
+    let lab = Lab::new().await;
+    let system = Certificates {
+        authorities: None,
+        ..fitting()
+    };
+    serve(&secure(&lab, "localhost", &system)).await;
+    let others = Certificates {
+        authorities: Some(file("client.pem")),
+        ..fitting()
+    };
+    let said = refusal(&secure(&lab, "localhost", &others)).await;
+    assert!(said.contains("its certificate is refused"), "{said}");
+}
+
+#[test]
+fn files_of_no_use_are_named() {
+    let folder = std::env::temp_dir().join(format!("cinderblock-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let write = |name: &str, parts: &[&str]| {
+        let parts = parts
+            .iter()
+            .map(|part| std::fs::read(file(part)).expect("a file"));
+        let path = folder.join(name);
+        std::fs::write(&path, parts.collect::<Vec<_>>().concat()).expect("a file");
+        path
+    };
+    let both = write("both.pem", &["client.pem", "client.key"]);
+    let empty = write("empty.pem", &[]);
+    let complaint = |certificates| match Tls::new(&certificates) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let none = Certificates::default();
+    let cases = [
+        (fitting(), ""),
+        (
+            Certificates {
+                own: Some(both),
+                key: None,
+                ..none.clone()
+            },
+            "",
+        ),
+        (
+            Certificates {
+                authorities: Some("/nonexistent".into()),
+                ..none.clone()
+            },
+            "ssl_ca_file: /nonexistent: No such file",
+        ),
+        (
+            Certificates {
+                authorities: Some(empty.clone()),
+                ..none.clone()
+            },
+            "empty.pem: holds no certificate",
+        ),
+        (
+            Certificates {
+                own: Some(empty),
+                ..fitting()
+            },
+            "ssl_cert_file: ",
+        ),
+        (
+            Certificates {
+                key: None,
+                ..fitting()
+            },
+            "client.pem: holds no key for the certificate",
+        ),
+        (
+            Certificates {
+                key: Some(file("server.key")),
+                ..fitting()
+            },
+            "ssl_key_file: ",
+        ),
+        (
+            Certificates {
+                own: None,
+                ..fitting()
+            },
+            "without ssl_cert_file",
+        ),
+    ];
+    for (certificates, expected) in cases {
+        let shown = format!("{certificates:?}");
+        let said = complaint(certificates);
+        assert!(
+            said.contains(expected) && said.is_empty() == expected.is_empty(),
+            "{shown}: {said}"
+        );
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
