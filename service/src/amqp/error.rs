@@ -19,8 +19,9 @@ pub enum CallError {
         /// How long was waited.
         seconds: u64,
     },
-    /// The broker is away.
-    #[error("The message broker cannot be reached: {0}")]
+    /// The broker is away. The reason names hosts, and tenants read this text in `fail_reason`: it
+    /// is for `Debug` only.
+    #[error("The message broker cannot be reached")]
     Unreachable(String),
     /// There is no such queue (any more).
     #[error("The message could not be routed: {0}")]

@@ -101,8 +101,11 @@ impl Amqp {
         let method = call.method;
         let limit = options.response_timeout;
         let deadline = Instant::now() + limit;
+        let Ok(mut pending) = tokio::time::timeout_at(deadline, calls.register()).await else {
+            let reason = "the queue of answers is not there";
+            return Err(CallError::Unreachable(reason.to_owned()));
+        };
         let answered = async {
-            let mut pending = calls.register().await;
             let ids = MessageIds {
                 unique_id: hex_id(Uuid::new_v4()),
                 call: Some(CallIds {

@@ -114,6 +114,7 @@ impl Publisher {
             }
             None => "messaging is closed".to_owned(),
         };
+        debug!(reason, "Gave up sending a message");
         Err(CallError::Unreachable(reason))
     }
 

@@ -48,7 +48,7 @@ async fn refusal(ours: &Amqp) -> String {
     let deadline = Instant::now() + Duration::from_secs(5);
     let cast = request(Kind::Cast, HOST_QUEUE, "m");
     let sent = ours.cast_before(cast, &context(), deadline).await;
-    sent.expect_err("it is refused").to_string()
+    format!("{:?}", sent.expect_err("it is refused"))
 }
 
 #[tokio::test]
