@@ -45,14 +45,14 @@ pub struct Incoming {
     delivery: Delivery,
     recent: Arc<Mutex<Recent>>,
     publisher: Arc<Publisher>,
-    missing_consumer_timeout: Duration,
+    options: Arc<Options>,
 }
 
 /// The way to answer a call.
 pub struct Reply {
     ids: CallIds,
     publisher: Arc<Publisher>,
-    missing_consumer_timeout: Duration,
+    options: Arc<Options>,
 }
 
 impl Server {
@@ -80,9 +80,9 @@ impl Server {
             ready: readiness,
         };
         let recent = Arc::new(Mutex::new(Recent::default()));
-        let missing_consumer_timeout = options.missing_consumer_timeout;
         let run = consumer.run(move |delivery| {
-            let (sender, publisher, recent) = (sender.clone(), publisher.clone(), recent.clone());
+            let (sender, recent) = (sender.clone(), recent.clone());
+            let (publisher, options) = (publisher.clone(), options.clone());
             async move {
                 let Some(request) = understand(&delivery).await else {
                     return;
@@ -92,7 +92,7 @@ impl Server {
                     delivery,
                     recent,
                     publisher,
-                    missing_consumer_timeout,
+                    options,
                 };
                 // Without a receiver the worker is stopping: the message stays in its queue.
                 let _ = sender.send(incoming).await;
@@ -177,7 +177,7 @@ impl Incoming {
         let reply = self.request.call.clone().map(|ids| Reply {
             ids,
             publisher: self.publisher,
-            missing_consumer_timeout: self.missing_consumer_timeout,
+            options: self.options,
         });
         Some((self.request, reply))
     }
@@ -190,7 +190,7 @@ impl Incoming {
 
 impl Reply {
     /// Answers the call. A caller whose queue is not there (its broker node restarts, perhaps) is
-    /// tried again for a while.
+    /// tried again for a while; a broker that is away is waited for as long as a caller waits.
     pub async fn send(self, outcome: Result<Value, Failure>) {
         let outcome = match outcome {
             Ok(value) => Outcome::Result(value),
@@ -198,13 +198,15 @@ impl Reply {
         };
         let reply = messaging::Reply::ending(&self.ids.msg_id, hex_id(Uuid::new_v4()), outcome);
         let body = reply.encode();
-        let deadline = Instant::now() + self.missing_consumer_timeout;
+        let began = Instant::now();
+        let given_up = began + self.options.missing_consumer_timeout;
+        let deadline = given_up.max(began + self.options.response_timeout);
         loop {
             let target = Target::Reply(self.ids.reply_queue.clone());
             let message = Message::new(target, body.clone());
             match self.publisher.publish(message, deadline).await {
                 Ok(()) => return,
-                Err(CallError::Unroutable(_)) if Instant::now() + ANSWER_AGAIN < deadline => {
+                Err(CallError::Unroutable(_)) if Instant::now() + ANSWER_AGAIN < given_up => {
                     tokio::time::sleep(ANSWER_AGAIN).await;
                 }
                 Err(error) => {

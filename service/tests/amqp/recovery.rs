@@ -212,6 +212,26 @@ async fn an_answer_that_nobody_waits_for_is_given_up_and_blocks_nothing() {
     assert!(lab.queues("reply_gone").await.is_empty());
 }
 
+/// `kombu_missing_consumer_retry_timeout` = 0.
+#[tokio::test]
+async fn an_answer_is_sent_once_if_missing_queues_are_not_waited_for() {
+    let lab = Lab::new().await;
+    let theirs = lab.amqp();
+    let ours = amqp(Options {
+        missing_consumer_timeout: Duration::ZERO,
+        ..lab.options(QueueOptions::default())
+    });
+    let mut server = serve(&ours).await;
+    assert_served(&theirs, &mut server).await;
+    lab.cut("send").await;
+    assert_served(&theirs, &mut server).await;
+    let raw = lab.raw().await;
+    let call = json!({"method": "m", "args": {}, "_msg_id": "x", "_reply_q": "reply_gone"});
+    raw.put(HOST_QUEUE, call.to_string().as_bytes()).await;
+    let (_, reply) = accept(&mut server).await;
+    within("an end of it", reply.expect("a call").send(Ok(json!(1)))).await;
+}
+
 #[tokio::test]
 async fn an_answer_waits_for_a_queue_that_is_declared_again() {
     let lab = Lab::new().await;
