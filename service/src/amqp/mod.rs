@@ -171,7 +171,7 @@ impl Amqp {
         };
         let body = notification.encode(format);
         for topic in &options.notifications.topics {
-            let queue = options.queues.notification(
+            let queue = options.notifications.queues.notification(
                 &options.control_exchange,
                 topic,
                 notification::PRIORITY,

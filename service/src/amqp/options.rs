@@ -78,6 +78,8 @@ pub(super) fn jitter() -> Duration {
 pub struct Notifications {
     /// With or without an envelope; none sends nothing.
     pub format: Option<Format>,
+    /// What shapes their queues and exchange: the URL of their broker may have options of its own.
+    pub queues: QueueOptions,
     /// `topics`.
     pub topics: Vec<String>,
     /// A broker of their own; none shares that of requests.
@@ -110,6 +112,7 @@ impl Options {
             ),
             notifications: Notifications {
                 format,
+                queues: queues(&config.notification_rabbit),
                 topics: config.notifications.topics.clone(),
                 broker: own.transpose()?,
             },
@@ -174,6 +177,7 @@ fn tls(rabbit: &Rabbit) -> Result<Tls, SetupError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use api_compat::config::{ConfigPath, Machine, Sources};
 
     /// Options for a broker at which nobody listens.
     pub fn unreachable() -> Options {
@@ -198,10 +202,33 @@ pub(super) mod tests {
             missing_consumer_timeout: second,
             notifications: Notifications {
                 format: None,
+                queues: QueueOptions::default(),
                 topics: Vec::new(),
                 broker: None,
             },
         }
+    }
+
+    #[test]
+    fn the_url_of_notifications_shapes_their_queues() {
+        let url = "rabbit://u:p@n/?rabbit_quorum_queue=true";
+        let name = "OS_OSLO_MESSAGING_NOTIFICATIONS__TRANSPORT_URL";
+        let config = Config::load(&Sources {
+            project: "cinder".to_owned(),
+            paths: vec![ConfigPath::File("/dev/null".into())],
+            overrides: Vec::new(),
+            environment: [(name.to_owned(), url.to_owned())].into(),
+            machine: Machine {
+                hostname: "node1".to_owned(),
+                address: "10.0.0.1".to_owned(),
+                program: "cinder-backup".to_owned(),
+            },
+        });
+        let options = Options::from_config(&config.unwrap()).unwrap();
+        assert!(options.notifications.queues.rabbit_quorum_queue);
+        assert!(!options.queues.rabbit_quorum_queue);
+        let broker = options.notifications.broker.unwrap();
+        assert_eq!(broker.url.hosts[0].host, "n");
     }
 
     #[test]

@@ -124,11 +124,12 @@ impl Lab {
         Options {
             broker: broker(self.transport_url()),
             control_exchange: "openstack".to_owned(),
-            queues,
+            queues: queues.clone(),
             response_timeout: Duration::from_secs(30),
             missing_consumer_timeout: Duration::from_secs(5),
             notifications: Notifications {
                 format: Some(Format::V2),
+                queues,
                 topics: vec!["notifications".to_owned()],
                 broker: None,
             },

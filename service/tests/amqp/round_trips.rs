@@ -2,6 +2,7 @@
 //! them.
 
 use api_compat::messaging::Failure;
+use api_compat::messaging::queue::QueueOptions;
 use api_compat::notification::{BackupEvent, Notification};
 use api_compat::objects::Backup;
 use api_compat::rpc::Kind;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::lab::{
-    HOST_QUEUE, Lab, TOPIC, accept, answer, context, eventually, fanout, request, serve, within,
+    HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, context, eventually, fanout, request, serve,
+    within,
 };
 
 #[tokio::test]
@@ -233,21 +235,35 @@ async fn an_answer_has_the_properties_that_python_gives_it() {
     assert_eq!(body.as_object().map(|body| body.len()), Some(5));
 }
 
-#[tokio::test]
-async fn a_notification_waits_in_its_queue() {
-    let lab = Lab::new().await;
-    let ours = lab.amqp();
+fn notification() -> Notification {
     let backup: Backup = serde_json::from_value(json!({
         "id": Uuid::new_v4(), "volume_id": Uuid::new_v4(), "user_id": "u", "project_id": "p",
     }))
     .expect("a backup");
     let ids = (Uuid::new_v4(), Uuid::new_v4());
     let event = BackupEvent::CreateStart;
-    let notification = Notification::new(event, &backup, "tester", &context(), ids, Utc::now());
-    within("a notification", ours.notify(notification)).await;
+    Notification::new(event, &backup, "tester", &context(), ids, Utc::now())
+}
+
+#[tokio::test]
+async fn a_notification_waits_in_its_queue() {
+    let lab = Lab::new().await;
+    let ours = lab.amqp();
+    within("a notification", ours.notify(notification())).await;
     let message = lab.raw().await.take("notifications.info").await;
     let message = message.expect("it was sent");
     assert_eq!(message.exchange.as_str(), "openstack");
     assert_recorded(&message.properties, None);
     assert_eq!(payload(&message.data)["event_type"], "backup.create.start");
+}
+
+/// As the URL of their broker may say.
+#[tokio::test]
+async fn notifications_have_queue_options_of_their_own() {
+    let lab = Lab::new().await;
+    let mut options = lab.options(QueueOptions::default());
+    options.notifications.queues.rabbit_quorum_queue = true;
+    within("a notification", amqp(options).notify(notification())).await;
+    let queue = lab.find("queues", "name", "notifications.info").await;
+    assert_eq!(queue.expect("declared")["type"], "quorum");
 }
