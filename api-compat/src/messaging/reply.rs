@@ -40,14 +40,6 @@ impl Reply {
         }
     }
 
-    /// A sign of life for a caller that asked for one (`Request::monitor_seconds`).
-    pub fn still_working(msg_id: &str, unique_id: String) -> Self {
-        Self {
-            ending: false,
-            ..Self::ending(msg_id, unique_id, Outcome::Result(Value::Null))
-        }
-    }
-
     /// Writes the message's body.
     pub fn encode(&self) -> Vec<u8> {
         let (result, failure) = match &self.outcome {
@@ -168,8 +160,8 @@ mod tests {
     #[test]
     fn an_answer_in_two_messages_is_put_together() {
         let mut answer = Answer::default();
-        let life = Reply::still_working("m", "u".into());
-        assert_eq!(answer.receive(life), None);
+        let sign_of_life = reply(Outcome::Result(Value::Null), false);
+        assert_eq!(answer.receive(sign_of_life), None);
         assert_eq!(
             answer.receive(reply(Outcome::Result(json!(7)), false)),
             None

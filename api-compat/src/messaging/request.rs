@@ -27,9 +27,6 @@ pub struct Request {
     pub unique_id: Option<String>,
     /// Set in calls: where the answer goes, and under which id.
     pub call: Option<CallIds>,
-    /// Set if the caller wants to hear every so often that the call is still being worked on:
-    /// the seconds after which it gives up without such a sign. Only calls have it.
-    pub monitor_seconds: Option<u64>,
     /// Who asks.
     pub context: RequestContext,
 }
@@ -74,7 +71,6 @@ impl Request {
             namespace: text(&mut payload, "namespace")?,
             unique_id: text(&mut payload, "_unique_id")?,
             call,
-            monitor_seconds: payload.get("_timeout").and_then(Value::as_u64),
             context,
         })
     }
@@ -97,15 +93,11 @@ impl Request {
         if let Some(call) = &self.call {
             payload.insert("_msg_id".into(), call.msg_id.clone().into());
             payload.insert("_reply_q".into(), call.reply_queue.clone().into());
-            payload.insert("_timeout".into(), self.monitor_seconds.into());
+            // No signs of life are asked for while the call is worked on.
+            payload.insert("_timeout".into(), Value::Null);
         }
         self.context.put_into(&mut payload);
         envelope::encode(payload)
-    }
-
-    /// Whether the sender waits for an answer.
-    pub fn is_call(&self) -> bool {
-        self.call.is_some()
     }
 }
 
@@ -208,14 +200,13 @@ mod tests {
             method: String, key: String, value: String, version: Option<String>,
             namespace: Option<String>, unique_id: Option<String>,
             call in proptest::option::of(("[0-9a-f]{32}", "\\PC{1,20}")),
-            monitor: Option<u64>, user: String,
+            user: String,
         ) -> Request {
             let Value::Object(mut items) = json!({"_context_user_id": user}) else {
                 unreachable!()
             };
-            let monitor_seconds = call.as_ref().and(monitor);
             Request {
-                method, version, namespace, unique_id, monitor_seconds,
+                method, version, namespace, unique_id,
                 args: Map::from_iter([(key, Value::from(value))]),
                 call: call.map(|(msg_id, reply_queue)| CallIds { msg_id, reply_queue }),
                 context: RequestContext::take_from(&mut items),

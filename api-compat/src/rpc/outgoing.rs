@@ -75,7 +75,6 @@ impl Outgoing {
             namespace: None,
             unique_id: Some(ids.unique_id),
             call: ids.call,
-            monitor_seconds: None,
             context,
         }
     }

@@ -9,8 +9,6 @@ pub const BACKUP_RPC: Version = Version::new(2, 4);
 pub const OBJECTS: Version = Version::new(1, 39);
 /// The newest version of cinder-volume's RPC API that we use.
 pub const VOLUME_RPC: Version = Version::new(3, 17);
-/// The newest version of cinder-scheduler's RPC API that we use.
-pub const SCHEDULER_RPC: Version = Version::new(3, 3);
 
 /// A service in the fleet is older than what we can talk to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

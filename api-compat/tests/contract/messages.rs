@@ -16,7 +16,7 @@ fn requests_are_understood() {
         BackupMethod::parse(&request, false).unwrap_or_else(|error| panic!("{recorded}: {error}"));
         assert_eq!(request.method, recorded.what);
         assert_eq!(
-            request.is_call(),
+            request.call.is_some(),
             recorded.expiration.is_some(),
             "{recorded}"
         );

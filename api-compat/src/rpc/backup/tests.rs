@@ -15,7 +15,6 @@ fn request(method: &str, version: Option<&str>, args: Value) -> Request {
         namespace: None,
         unique_id: None,
         call: None,
-        monitor_seconds: None,
         context: RequestContext::admin("req-1", DateTime::UNIX_EPOCH),
     }
 }
