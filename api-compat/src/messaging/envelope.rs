@@ -71,16 +71,15 @@ pub fn decode(body: &[u8]) -> Result<Map<String, Value>, DecodeError> {
     if body.len() > MAX_BODY {
         return Err(DecodeError::TooLarge(body.len()));
     }
-    let mut outer = object(serde_json::from_slice(body)?, "the body")?;
-    let (Some(version), Some(message)) = (outer.remove(VERSION_KEY), outer.remove(MESSAGE_KEY))
-    else {
+    let outer = object(serde_json::from_slice(body)?, "the body")?;
+    let (Some(version), Some(message)) = (outer.get(VERSION_KEY), outer.get(MESSAGE_KEY)) else {
         return Ok(outer);
     };
-    check_version(&version)?;
+    check_version(version)?;
     let Value::String(text) = message else {
         return Err(DecodeError::WrongType("the payload", "a text"));
     };
-    object(serde_json::from_str(&text)?, "the payload")
+    object(serde_json::from_str(text)?, "the payload")
 }
 
 /// Compatible means: the same major version, and a minor one that is not above ours.
@@ -104,6 +103,7 @@ fn object(value: Value, part: &'static str) -> Result<Map<String, Value>, Decode
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::any_json;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -166,6 +166,31 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(body: Vec<u8>) {
             let _ = decode(&body);
+        }
+
+        #[test]
+        fn a_payload_comes_from_an_envelope_or_is_bare(
+            body in any_json::object(&[VERSION_KEY, MESSAGE_KEY, "method"]),
+            version in proptest::option::of(Just(VERSION)),
+            payload in proptest::option::of(any_json::object(&["method", "args"])),
+        ) {
+            let mut body = body;
+            if let Some(version) = version {
+                body.insert(VERSION_KEY.into(), version.into());
+            }
+            if let Some(payload) = &payload {
+                let text = Value::Object(payload.clone()).to_string();
+                body.insert(MESSAGE_KEY.into(), text.into());
+            }
+            let decoded = decode(&encode_bare(body.clone()));
+            if !(body.contains_key(VERSION_KEY) && body.contains_key(MESSAGE_KEY)) {
+                prop_assert_eq!(decoded.unwrap(), body);
+            } else if let (Some(_), Some(payload)) = (version, payload) {
+                prop_assert_eq!(decoded.unwrap(), payload);
+            } else if version.is_none() {
+                let refused = matches!(decoded, Err(DecodeError::EnvelopeVersion(_)));
+                prop_assert!(refused || body[VERSION_KEY] == VERSION);
+            }
         }
 
         #[test]

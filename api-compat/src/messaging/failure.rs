@@ -217,6 +217,7 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::any_json;
     use proptest::prelude::*;
 
     #[test]
@@ -270,8 +271,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text: String) {
-            let _ = Failure::decode(&text);
+        fn what_is_understood_round_trips(
+            failure in any_json::object(&["class", "module", "message", "tb", "args", "kwargs"]),
+        ) {
+            let text = Value::Object(failure).to_string();
+            if let Ok(failure) = Failure::decode(&text) {
+                prop_assert!(!failure.to_string().is_empty());
+                prop_assert_eq!(Failure::decode(&failure.encode()).unwrap(), failure);
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A body is inflated first ([`compression`]); all else here starts at the uncompressed JSON text.
 
+#[cfg(test)]
+mod any_json;
 pub mod compression;
 pub mod context;
 pub mod envelope;

@@ -73,7 +73,7 @@ impl Reply {
                 Outcome::Result(payload.remove("result").unwrap_or_default())
             }
             Some(Value::String(text)) => Outcome::Failure(readable(&text)),
-            Some(_) => return Err(DecodeError::WrongType("failure", "a text")),
+            Some(other) => Outcome::Failure(readable(&other.to_string())),
         };
         let unique_id = match payload.remove("_unique_id") {
             Some(Value::String(id)) => Some(id),
@@ -88,7 +88,7 @@ impl Reply {
     }
 }
 
-/// A caller must not wait in vain because a failure's text has gone bad.
+/// A caller must not wait in vain because a failure has gone bad.
 fn readable(text: &str) -> Failure {
     Failure::decode(text).unwrap_or_else(|error| Failure::unreadable(&error))
 }
@@ -135,6 +135,7 @@ impl fmt::Debug for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::any_json;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -179,9 +180,11 @@ mod tests {
 
     #[test]
     fn an_unreadable_failure_is_still_a_failure() {
-        let body = json!({"_msg_id": "m", "failure": "Traceback", "ending": true});
-        let reply = Reply::decode(body.to_string().as_bytes()).unwrap();
-        assert!(matches!(reply.outcome, Outcome::Failure(_)));
+        for failure in [json!("Traceback"), json!(["Traceback"]), json!(true)] {
+            let body = json!({"_msg_id": "m", "failure": failure, "ending": true});
+            let reply = Reply::decode(body.to_string().as_bytes()).unwrap();
+            assert!(matches!(reply.outcome, Outcome::Failure(_)));
+        }
     }
 
     #[test]
@@ -192,8 +195,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(text: String) {
-            let _ = Reply::decode(text.as_bytes());
+        fn what_is_understood_round_trips(
+            payload in any_json::object(&["result", "failure", "ending", "_unique_id"]),
+            msg_id in prop_oneof![4 => any::<String>().prop_map(Value::from), 1 => any_json::value()],
+            failure in proptest::option::of(any_json::object(&["class", "message", "args"])),
+        ) {
+            let mut payload = payload;
+            payload.insert("_msg_id".into(), msg_id.clone());
+            if let Some(failure) = failure {
+                let text = Value::Object(failure).to_string();
+                payload.insert("failure".into(), text.into());
+            }
+            match Reply::decode(&envelope::encode(payload)) {
+                Ok(reply) => prop_assert_eq!(Reply::decode(&reply.encode()).unwrap(), reply),
+                Err(_) => prop_assert!(!msg_id.is_string()),
+            }
         }
     }
 }

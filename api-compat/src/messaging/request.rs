@@ -137,6 +137,7 @@ impl fmt::Debug for Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::any_json;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -215,6 +216,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_understood_is_small_and_round_trips(
+            payload in any_json::object(&[
+                "method", "args", "version", "namespace", "_unique_id", "_msg_id", "_reply_q",
+                "_timeout", "_context_request_id", "_context_roles",
+            ]),
+            method in proptest::option::of("[a-z_]{1,20}"),
+        ) {
+            let mut payload = payload;
+            if let Some(method) = method {
+                payload.insert("method".into(), method.into());
+            }
+            if let Ok(request) = Request::decode(&envelope::encode(payload)) {
+                let call = request.call.iter().flat_map(|call| [&call.msg_id, &call.reply_queue]);
+                let texts = call.chain(&request.unique_id).chain([&request.method]);
+                for text in texts {
+                    prop_assert!(text.len() <= MAX_TEXT);
+                }
+                prop_assert_eq!(Request::decode(&request.encode()).unwrap(), request);
+            }
+        }
+
         #[test]
         fn round_trip(request in any_request()) {
             prop_assert_eq!(Request::decode(&request.encode()).unwrap(), request);
