@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_compat::config::TransportUrl;
+use api_compat::config::{LoginMethod, TransportUrl};
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::rpc::Kind;
-use cinderblock::amqp::{Amqp, Certificates, Options, Tls};
+use cinderblock::amqp::{Amqp, Broker, Certificates, Options, Tls};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -28,19 +28,27 @@ fn fitting() -> Certificates {
     }
 }
 
-fn secure(lab: &Lab, host: &str, certificates: &Certificates) -> Amqp {
+fn tls_broker(lab: &Lab, host: &str, certificates: &Certificates) -> Broker {
     let url = variable("LAB_AMQPS_URL").replace("localhost", host);
     let url = format!("{}/{}", url.trim_end_matches('/'), lab.vhost);
-    at(lab, TransportUrl::parse(&url).expect("a URL"), certificates)
+    at(TransportUrl::parse(&url).expect("a URL"), certificates)
 }
 
-fn at(lab: &Lab, url: TransportUrl, certificates: &Certificates) -> Amqp {
+fn at(url: TransportUrl, certificates: &Certificates) -> Broker {
     let mut broker = Arc::into_inner(broker(url)).expect("ours alone");
     broker.tls = Some(Tls::new(certificates).expect("usable files"));
+    broker
+}
+
+fn reaching(lab: &Lab, broker: Broker) -> Amqp {
     amqp(Options {
         broker: Arc::new(broker),
         ..lab.options(QueueOptions::default())
     })
+}
+
+fn secure(lab: &Lab, host: &str, certificates: &Certificates) -> Amqp {
+    reaching(lab, tls_broker(lab, host, certificates))
 }
 
 /// Why nothing can be sent.
@@ -61,6 +69,22 @@ async fn requests_and_answers_go_through_tls() {
     let call = ours.call(request(Kind::Call, HOST_QUEUE, "m"), &context);
     let (outcome, _) = tokio::join!(call, answer(&mut server, json!(long)));
     assert_eq!(outcome.expect("answered"), long);
+}
+
+/// `rabbit_login_method = EXTERNAL`: the certificate's name is that of the user.
+#[tokio::test]
+async fn the_certificate_logs_in() {
+    let lab = Lab::new().await;
+    let user = json!({"password_hash": "", "tags": ""});
+    lab.put("users/client", user).await;
+    let everything = json!({"configure": ".*", "write": ".*", "read": ".*"});
+    lab.put(&format!("permissions/{}/client", lab.vhost), everything)
+        .await;
+    let mut broker = tls_broker(&lab, "localhost", &fitting());
+    broker.login = LoginMethod::External;
+    broker.url.hosts[0].user = "nobody".to_owned();
+    let ours = reaching(&lab, broker);
+    serve(&ours).await;
 }
 
 #[tokio::test]
@@ -87,7 +111,7 @@ async fn the_client_shows_its_certificate() {
 #[tokio::test]
 async fn a_port_without_tls_is_suspected() {
     let lab = Lab::new().await;
-    let said = refusal(&at(&lab, lab.transport_url(), &fitting())).await;
+    let said = refusal(&reaching(&lab, at(lab.transport_url(), &fitting()))).await;
     assert!(said.contains("does this port speak TLS?"), "{said}");
 }
 

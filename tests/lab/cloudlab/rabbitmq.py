@@ -29,6 +29,10 @@ ssl_options.certfile = {tls}/server.pem
 ssl_options.keyfile = {tls}/server.key
 ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = true
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
+ssl_cert_login_from = common_name
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {lab.rabbit_management_port}
 default_user = openstack
@@ -38,7 +42,7 @@ disk_free_limit.absolute = 100MB
 log.file.level = info
 """
     )
-    (conf / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    (conf / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n")
     processes = lab.processes
     epmd = ["epmd", "-address", "127.0.0.1", "-port", str(lab.epmd_port)]
     processes.start("epmd", epmd, {"HOME": str(home)})
