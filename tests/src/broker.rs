@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -66,6 +67,22 @@ impl Broker {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::bail!("nobody consumes {queue}")
+    }
+
+    /// The methods that the messages in a queue ask for, which stay there.
+    pub async fn waiting(&self, queue: &str) -> Result<Vec<String>> {
+        // On a channel of its own: what was got comes back when that is closed.
+        let channel = self.connection.create_channel().await?;
+        let mut methods = Vec::new();
+        let options = BasicGetOptions::default();
+        while let Some(message) = channel.basic_get(queue.into(), options).await? {
+            let envelope: Value = serde_json::from_slice(&message.delivery.data)?;
+            let text = envelope["oslo.message"].as_str().context("no envelope")?;
+            let request: Value = serde_json::from_str(text)?;
+            methods.push(request["method"].as_str().context("no method")?.to_owned());
+        }
+        channel.close(200, "seen".into()).await?;
+        Ok(methods)
     }
 
     /// Puts a body into the worker's queue.

@@ -1,9 +1,11 @@
 //! Services that are away: what waits for them ends with a reason, and goes on when they are back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
+use reqwest::Method;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -198,6 +200,49 @@ async fn a_snapshot_leaves_a_volume_in_use_although_the_worker_was_restarted() -
     let image = format!("volumes/volume-{volume}");
     let snapshots = cloud.volumes()?.snapshots(&image).await?;
     ensure!(snapshots.is_empty(), "{snapshots:?}");
+    lab.command(&["volume-detach", &volume]).await?;
+    cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
+async fn a_delete_does_not_wait_for_cinder_volume_nor_take_a_connection_from_it() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let admin = Cloud::login(&lab, "admin").await?;
+    let volume = cloud.create_volume(1).await?;
+    lab.command(&["volume-attach", &volume]).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    let shown = admin.show(Resource::Volume, &volume).await?;
+    let shown = shown.context("the volume is gone")?;
+    let host = shown["os-vol-host-attr:host"].as_str().context("no host")?;
+    let (backend, _) = host.split_once('#').context("no pool")?;
+    let (host, _) = backend.split_once('@').context("no backend")?;
+
+    lab.command(&["stop", "cinder-volume"]).await?;
+    let path = format!("/backups/{backup}");
+    cloud.request(Method::DELETE, &path, None).await?;
+    // Giving back a connection that may be the server's own would tear the volume off it.
+    let (broker, queue) = (
+        Broker::connect(&lab).await?,
+        format!("cinder-volume.{backend}.{host}"),
+    );
+    let mut asked = BTreeSet::new();
+    while cloud.show(Resource::Backup, &backup).await?.is_some() {
+        asked.extend(broker.waiting(&queue).await?);
+        sleep(Duration::from_millis(200)).await;
+    }
+    asked.extend(broker.waiting(&queue).await?);
+    lab.command(&["start", "cinder-volume", "--wait"]).await?;
+    broker.wait_consumed("cinder-volume").await?;
+    ensure!(asked.iter().eq(["initialize_connection"]), "{asked:?}");
+
+    // The snapshot went with the next backup.
+    let next = cloud.back_up(&volume, false).await?;
+    let image = format!("volumes/volume-{volume}");
+    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    ensure!(snapshots.len() == 1, "{snapshots:?}");
+    cloud.delete(Resource::Backup, &next).await?;
     lab.command(&["volume-detach", &volume]).await?;
     cloud.delete(Resource::Volume, &volume).await
 }

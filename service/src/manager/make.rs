@@ -13,7 +13,7 @@ use api_compat::user_message::{Action, Detail, UserMessage};
 use api_compat::volume_metadata::{self, VolumeColumns};
 use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::claim::Claim;
 use super::create::source_volume;
@@ -47,7 +47,7 @@ impl Manager {
                 match called_back {
                     // What this process has begun holds its source.
                     Some(_) => self.fail_create(&context, id, &error, None).await,
-                    None => error!(backup = %id, %error, "Cannot continue the backup"),
+                    None => warn!(backup = %id, %error, "The backup is not continued"),
                 }
                 Err(error)
             }
