@@ -27,6 +27,8 @@ pub(super) struct Running {
     pub cancel: CancellationToken,
     /// Tells others that it has ended.
     ended: CancellationToken,
+    /// Whether it is a deletion, which nobody ends but a reset.
+    deletes: bool,
 }
 
 /// One operation's claim on a backup, given back when dropped.
@@ -83,7 +85,7 @@ impl Drop for Claim<'_> {
 impl Manager {
     /// Claims a backup for one operation; `None` when another one of this process has it.
     pub(super) fn claim(&self, backup: BackupId) -> Option<Claim<'_>> {
-        let claimed = self.try_claim(backup);
+        let claimed = self.try_claim(backup, false);
         if claimed.is_err() {
             warn!(%backup, "Already at work on this backup: the message is ignored");
         }
@@ -93,30 +95,42 @@ impl Manager {
     /// Claims a backup when the operation that works on it has ended. Its result may stand in the
     /// rows already, and the next request be here, while it still tells others of it.
     pub(super) async fn claim_next(&self, backup: BackupId) -> Claim<'_> {
+        self.claim_in_turn(backup, false).await
+    }
+
+    async fn claim_in_turn(&self, backup: BackupId, deletes: bool) -> Claim<'_> {
         loop {
-            match self.try_claim(backup) {
+            match self.try_claim(backup, deletes) {
                 Ok(claim) => return claim,
                 Err(running) => running.ended.cancelled().await,
             }
         }
     }
 
-    /// Claims a backup for its deletion: an operation that still runs is told to end.
+    /// Claims a backup for its deletion: an operation that still runs is told to end, save another
+    /// deletion.
     pub(super) async fn take_over(&self, backup: BackupId) -> Claim<'_> {
-        if let Some(running) = lock(&self.running).get(&backup) {
+        if let Some(running) = lock(&self.running).get(&backup)
+            && !running.deletes
+        {
             info!(%backup, "Ending what still runs on this backup");
             running.cancel.cancel();
         }
-        self.claim_next(backup).await
+        self.claim_in_turn(backup, true).await
     }
 
-    fn try_claim(&self, backup: BackupId) -> Result<Claim<'_>, Running> {
+    fn try_claim(&self, backup: BackupId, deletes: bool) -> Result<Claim<'_>, Running> {
         match lock(&self.running).entry(backup) {
             Entry::Occupied(other) => Err(other.get().clone()),
             Entry::Vacant(free) => Ok(Claim {
                 manager: self,
                 backup,
-                running: free.insert(Running::default()).clone(),
+                running: free
+                    .insert(Running {
+                        deletes,
+                        ..Running::default()
+                    })
+                    .clone(),
             }),
         }
     }

@@ -94,10 +94,8 @@ impl Manager {
         if has_begun(row)
             && let Err(error) = self.delete_data(context, row, claim).await
         {
-            // What called it off is another deletion, whose row it is then; or it is a reset.
-            if !matches!(error, Error::CalledOff) || !self.is_being_deleted(row.id).await {
-                self.fail_delete(context, row, &error).await;
-            }
+            // Also where a reset called it off: part of the data may be gone.
+            self.fail_delete(context, row, &error).await;
             return Err(error);
         }
         let making = self.making(row.id).await?;
@@ -144,11 +142,6 @@ impl Manager {
         let (id, now) = (id.parse::<VolumeId>()?, now().naive_utc());
         let held = VolumeStatus::RestoringBackup;
         Ok(self.db.change_volume(id, &held, &failed, now).await?)
-    }
-
-    async fn is_being_deleted(&self, id: BackupId) -> bool {
-        let row = self.db.backup(id).await;
-        row.is_ok_and(|row| row.is_none_or(|row| row.status == Some(BackupStatus::Deleting)))
     }
 
     /// Whether the source has the status of one that is being backed up, and this is the only backup

@@ -46,14 +46,24 @@ impl Manager {
             Err(error) => {
                 match called_back {
                     // What this process has begun holds its source.
-                    Some(_) => self.fail_create(&context, id, &error, None).await,
-                    None => warn!(backup = %id, %error, "The backup is not continued"),
+                    Some(_) if !self.is_complete(id).await => {
+                        self.fail_create(&context, id, &error, None).await;
+                    }
+                    _ => warn!(backup = %id, %error, "The backup is not continued"),
                 }
                 Err(error)
             }
         };
         self.remove_temporary(&context, id).await;
         outcome
+    }
+
+    /// Whether a backup has been made already: a request that comes twice gets a second answer.
+    async fn is_complete(&self, id: BackupId) -> bool {
+        let row = self.db.backup(id).await.ok().flatten();
+        row.is_some_and(|row| {
+            row.status == Some(BackupStatus::Available) && row.service_metadata.is_some()
+        })
     }
 
     /// Looks whether a backup for which cinder-volume has answered is still to be made, and here.
