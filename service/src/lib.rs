@@ -4,6 +4,7 @@ pub mod amqp;
 pub mod attach;
 pub mod db;
 pub mod manager;
+mod outage;
 pub mod rbd;
 pub mod transfer;
 pub mod vault;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::outage::Outage;
+use super::absence::Absence;
 use super::{Options, connection, declare, options, wire};
 
 /// Messages that are delivered before the first of them is acknowledged, where the configuration
@@ -43,15 +43,15 @@ impl Consumer {
     where
         F: Future<Output = ()>,
     {
-        let mut outage = Outage::new(self.purpose);
+        let mut absence = Absence::new(self.purpose);
         let mut turn = 0;
         while !self.stop.is_cancelled() {
-            let ended = self.session(turn, &mut outage, &mut handle).await;
+            let ended = self.session(turn, &mut absence, &mut handle).await;
             self.ready.send_replace(false);
             let Err(reason) = ended else { break };
-            outage.add(reason);
+            absence.add(&reason);
             turn += 1;
-            let wait = self.options.broker.retry.wait(outage.tries()) + options::jitter();
+            let wait = self.options.broker.retry.wait(absence.tries()) + options::jitter();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -63,7 +63,7 @@ impl Consumer {
     async fn session<F>(
         &mut self,
         turn: usize,
-        outage: &mut Outage,
+        absence: &mut Absence,
         handle: &mut impl FnMut(Delivery) -> F,
     ) -> Result<(), String>
     where
@@ -78,7 +78,7 @@ impl Consumer {
                 opened.map_err(|_| format!("the broker did not answer within {} s", limit.as_secs()))??
             }
         };
-        outage.end();
+        absence.end();
         self.ready.send_replace(true);
         let mut deliveries = select_all(streams);
         loop {

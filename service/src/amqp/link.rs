@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::outage::Outage;
+use super::absence::Absence;
 use super::session::Session;
 use super::{Broker, connection, options};
 
@@ -113,9 +113,9 @@ impl Link {
     }
 
     async fn reach(&self, lost: Option<String>) -> Session {
-        let mut outage = Outage::new(PURPOSE);
+        let mut absence = Absence::new(PURPOSE);
         if let Some(reason) = lost {
-            outage.add(reason);
+            absence.add(&reason);
         }
         let mut rounds = 0;
         loop {
@@ -123,13 +123,13 @@ impl Link {
             for _ in &self.broker.url.hosts {
                 match self.attempt().await {
                     Ok(session) => {
-                        outage.end();
+                        absence.end();
                         return session;
                     }
                     Err(reason) => {
                         self.state
                             .send_modify(|state| state.reason = Some(reason.clone()));
-                        outage.add(reason);
+                        absence.add(&reason);
                     }
                 }
             }

@@ -5,6 +5,7 @@
 //! calls, one publishes. RabbitMQ may block the one that publishes (memory or disk alarm) without
 //! holding up the others.
 
+mod absence;
 mod calls;
 mod connection;
 mod consumer;
@@ -12,7 +13,6 @@ mod declare;
 mod error;
 mod link;
 mod options;
-mod outage;
 mod publisher;
 mod server;
 mod session;

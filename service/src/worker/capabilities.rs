@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::FIRST_LOOK;
-use super::outage::Outage;
 use crate::amqp::Amqp;
+use crate::outage::Outage;
 
 /// How long one report may wait for a broker: long enough to give up a host or two that do not
 /// answer. The next one follows anyway.

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::BINARY;
-use super::outage::Outage;
 use crate::db::{self, Database, ErrorKind, Registration};
+use crate::outage::Outage;
 
 /// How long the database may take before it is told that it does not answer.
 const SLOW: Duration = Duration::from_secs(5);

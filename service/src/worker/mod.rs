@@ -5,7 +5,6 @@ mod capabilities;
 pub mod command_line;
 mod heartbeat;
 mod logging;
-mod outage;
 mod settings;
 mod signals;
 mod vault_watch;

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::outage::Outage;
 use super::settings::CONNECT_TIMEOUT;
 use crate::manager::Manager;
+use crate::outage::Outage;
 use crate::rbd::{self, ErrorKind};
 use crate::vault;
 

@@ -1,38 +1,37 @@
-//! What went wrong since the broker was last reached, told once.
-
-use std::collections::HashSet;
+//! The broker's absence, as one of our connections sees it.
 
 use tracing::{debug, info, warn};
 
-/// A broker's absence, as one of our connections sees it.
-pub struct Outage {
+use crate::outage::Outage;
+
+/// What went wrong since the broker was last reached.
+pub struct Absence {
     purpose: &'static str,
     tries: u32,
-    reasons: HashSet<String>,
+    outage: Outage,
 }
 
-impl Outage {
+impl Absence {
     /// Nothing has gone wrong yet. `purpose` tells which connection it is.
     pub fn new(purpose: &'static str) -> Self {
         Self {
             purpose,
             tries: 0,
-            reasons: HashSet::new(),
+            outage: Outage::default(),
         }
     }
 
     /// Counts a try that failed, and logs each reason once.
-    pub fn add(&mut self, reason: String) {
+    pub fn add(&mut self, reason: &str) {
         self.tries = self.tries.saturating_add(1);
         let (purpose, tries) = (self.purpose, self.tries);
-        if self.reasons.contains(&reason) {
-            debug!(purpose, reason, tries, "Still without the message broker");
-        } else {
+        if self.outage.failed(reason) {
             warn!(
                 purpose,
                 reason, "No message broker to work with; trying again"
             );
-            self.reasons.insert(reason);
+        } else {
+            debug!(purpose, reason, tries, "Still without the message broker");
         }
     }
 
@@ -43,10 +42,10 @@ impl Outage {
 
     /// It is over.
     pub fn end(&mut self) {
-        if self.tries > 0 {
-            info!(purpose = self.purpose, "Reached the message broker again");
-        }
         self.tries = 0;
-        self.reasons.clear();
+        if let Some(away) = self.outage.ended() {
+            let (purpose, seconds) = (self.purpose, away.as_secs());
+            info!(purpose, seconds, "Reached the message broker again");
+        }
     }
 }
