@@ -61,6 +61,14 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a pool answers everywhere: an OSD that was stopped for longer than a read lease
+    /// lets requests wait, group by group, for longer than cinder-volume has patience.
+    pub async fn wait_answers(&self, pool: &str) -> Result<()> {
+        let write = ["--pool", pool, "bench", "1", "write", "-b", "4096"];
+        self.rados(&write).await?;
+        Ok(())
+    }
+
     /// The addresses of a user's connections, as the blocklist wants them.
     pub async fn clients(&self, user: &str) -> Result<Vec<String>> {
         let sessions = self.ceph(&["tell", "mon.*", "sessions"]).await?;

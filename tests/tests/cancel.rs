@@ -244,6 +244,7 @@ async fn a_volume_stays_held_when_an_older_backup_of_a_lost_snapshot_goes() -> R
     };
     let deleted = deleted.await;
     setup.lab.signal(OSD, "CONT").await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     let backup = deleted?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     cloud.delete(Resource::Backup, &backup).await?;

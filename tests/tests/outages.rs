@@ -177,6 +177,7 @@ async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> 
     };
     let deleted = deleted.await;
     lab.signal(OSD, "CONT").await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     deleted?;
     let next = cloud.back_up(&volume, false).await?;
     cloud.delete(Resource::Backup, &next).await?;
