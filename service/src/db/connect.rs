@@ -10,7 +10,7 @@ use sea_orm::{DbErr, RuntimeErr, SqlxError, SqlxMySqlConnector};
 use secrecy::ExposeSecret;
 use tracing::warn;
 
-use super::retry::Patience;
+use super::retry::{Patience, Retired};
 use super::{Database, Error, ErrorKind, Result};
 
 /// How long a server may take to say what its trouble is.
@@ -50,8 +50,9 @@ impl Database {
     /// `Configuration` for a URL that cannot be used, `Unreachable` when the tries are used up.
     pub async fn connect(options: &Options) -> Result<Self> {
         let mut left = options.start_tries;
+        let retired = Retired::default();
         loop {
-            let error = match open(options).await {
+            let error = match open(options, &retired).await {
                 Ok(pool) => {
                     return Ok(Self {
                         pool: SqlxMySqlConnector::from_sqlx_mysql_pool(pool),
@@ -59,6 +60,7 @@ impl Database {
                             tries: options.transaction_tries,
                             first: options.transaction_wait,
                             longest: options.transaction_longest_wait,
+                            retired,
                         },
                     });
                 }
@@ -96,7 +98,7 @@ impl Database {
     }
 }
 
-async fn open(options: &Options) -> Result<MySqlPool> {
+async fn open(options: &Options, retired: &Retired) -> Result<MySqlPool> {
     let session = session(&options.url)?;
     // By itself, the pool would wait in silence for a server that refuses.
     let first = async {
@@ -108,12 +110,17 @@ async fn open(options: &Options) -> Result<MySqlPool> {
         .unwrap_or(Err(SqlxError::PoolTimedOut))
         .map_err(refused)?;
     let prepared = options.clone();
+    let retired = retired.clone();
     let pool = MySqlPoolOptions::new()
         .max_connections(options.connections)
         .max_lifetime(options.recycle)
         .acquire_timeout(options.acquire)
         // The driver would warn of each wait without a word of what is waited for.
         .acquire_slow_threshold(options.acquire)
+        .before_acquire(move |_, connection| {
+            let useful = !retired.includes(connection.age);
+            Box::pin(async move { Ok(useful) })
+        })
         .after_connect(move |connection, _| {
             let options = prepared.clone();
             Box::pin(async move { prepare(connection, &options).await })

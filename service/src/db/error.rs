@@ -44,8 +44,9 @@ pub enum ErrorKind {
     Transient,
     /// The server is away, or the connection was lost.
     Unreachable,
-    /// The server is read-only.
-    ReadOnly,
+    /// This server cannot do it, but the one can to which the next connection may lead: a primary
+    /// that was demoted, a Galera node that is not ready.
+    WrongServer,
     /// Anything else.
     Other,
 }
@@ -96,13 +97,19 @@ fn kind(error: &DbErr) -> ErrorKind {
 /// MySQL's and MariaDB's error numbers.
 fn of_number(number: u16) -> ErrorKind {
     match number {
-        // Deadlock; lock wait timeout; Galera is not ready; the row has changed since the
-        // transaction's snapshot (`innodb_snapshot_isolation`, MariaDB's default since 11.6).
-        1213 | 1205 | 1047 | 1020 => ErrorKind::Transient,
-        // Too many connections; shutting down; killed; gone away; lost.
-        1040 | 1053 | 1927 | 2006 | 2013 => ErrorKind::Unreachable,
-        // --read-only, in its two wordings.
-        1290 | 1836 => ErrorKind::ReadOnly,
+        // Deadlock; lock wait timeout; the row has changed since the transaction's snapshot
+        // (`innodb_snapshot_isolation`, MariaDB's default since 11.6).
+        1213 | 1205 | 1020 => ErrorKind::Transient,
+        // Too many connections, of all or of this user; the user's limit per hour is used up.
+        1040 | 1203 | 1226 => ErrorKind::Unreachable,
+        // This host is blocked after errors; no thread for it; the server is offline to users.
+        1129 | 1135 | 3032 => ErrorKind::Unreachable,
+        // Shutting down; killed; gone away; lost; idle for too long.
+        1053 | 1927 | 2006 | 2013 | 4031 => ErrorKind::Unreachable,
+        // ProxySQL has no server behind it.
+        9001 => ErrorKind::Unreachable,
+        // --read-only, in its two wordings; Galera is not ready.
+        1290 | 1836 | 1047 => ErrorKind::WrongServer,
         _ => ErrorKind::Other,
     }
 }
@@ -116,7 +123,8 @@ mod tests {
         assert_eq!(of_number(1213), ErrorKind::Transient);
         assert_eq!(of_number(1020), ErrorKind::Transient);
         assert_eq!(of_number(2013), ErrorKind::Unreachable);
-        assert_eq!(of_number(1290), ErrorKind::ReadOnly);
+        assert_eq!(of_number(9001), ErrorKind::Unreachable);
+        assert_eq!(of_number(1290), ErrorKind::WrongServer);
         assert_eq!(of_number(1062), ErrorKind::Other);
     }
 }

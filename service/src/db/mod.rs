@@ -43,7 +43,7 @@ pub struct Database {
 
 impl Database {
     /// The same database for whoever has to write what became of an operation: a server that is
-    /// away is waited for until it is back.
+    /// away, or that takes no writes, is waited for until there is one that does.
     pub fn enduring(mut self) -> Self {
         self.patience.tries = usize::MAX;
         self

@@ -1,6 +1,7 @@
 //! Running a transaction again that the server gave up.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sea_orm::DatabaseTransaction;
@@ -9,7 +10,7 @@ use tracing::{debug, warn};
 use super::{ErrorKind, Result};
 
 /// How often and how long a transaction is tried again (`db_max_retries` and its companions).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Patience {
     /// Tries after the first.
     pub tries: usize,
@@ -17,6 +18,25 @@ pub struct Patience {
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
+    /// Which connections are of no use any more.
+    pub retired: Retired,
+}
+
+/// The connections that lead to a server which can no longer do the work: all that were open when it
+/// said so. The server keeps them open, so that only this tells the pool to make new ones.
+#[derive(Debug, Clone, Default)]
+pub struct Retired(Arc<Mutex<Option<Instant>>>);
+
+impl Retired {
+    /// Whether a connection that was opened so long ago is one of them.
+    pub fn includes(&self, age: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() <= age)
+    }
+
+    fn all_that_are_open(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
 }
 
 impl Patience {
@@ -40,6 +60,9 @@ impl Patience {
             let Some(wait) = waits.next() else {
                 return Err(error);
             };
+            if error.kind() == ErrorKind::WrongServer {
+                self.retired.all_that_are_open();
+            }
             warn!(%error, "Trying again in {} ms", wait.as_millis());
             tokio::time::sleep(wait).await;
         }
@@ -64,5 +87,8 @@ pub async fn end<T>(transaction: DatabaseTransaction, outcome: Result<T>) -> Res
 }
 
 fn again(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Transient | ErrorKind::Unreachable)
+    match kind {
+        ErrorKind::Transient | ErrorKind::Unreachable | ErrorKind::WrongServer => true,
+        ErrorKind::Conflict | ErrorKind::Other => false,
+    }
 }

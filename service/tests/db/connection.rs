@@ -7,7 +7,7 @@ use cinderblock::db::{Database, Done, ErrorKind, Options};
 use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, TransactionTrait};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::{DELETED, Lab, change, now, options, statement, subject, url};
+use crate::lab::{DELETED, Lab, change, now, options, statement, subject, through, url};
 
 /// Stands between us and the server, and so knows which of its connections are ours.
 struct Proxy {
@@ -19,21 +19,16 @@ struct Proxy {
 
 impl Proxy {
     async fn new() -> Self {
-        let server = options(&url()).url;
-        let host = server.host.expect("LAB_DATABASE_URL has a host");
-        let port = server.port.unwrap_or(3306);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let own = listener.local_addr().expect("address").to_string();
-        let place = url().find('@').expect("LAB_DATABASE_URL has a user") + 1;
-        let database = server.database.expect("LAB_DATABASE_URL has a database");
+        let (url, server) = through(listener.local_addr().expect("address"));
         let proxy = Self {
-            url: format!("{}{own}/{database}", &url()[..place]),
+            url,
             ports: Arc::default(),
         };
         let ports = proxy.ports.clone();
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let connection = TcpStream::connect((host.as_str(), port)).await;
+                let connection = TcpStream::connect(server.clone()).await;
                 let mut server = connection.expect("connect");
                 let port = server.local_addr().expect("address").port();
                 ports.lock().expect("lock").push(port);

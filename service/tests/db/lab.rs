@@ -62,6 +62,16 @@ pub fn url() -> String {
         .unwrap_or_else(|_| panic!("LAB_DATABASE_URL is not set: run `make test`"))
 }
 
+/// The same database through something that listens at `address`, and where the server itself is.
+pub fn through(address: std::net::SocketAddr) -> (String, (String, u16)) {
+    let server = options(&url()).url;
+    let host = server.host.expect("LAB_DATABASE_URL has a host");
+    let database = server.database.expect("LAB_DATABASE_URL has a database");
+    let place = url().find('@').expect("LAB_DATABASE_URL has a user") + 1;
+    let url = format!("{}{address}/{database}", &url()[..place]);
+    (url, (host, server.port.unwrap_or(3306)))
+}
+
 /// How the tests connect: like the service, but they wait less.
 pub fn options(url: &str) -> Options {
     Options {

@@ -9,6 +9,8 @@ mod delete;
 mod dependents;
 mod import;
 mod lab;
+mod lost;
+mod meddler;
 mod messages;
 mod metadata;
 mod quota;
