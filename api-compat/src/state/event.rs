@@ -49,6 +49,14 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// Something went wrong with a backup whose data may be complete: its end could not be written, or
+    /// what failed is not what makes it.
+    CreateInDoubt {
+        /// What was to be backed up.
+        source: Source<'a>,
+        /// Why.
+        reason: &'a str,
+    },
     /// `restore_backup` arrived.
     Restore {
         /// `volumes.status` of the volume to restore to.

@@ -32,6 +32,12 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
             fail_reason: is_wanted(BackupStatus::Creating, status).then(|| reason.to_owned()),
             ..release(source, VolumeStatus::ErrorBackingUp)
         }),
+        Event::CreateInDoubt { source, reason } => Ok(Change {
+            // One that is `available` may be so because its end was written after all.
+            backup: (status == BackupStatus::Creating).then_some(BackupStatus::Error),
+            fail_reason: (status == BackupStatus::Creating).then(|| reason.to_owned()),
+            ..release(source, VolumeStatus::ErrorBackingUp)
+        }),
         Event::Restore { target } => restore(status, target),
         Event::RestoreSucceeded => Ok(restored(status, VolumeStatus::Available)),
         Event::RestoreFailed => Ok(restored(status, VolumeStatus::ErrorRestoring)),

@@ -327,3 +327,21 @@ fn a_backup_that_was_called_available_while_it_was_made_tells_how_that_ended() {
     let failed = transition(B::Available, &Event::CreateFailed { source, reason });
     assert_eq!(failed, Ok(Change::failed(reason)));
 }
+
+#[test]
+fn a_backup_that_may_be_complete_stays_available() {
+    let reason = "Lost connection to server during query";
+    let in_doubt = |status, source| {
+        let event = Event::CreateInDoubt { source, reason };
+        transition(status, &event)
+    };
+    let made = in_doubt(B::Creating, Source::Gone);
+    assert_eq!(made, Ok(Change::failed(reason)));
+    for status in B::ALL.into_iter().filter(|status| *status != B::Creating) {
+        assert_eq!(in_doubt(status, Source::Gone), Ok(Change::default()));
+        // Whoever waits for it is let go all the same.
+        let source = volume(&V::BackingUp, &V::InUse);
+        let released = change(None, Some((V::InUse, Some(V::ErrorBackingUp))));
+        assert_eq!(in_doubt(status, source), Ok(released));
+    }
+}
