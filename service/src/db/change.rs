@@ -1,12 +1,15 @@
 //! One change of a backup and of what hangs on it, in one transaction.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use api_compat::backup_record::ImportedBackup;
 use api_compat::ids::{BackupId, SnapshotId, VolumeId};
 use api_compat::state::{BackupStatus, Change, VolumeChange, VolumeStatus};
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, Timelike};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, TransactionTrait, UpdateMany,
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, TransactionTrait,
+    UpdateMany,
 };
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
@@ -93,15 +96,11 @@ impl Database {
             subject,
             change,
             done,
-            now,
+            // As the columns hold it, so that it can be recognised there.
+            now: now.with_nanosecond(0).unwrap_or(now),
         };
-        let mut tries = 0;
-        self.patience
-            .run(move || {
-                tries += 1;
-                self.try_write(write, tries > 1)
-            })
-            .await
+        let in_doubt = AtomicBool::new(false);
+        self.patience.run(|| self.try_write(write, &in_doubt)).await
     }
 
     /// Writes what a decision says of a volume, whose backup is gone. The volume is left alone if it
@@ -120,10 +119,17 @@ impl Database {
         Ok(())
     }
 
-    async fn try_write(&self, write: Write<'_>, again: bool) -> Result<()> {
+    /// `in_doubt` tells whether an earlier try may have written it.
+    async fn try_write(&self, write: Write<'_>, in_doubt: &AtomicBool) -> Result<()> {
         let transaction = self.pool.begin().await?;
-        let outcome = apply(&transaction, write, again).await;
-        retry::end(transaction, outcome).await
+        let outcome = apply(&transaction, write, in_doubt.load(Ordering::Relaxed)).await;
+        let complete = outcome.is_ok();
+        let ended = retry::end(transaction, outcome).await;
+        if complete && ended.is_err() {
+            // The connection may have been lost after the server had committed.
+            in_doubt.store(true, Ordering::Relaxed);
+        }
+        ended
     }
 }
 
@@ -136,25 +142,16 @@ struct Write<'a> {
     now: NaiveDateTime,
 }
 
-/// Writes it; `again` if an earlier try may have done so.
-async fn apply(transaction: &DatabaseTransaction, write: Write<'_>, again: bool) -> Result<()> {
+/// Writes it, unless it is `in_doubt` and found written.
+async fn apply(transaction: &DatabaseTransaction, write: Write<'_>, in_doubt: bool) -> Result<()> {
     let Write {
-        subject,
-        change,
-        done,
-        now,
+        subject, done, now, ..
     } = write;
+    if in_doubt && is_written(transaction, write).await? {
+        return Ok(());
+    }
     // Locks the row, and so keeps the order backup, volume, parent in every transaction.
     if !write_backup(transaction, write).await? {
-        let found = backups::Entity::find_by_id(subject.backup.to_string())
-            .one(transaction)
-            .await?
-            .and_then(|row| row.status);
-        // The connection may have been lost after the server had committed.
-        let wanted = change.backup.map(BackupStatus::as_str);
-        if again && wanted.is_some() && found.as_deref() == wanted {
-            return Ok(());
-        }
         return Err(Error::Conflict {
             what: "backup",
             id: subject.backup.to_string(),
@@ -189,6 +186,22 @@ async fn apply(transaction: &DatabaseTransaction, write: Write<'_>, again: bool)
         _ => {}
     }
     Ok(())
+}
+
+/// Whether the backup's row is as this very change leaves it: the status alone could be somebody
+/// else's, or the one that it had before. Waits for a commit that is still under way.
+async fn is_written(transaction: &DatabaseTransaction, write: Write<'_>) -> Result<bool> {
+    let find = backups::Entity::find_by_id(write.subject.backup.to_string()).lock_exclusive();
+    let Some(row) = find.one(transaction).await? else {
+        return Ok(false);
+    };
+    let changed = match write.done {
+        Done::Deleted { .. } => row.deleted_at,
+        _ => row.updated_at,
+    };
+    let status = write.change.backup.map(BackupStatus::as_str);
+    let as_wanted = status.is_none_or(|status| row.status.as_deref() == Some(status));
+    Ok(changed == Some(write.now) && as_wanted)
 }
 
 /// Changes the backup's row if it has the expected status; whether it had.

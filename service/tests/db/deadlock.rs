@@ -1,8 +1,9 @@
 //! A transaction that the server gives up is run again.
 
+use api_compat::ids::BackupId;
 use api_compat::state::{BackupStatus, Event, Source};
-use cinderblock::db::Done;
 use cinderblock::db::entity::backups;
+use cinderblock::db::{Done, Error, ErrorKind};
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
@@ -20,9 +21,9 @@ pub async fn locked(lab: &Lab, backup: &str) {
     }
 }
 
-#[tokio::test]
-async fn a_deadlock_is_survived() {
-    let lab = Lab::new().await;
+/// Writes the end of a backup into a deadlock, out of which the other transaction comes and sets
+/// `backup` to what `theirs` says; its id, its parent's, and what became of ours.
+async fn through_a_deadlock(lab: &Lab, theirs: &str) -> (BackupId, BackupId, Result<(), Error>) {
     let parent = lab.backup(BackupStatus::Available, |_| ()).await;
     let backup = lab.backup(BackupStatus::Creating, |_| ()).await;
     let padding: Vec<_> = (0..50).map(|_| uuid::Uuid::new_v4().to_string()).collect();
@@ -58,15 +59,25 @@ async fn a_deadlock_is_survived() {
     let ours = lab.db.change(subject, &succeeded, created, now());
     let theirs = async {
         let id = backup.to_string();
-        locked(&lab, &id).await;
+        locked(lab, &id).await;
         // Ours has the backup and wants the parent. This can only be done once ours is given up.
+        let update = format!("UPDATE backups SET {theirs} WHERE id = ?");
         other
-            .execute_raw(statement(touch, [&id]))
+            .execute_raw(statement(&update, [&id]))
             .await
             .expect("update");
         other.commit().await.expect("commit");
     };
     let (ours, ()) = tokio::join!(ours, theirs);
+    let rows = backups::Entity::find().filter(backups::Column::Id.is_in(padding));
+    assert_eq!(rows.all(&lab.raw).await.expect("query").len(), 50);
+    (backup, parent, ours)
+}
+
+#[tokio::test]
+async fn a_deadlock_is_survived() {
+    let lab = Lab::new().await;
+    let (backup, parent, ours) = through_a_deadlock(&lab, "display_name = 'other'").await;
     ours.expect("the second try");
 
     let row = lab.backup_row(backup).await;
@@ -74,6 +85,13 @@ async fn a_deadlock_is_survived() {
     assert_eq!(row.display_name.as_deref(), Some("other"));
     let row = lab.backup_row(parent).await;
     assert_eq!(row.num_dependent_backups, Some(1));
-    let rows = backups::Entity::find().filter(backups::Column::Id.is_in(padding));
-    assert_eq!(rows.all(&lab.raw).await.expect("query").len(), 50);
+}
+
+#[tokio::test]
+async fn what_somebody_else_wrote_during_a_deadlock_is_not_taken_for_ours() {
+    let lab = Lab::new().await;
+    let (_, parent, ours) = through_a_deadlock(&lab, "status = 'available'").await;
+    assert_eq!(ours.expect_err("lost").kind(), ErrorKind::Conflict);
+    let row = lab.backup_row(parent).await;
+    assert_eq!(row.num_dependent_backups, None);
 }

@@ -1,11 +1,11 @@
-//! Servers that cannot do what they are asked.
+//! Servers that cannot do what they are asked, and answers that are lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use api_compat::state::{BackupStatus, Event};
+use api_compat::state::{BackupStatus, Event, Source};
 use cinderblock::db::{Database, Done, ErrorKind, Options};
 
-use crate::lab::{Lab, change, now, options, subject};
+use crate::lab::{DELETED, Lab, change, now, options, rules, subject};
 use crate::meddler::{Command, Fate, Meddler};
 
 const READ_ONLY: Fate = Fate::Refuse(
@@ -66,4 +66,67 @@ async fn who_waits_for_the_database_waits_for_one_behind_a_proxy_too() {
     let error = db.change(subject, &failed, Done::Nothing, now()).await;
     assert_eq!(error.expect_err("two tries").kind(), ErrorKind::Unreachable);
     write(&lab, &db.enduring()).await;
+}
+
+/// Loses the answer to the first commit.
+async fn forgetful() -> Meddler {
+    let lost = AtomicUsize::new(0);
+    let meddler = Meddler::new(move |_, command| match command {
+        Command::Commit if lost.fetch_add(1, Ordering::SeqCst) == 0 => Fate::LoseAnswer,
+        _ => Fate::Pass,
+    });
+    meddler.await
+}
+
+/// A time of which the columns hold only the seconds.
+fn precisely_now() -> chrono::NaiveDateTime {
+    now() + std::time::Duration::from_micros(987_654)
+}
+
+#[tokio::test]
+async fn an_end_that_was_written_is_not_written_twice_when_its_answer_is_lost() {
+    // Both are `available` in the end, and an operator has called one so before.
+    for before in [BackupStatus::Creating, BackupStatus::Available] {
+        let meddler = forgetful().await;
+        let lab = Lab::through(&meddler.url).await;
+        let parent = lab.backup(BackupStatus::Available, |_| ()).await;
+        let backup = lab.backup(before, |_| ()).await;
+        let source = Source::Gone;
+        let made = change(before, &Event::CreateSucceeded { source });
+        let done = Done::Created {
+            size: Some(1),
+            parent: Some(parent),
+        };
+        lab.db
+            .change(subject(backup, before), &made, done, precisely_now())
+            .await
+            .expect("change");
+        let row = lab.backup_row(backup).await;
+        assert_eq!(row.status.as_deref(), Some("available"));
+        let row = lab.backup_row(parent).await;
+        assert_eq!(row.num_dependent_backups, Some(1), "{before}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_written_is_not_written_twice_when_its_answer_is_lost() {
+    let meddler = forgetful().await;
+    let lab = Lab::through(&meddler.url).await;
+    lab.usage("backups", 3, None).await;
+    lab.usage("backup_gigabytes", 30, None).await;
+    let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
+    let deleted = change(BackupStatus::Deleting, &DELETED);
+    let done = Done::Deleted {
+        parent: None,
+        project: Some(&lab.project),
+        size: 10,
+        rules: &rules(),
+    };
+    let subject = subject(backup, BackupStatus::Deleting);
+    lab.db
+        .change(subject, &deleted, done, precisely_now())
+        .await
+        .expect("change");
+    assert_eq!(lab.backup_row(backup).await.deleted, Some(true));
+    assert_eq!(lab.in_use().await, (2, 20));
 }

@@ -14,6 +14,8 @@ use crate::lab::through;
 pub enum Command {
     /// An UPDATE is prepared.
     Update,
+    /// A transaction is committed.
+    Commit,
     /// Anything else.
     Other,
 }
@@ -25,6 +27,8 @@ pub enum Fate {
     Pass,
     /// The client gets this error.
     Refuse(u16, &'static str),
+    /// The server does it, and the client loses its connection.
+    LoseAnswer,
 }
 
 pub struct Meddler {
@@ -81,6 +85,11 @@ async fn meddle(
                 match decide(command(&packet)) {
                     Fate::Pass => to_server.write_all(&packet).await?,
                     Fate::Refuse(number, text) => to_client.write_all(&refusal(number, text)).await?,
+                    Fate::LoseAnswer => {
+                        to_server.write_all(&packet).await?;
+                        from_server.read_u8().await?;
+                        return Ok(());
+                    }
                 }
             }
             read = from_server.read(&mut answer) => match read? {
@@ -102,9 +111,11 @@ async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Vec<u
 }
 
 fn command(packet: &[u8]) -> Command {
+    const QUERY: u8 = 0x03;
     const PREPARE: u8 = 0x16;
     match &packet[4..] {
         [PREPARE, sql @ ..] if sql.starts_with(b"UPDATE") => Command::Update,
+        [QUERY, sql @ ..] if sql == b"COMMIT" => Command::Commit,
         _ => Command::Other,
     }
 }
