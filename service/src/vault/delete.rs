@@ -24,9 +24,12 @@ impl Vault {
         };
         let found = self.find(&pool, record).await?;
         let complete = self.has_metadata(record).await?;
-        for candidate in &found {
-            let deletion = record.deletion(candidate, complete);
-            remove(&pool, candidate, &deletion).await?;
+        let deletions = found
+            .iter()
+            .map(|candidate| record.deletion(candidate, complete))
+            .collect::<Result<Vec<_>>>()?;
+        for (candidate, deletion) in found.iter().zip(&deletions) {
+            remove(&pool, candidate, deletion).await?;
         }
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {

@@ -184,7 +184,9 @@ impl BackupRecord {
 
     /// Where to read this backup, of the candidates that exist: a snapshot of its own wins;
     /// a full copy without one (non-RBD source, or a snapshot's, made by Python) is the image
-    /// itself, provided that the image is this backup's for certain.
+    /// itself, provided that the image is this backup's for certain. Such a copy's row names no
+    /// image; where one is named, only a snapshot counts, since the image may hold what a later
+    /// backup wrote.
     ///
     /// `metadata_object` tells whether `backup.<id>.meta` exists: it is written when a copy is
     /// complete, and is the only proof that the shared image is this backup's.
@@ -204,6 +206,9 @@ impl BackupRecord {
                     )));
                 }
             }
+        }
+        if self.base.is_some() {
+            return Ok(None);
         }
         let whole = found
             .iter()
@@ -249,7 +254,14 @@ impl BackupRecord {
     }
 
     /// What deleting this backup does to one image.
-    pub fn deletion(&self, candidate: &Candidate, metadata_object: bool) -> Deletion {
+    ///
+    /// # Errors
+    /// `Damaged` if the image has to go and cannot: it has snapshots that are no backup's.
+    pub fn deletion(
+        &self,
+        candidate: &Candidate,
+        metadata_object: bool,
+    ) -> Result<Deletion, Error> {
         let own = snapshots_of(self.backup, &candidate.snapshots);
         let others: Vec<String> = candidate
             .snapshots
@@ -262,10 +274,26 @@ impl BackupRecord {
             snapshots: others,
         };
         let chain_ends = !own.is_empty() && !holds_backups(&remaining.snapshots) && self.sole;
-        Deletion {
-            remove_image: chain_ends || self.owns_whole(candidate, metadata_object),
-            snapshots: own,
+        let remove_image = chain_ends || self.owns_whole(candidate, metadata_object);
+        let foreign: Vec<&str> = remaining
+            .snapshots
+            .iter()
+            .map(String::as_str)
+            // librbd removes those of mirroring with the image.
+            .filter(|name| !name.starts_with(".mirror."))
+            .collect();
+        if remove_image && !foreign.is_empty() {
+            return Err(Error::damaged(format!(
+                "Image {} goes with its last backup and has snapshots that are no backup's: {}. \
+                 Nothing was removed.",
+                candidate.image,
+                foreign.join(", ")
+            )));
         }
+        Ok(Deletion {
+            remove_image,
+            snapshots: own,
+        })
     }
 }
 
@@ -279,198 +307,4 @@ pub struct Deletion {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VOLUME: &str = "06a314a8-3f21-44ef-b19e-2fb9b505d554";
-    const FULL: &str = "246c011b-8fab-4538-90c2-f0ded6b69811";
-    const OTHER: &str = "870e3751-9141-4c1a-8fdc-6f19af2279c4";
-
-    fn id(text: &str) -> BackupId {
-        text.parse().expect("an id")
-    }
-
-    fn snapshot(backup: &str) -> String {
-        format!("backup.{backup}.snap.1763672614.45")
-    }
-
-    fn parent() -> Parent {
-        Parent {
-            backup: id(FULL),
-            base: own(FULL),
-        }
-    }
-
-    fn own(backup: &str) -> BackupImage {
-        BackupImage::own(VOLUME.parse().expect("an id"), id(backup))
-    }
-
-    fn legacy() -> BackupImage {
-        BackupImage::legacy(VOLUME.parse().expect("an id"))
-    }
-
-    fn record(backup: &str, base: Option<BackupImage>) -> BackupRecord {
-        BackupRecord {
-            backup: id(backup),
-            volume: VOLUME.parse().expect("an id"),
-            pool: None,
-            base,
-            of_snapshot: false,
-            sole: true,
-        }
-    }
-
-    fn candidate(image: BackupImage, backups: &[&str]) -> Candidate {
-        Candidate {
-            image,
-            snapshots: backups.iter().map(|backup| snapshot(backup)).collect(),
-        }
-    }
-
-    fn facts(base: Option<&[&str]>, source: &[&str]) -> ParentFacts {
-        let names = |backups: &[&str]| backups.iter().map(|backup| snapshot(backup)).collect();
-        ParentFacts {
-            base_snapshots: base.map(names),
-            source_snapshots: names(source),
-        }
-    }
-
-    #[test]
-    fn without_a_parent_it_is_a_full_backup() {
-        assert_eq!(choose(None).expect("a method"), Method::Full);
-    }
-
-    #[test]
-    fn an_incremental_builds_on_the_snapshot_that_both_sides_have() {
-        let facts = facts(Some(&[FULL, OTHER]), &[OTHER, FULL]);
-        let method = choose(Some((&parent(), &facts))).expect("a method");
-        let from = snapshot(FULL);
-        assert_eq!(method, Method::Incremental { from });
-    }
-
-    #[test]
-    fn a_source_without_the_snapshot_forces_a_full_backup() {
-        let facts = facts(Some(&[FULL]), &[OTHER]);
-        let method = choose(Some((&parent(), &facts))).expect("a method");
-        assert_eq!(method, Method::ForcedFull);
-    }
-
-    #[test]
-    fn a_damaged_parent_is_refused_in_cinders_words() {
-        let refusal = |facts| {
-            choose(Some((&parent(), &facts)))
-                .expect_err("a refusal")
-                .to_string()
-        };
-        assert_eq!(
-            refusal(facts(None, &[FULL])),
-            format!("Can't find base name image volume-{VOLUME}.backup.{FULL}.")
-        );
-        assert!(
-            refusal(facts(Some(&[OTHER]), &[FULL])).starts_with(&format!(
-                "Can't find snapshot from parent {FULL} and base name"
-            ))
-        );
-        assert!(refusal(facts(Some(&[FULL, FULL]), &[FULL])).contains("instead has 2"));
-    }
-
-    #[test]
-    fn the_oldest_backup_snapshots_are_surplus() {
-        let listed = [snapshot(FULL), "by-hand".to_owned(), snapshot(OTHER)];
-        let live = [id(FULL), id(OTHER)];
-        assert_eq!(surplus_snapshots(&listed, &live, 1), [snapshot(FULL)]);
-        assert!(surplus_snapshots(&listed, &live, 2).is_empty());
-        assert!(surplus_snapshots(&listed, &live, 0).is_empty());
-    }
-
-    #[test]
-    fn snapshots_of_backups_that_are_gone_are_surplus() {
-        let listed = [snapshot(FULL), "by-hand".to_owned(), snapshot(OTHER)];
-        assert_eq!(
-            surplus_snapshots(&listed, &[id(FULL)], 0),
-            [snapshot(OTHER)]
-        );
-        assert_eq!(
-            surplus_snapshots(&listed, &[id(OTHER)], 1),
-            [snapshot(FULL)]
-        );
-    }
-
-    #[test]
-    fn a_restore_point_is_a_snapshot_of_the_backups_own() {
-        let record = record(OTHER, Some(own(FULL)));
-        let found = [candidate(own(FULL), &[FULL, OTHER])];
-        let point = record.restore_point(&found, true).expect("an answer");
-        assert_eq!(point, Some((own(FULL), Some(snapshot(OTHER)))));
-        // A chain that lost it is no copy of this backup.
-        let found = [candidate(own(FULL), &[FULL])];
-        assert_eq!(record.restore_point(&found, true).expect("an answer"), None);
-    }
-
-    #[test]
-    fn a_copy_without_a_snapshot_counts_when_it_is_complete() {
-        let record = record(FULL, None);
-        let found = [candidate(own(FULL), &[])];
-        let point = record.restore_point(&found, true).expect("an answer");
-        assert_eq!(point, Some((own(FULL), None)));
-        assert_eq!(
-            record.restore_point(&found, false).expect("an answer"),
-            None
-        );
-    }
-
-    #[test]
-    fn the_shared_image_is_only_its_owners() {
-        let shared = candidate(legacy(), &[]);
-        let mut record = record(FULL, None);
-        // Of a volume, not of a snapshot: its data was never there.
-        assert!(!record.deletion(&shared, true).remove_image);
-        record.of_snapshot = true;
-        // A second backup of a snapshot, which failed since the image existed.
-        assert!(!record.deletion(&shared, false).remove_image);
-        assert!(record.deletion(&shared, true).remove_image);
-        assert!(matches!(
-            record.restore_point(std::slice::from_ref(&shared), true),
-            Ok(Some((_, None)))
-        ));
-        // Another one may be what the image holds.
-        record.sole = false;
-        assert!(!record.deletion(&shared, true).remove_image);
-        let refusal = record.restore_point(std::slice::from_ref(&shared), true);
-        assert!(matches!(refusal, Err(Error::Damaged(_))));
-        record.sole = true;
-        // Somebody else's snapshots are in it.
-        let shared = candidate(legacy(), &[OTHER]);
-        assert!(!record.deletion(&shared, true).remove_image);
-    }
-
-    #[test]
-    fn the_last_of_a_chain_takes_the_image_with_it() {
-        let mut last = record(OTHER, Some(own(FULL)));
-        let deletion = last.deletion(&candidate(own(FULL), &[FULL, OTHER]), true);
-        assert_eq!(deletion.snapshots, [snapshot(OTHER)]);
-        assert!(!deletion.remove_image);
-        assert!(
-            last.deletion(&candidate(own(FULL), &[OTHER]), true)
-                .remove_image
-        );
-        // Interrupted between the two steps, and repeated.
-        assert!(last.deletion(&candidate(own(FULL), &[]), true).remove_image);
-        // Another backup is being made in that image, and has no snapshot there yet.
-        last.sole = false;
-        assert!(
-            !last
-                .deletion(&candidate(own(FULL), &[OTHER]), true)
-                .remove_image
-        );
-        assert!(!last.deletion(&candidate(own(FULL), &[]), true).remove_image);
-    }
-
-    #[test]
-    fn a_snapshot_made_by_hand_does_not_keep_the_chain_but_is_not_removed() {
-        let mut candidate = candidate(own(FULL), &[FULL]);
-        candidate.snapshots.push("by-hand".to_owned());
-        let deletion = record(FULL, Some(own(FULL))).deletion(&candidate, true);
-        assert_eq!(deletion.snapshots, [snapshot(FULL)]);
-    }
-}
+mod tests;

@@ -304,3 +304,41 @@ async fn snapshots_that_no_incremental_needs_leave_the_volume() {
     source.delete(&vault, [&full, &second, &third]).await;
     source.image.close().await;
 }
+
+#[tokio::test]
+async fn a_full_backup_whose_deletion_failed_is_whole_or_gone_but_never_something_newer() {
+    let mut noise = Noise::new(4);
+    let vault = vault();
+    let site = backups().await;
+    let source = Source::new(8 * MIB).await;
+    source.write(0, noise.bytes(MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    let expected = content(&source.image).await;
+    source.write(0, noise.bytes(MIB)).await;
+    let second = source.back_up(&vault, Some(&full)).await;
+    let record = source.record(&second, false);
+    vault.delete(&record).await.expect("delete");
+
+    let base = format!("{POOL}/{}", full.base);
+    let by_hand = format!("{base}@by-hand");
+    site.rbd(&["snap", "create", "--no-progress", &by_hand]);
+    let record = source.record(&full, true);
+    let refusal = vault.delete(&record).await.expect_err("refused");
+    assert!(refusal.to_string().contains("by-hand"), "{refusal}");
+    // An operator calls it available again, since it could not be deleted: that is true.
+    assert_same(&restore_point(&full).await, &expected);
+
+    // As after a deletion that got no further. Its metadata object is there, and newer bytes are.
+    let at = format!("{base}@{}", full.snapshot);
+    site.rbd(&["snap", "rm", "--no-progress", &at]);
+    vault
+        .write_metadata(POOL, full.backup, "{}")
+        .await
+        .expect("write");
+    let missing = vault.find_restore_point(&record).await;
+    assert!(missing.expect_err("nothing to restore").is_not_found());
+
+    site.rbd(&["snap", "rm", "--no-progress", &by_hand]);
+    source.delete(&vault, [&full]).await;
+    source.image.close().await;
+}
