@@ -111,9 +111,15 @@ impl Vault {
         let snapshot = Some(plan.snapshot.as_str());
         let from = source.pool.open(&source.image, snapshot).await?;
         let base = pool.open_rw(&base).await?;
-        let stats = self
-            .copy(plan, &from, &base, destination, progress, cancel)
-            .await;
+        let stored = async {
+            let stats = self
+                .copy(plan, &from, &base, destination, progress, cancel)
+                .await?;
+            still_stand(source, &from, plan).await?;
+            base.create_snapshot(&plan.snapshot).await?;
+            Ok(stats)
+        };
+        let stats = stored.await;
         // Closed before anybody undoes what failed: an image that is open cannot be removed.
         base.close().await;
         from.close().await;
@@ -167,17 +173,8 @@ impl Vault {
             Method::Incremental { from } => Some(from.as_str()),
             Method::Full | Method::ForcedFull => None,
         };
-        let stats = transfer::copy_diff(
-            from,
-            since,
-            base,
-            &self.pump_options(destination),
-            &progress,
-            cancel,
-        )
-        .await?;
-        base.create_snapshot(&plan.snapshot).await?;
-        Ok(stats)
+        let options = self.pump_options(destination);
+        Ok(transfer::copy_diff(from, since, base, &options, &progress, cancel).await?)
     }
 
     /// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental
@@ -259,6 +256,33 @@ impl Vault {
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
         remove_snapshots(&source.pool, &source.image, &own).await
     }
+}
+
+/// Makes sure that the snapshots from which a backup was read are still on its source. Where one went
+/// meanwhile, librbd noticed nothing: what it had held reads as zeros, and what changed since then as
+/// unchanged.
+async fn still_stand(source: &Volume, from: &Image, plan: &BackupPlan) -> Result<()> {
+    let head = source.open_read_only().await?;
+    let now = head.snapshots().await;
+    head.close().await;
+    // As at its opening.
+    let (then, now) = (from.snapshots().await?, now?);
+    let mut needed = vec![plan.snapshot.as_str()];
+    if let Method::Incremental { from } = &plan.method {
+        needed.push(from);
+    }
+    for name in needed {
+        let stands = then
+            .iter()
+            .any(|snapshot| snapshot.name == name && now.contains(snapshot));
+        if !stands {
+            return Err(Error::missing(format!(
+                "Snapshot {name} was removed from {} while the backup was made",
+                source.image
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Becomes the only writer of an image. Another one is given the time that it takes to notice that

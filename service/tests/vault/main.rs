@@ -14,7 +14,7 @@ use chrono::Utc;
 use cinderblock::rbd::{ClusterOptions, Image, ImageOptions};
 use cinderblock::transfer::{Budget, Progress};
 use cinderblock::vault::{
-    BackupPlan, BackupRecord, BackupSpec, Engine, ImageFormat, Method, Parent, Vault, Volume,
+    BackupPlan, BackupRecord, BackupSpec, Engine, Error, ImageFormat, Method, Parent, Vault, Volume,
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -77,11 +77,15 @@ impl Source {
         plan.expect("a plan")
     }
 
-    async fn store(&self, vault: &Vault, plan: &BackupPlan) {
+    async fn try_store(&self, vault: &Vault, plan: &BackupPlan) -> Result<(), Error> {
         let progress = Arc::new(Progress::default());
         let cancel = CancellationToken::new();
         let stored = vault.store(plan, &self.volume, progress, &cancel).await;
-        stored.expect("stored");
+        stored.map(drop)
+    }
+
+    async fn store(&self, vault: &Vault, plan: &BackupPlan) {
+        self.try_store(vault, plan).await.expect("stored");
     }
 
     async fn back_up(&self, vault: &Vault, parent: Option<&BackupPlan>) -> BackupPlan {
@@ -166,6 +170,47 @@ async fn an_incremental_waits_for_whoever_still_writes_its_base_and_takes_that_b
     }
     assert_same(&restore_point(&plan).await, &expected);
     source.delete(&vault, [&full, &plan]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn an_incremental_during_which_a_snapshot_leaves_the_volume_fails() {
+    let mut noise = Noise::new(5);
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    source.write(0, noise.bytes(20 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    // An object that only the parent's snapshot holds.
+    let zeroed = source.image.write_zeroes(4 * MIB, 4 * MIB).await;
+    zeroed.expect("zero");
+    for own in [true, false] {
+        let plan = source.plan(&vault, Some(&full)).await;
+        let rival = backups().await.pool.open_rw(&full.base.to_string()).await;
+        let rival = rival.expect("open");
+        rival.own().await.expect("own");
+        let gone = if own { &plan.snapshot } else { &full.snapshot };
+        let mut storing = std::pin::pin!(source.try_store(&vault, &plan));
+        let early = timeout(Duration::from_secs(3), &mut storing).await;
+        assert!(early.is_err(), "it did not wait");
+        let image = &source.image;
+        image.remove_snapshot(gone).await.expect("remove");
+        // One of the same name is another one.
+        image.create_snapshot(gone).await.expect("create");
+        rival.close().await;
+        let refusal = storing
+            .await
+            .expect_err("a snapshot is missing")
+            .to_string();
+        assert!(refusal.contains(gone), "{refusal}");
+        vault.undo(&plan, &source.volume).await;
+    }
+    let missing = tool(
+        "rbd",
+        &conf("LAB_BACKUPS_CEPH_CONF"),
+        &["snap", "ls", &format!("{POOL}/{}", full.base)],
+    );
+    assert_eq!(missing.matches("backup.").count(), 1, "{missing}");
+    source.delete(&vault, [&full]).await;
     source.image.close().await;
 }
 
