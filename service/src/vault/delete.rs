@@ -8,14 +8,25 @@ use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
 use super::store::remove_snapshots;
-use super::{BackupRecord, Result, Vault};
+use super::{BackupRecord, Error, Result, Vault};
 use crate::rbd::{self, ErrorKind, Pool};
 
 impl Vault {
     /// Removes a backup's restore point, its base image when nothing else is in it, and its
     /// metadata object. What is gone already is no error, so that a delete can be repeated.
+    ///
+    /// # Errors
+    /// `Missing` if the pool does not exist in which the record's image was made: under another name
+    /// the backup may still be there.
     pub async fn delete(&self, record: &BackupRecord) -> Result<()> {
         let pool = match self.pool_of(record).await {
+            Err(error) if error.is_not_found() && record.base.is_some() => {
+                return Err(Error::missing(format!(
+                    "Pool {}, in which backup {} was made, does not exist",
+                    self.pool_name(record),
+                    record.backup
+                )));
+            }
             Err(error) if error.is_not_found() => {
                 warn!(backup = %record.backup, "The backup's pool does not exist; nothing to delete");
                 return Ok(());

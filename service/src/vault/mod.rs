@@ -103,8 +103,11 @@ impl Vault {
     }
 
     async fn pool_of(&self, record: &BackupRecord) -> Result<Pool> {
-        self.pool(record.pool.as_deref().unwrap_or(&self.default_pool))
-            .await
+        self.pool(self.pool_name(record)).await
+    }
+
+    fn pool_name<'a>(&'a self, record: &'a BackupRecord) -> &'a str {
+        record.pool.as_deref().unwrap_or(&self.default_pool)
     }
 }
 

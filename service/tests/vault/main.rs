@@ -301,7 +301,7 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
 }
 
 #[tokio::test]
-async fn what_keeps_a_worker_from_connecting_does_not_pass_for_a_pool_that_is_gone() {
+async fn a_pool_that_cannot_be_found_is_no_pool_without_the_backup() {
     let source = Source::new(MIB).await;
     let full = source.back_up(&vault(), None).await;
     let unconfigured = vault_of(ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf"));
@@ -313,7 +313,18 @@ async fn what_keeps_a_worker_from_connecting_does_not_pass_for_a_pool_that_is_go
         pool: Some("no-such-pool".to_owned()),
         ..source.record(&full, true)
     };
-    vault().delete(&elsewhere).await.expect("there is nothing");
+    // It was made there, and the pool may have another name by now.
+    let refusal = vault().delete(&elsewhere).await;
+    let refusal = refusal.expect_err("nothing was deleted").to_string();
+    assert!(refusal.contains("Pool no-such-pool"), "{refusal}");
+    let never_begun = BackupRecord {
+        base: None,
+        ..elsewhere
+    };
+    vault()
+        .delete(&never_begun)
+        .await
+        .expect("there is nothing");
     assert_same(&restore_point(&full).await, &content(&source.image).await);
     vault()
         .delete(&source.record(&full, true))
