@@ -64,6 +64,14 @@ async fn remove(pool: &Pool, candidate: &Candidate, deletion: &Deletion) -> Resu
         remove_image(pool, &image).await?;
         info!(image, "Removed the base image");
     }
+    // Not removed here: the row may be in the database of another cloud that shares the pool.
+    if !deletion.unknown.is_empty() {
+        warn!(
+            image,
+            snapshots = deletion.unknown.join(", "),
+            "The base image stays for the sake of backups of which there is no row"
+        );
+    }
     Ok(())
 }
 

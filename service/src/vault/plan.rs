@@ -290,9 +290,15 @@ impl BackupRecord {
                 foreign.join(", ")
             )));
         }
+        // The row of a backup in this image names it, so that this one is not the only one that does.
+        // Only old rows of Python's, which live in a legacy image, name none.
+        let known = !self.sole || self.base != Some(candidate.image) || candidate.image.is_legacy();
+        let mut unknown = remaining.snapshots;
+        unknown.retain(|name| !known && BackupSnapshot::parse(name).is_some());
         Ok(Deletion {
             remove_image,
             snapshots: own,
+            unknown,
         })
     }
 }
@@ -304,6 +310,8 @@ pub struct Deletion {
     pub snapshots: Vec<String>,
     /// Whether nothing of a backup is left then, so that the image goes too.
     pub remove_image: bool,
+    /// Snapshots for whose sake the image stays, of backups that no row tells of.
+    pub unknown: Vec<String>,
 }
 
 #[cfg(test)]

@@ -195,6 +195,26 @@ fn the_last_of_a_chain_takes_the_image_with_it() {
 }
 
 #[test]
+fn snapshots_of_backups_without_a_row_are_named_and_left() {
+    let mut last = record(FULL, Some(own(FULL)));
+    let mut image = candidate(own(FULL), &[FULL, OTHER]);
+    image.snapshots.push("by-hand".to_owned());
+    let unknown = deletion(&last, &image, true);
+    assert_eq!(unknown.unknown, [snapshot(OTHER)]);
+    assert_eq!(unknown.snapshots, [snapshot(FULL)]);
+    assert!(!unknown.remove_image);
+    // Where another row names the image, it may be that one's.
+    last.sole = false;
+    assert!(deletion(&last, &image, true).unknown.is_empty());
+    // Rows of old backups name no image.
+    let shared = candidate(legacy(), &[FULL, OTHER]);
+    for base in [None, Some(legacy())] {
+        let last = record(FULL, base);
+        assert!(deletion(&last, &shared, true).unknown.is_empty());
+    }
+}
+
+#[test]
 fn an_image_with_a_snapshot_made_by_hand_is_left_as_it_is() {
     let mut last = record(FULL, Some(own(FULL)));
     let mut image = candidate(own(FULL), &[FULL]);
