@@ -1,6 +1,7 @@
 //! Blocks in memory, with faults where the test wants them.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub(super) struct Disk {
     content: Mutex<Vec<u8>>,
     fault: Option<(u64, Fault)>,
     calls: Mutex<Vec<Call>>,
+    ended: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,17 +61,28 @@ impl Disk {
         lock(&self.calls).clone()
     }
 
-    /// Notes a call, lets others run, and has the fault if the range touches it.
+    /// How many calls have not come to their end, whether somebody waits for it or not.
+    pub(super) fn under_way(&self) -> usize {
+        lock(&self.calls).len() - self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Notes a call, lets others run, and has the fault if the range touches it. What succeeds takes
+    /// longer than what fails.
     async fn begin(&self, call: Call, offset: u64, length: u64) -> Result<(), BlockError> {
         lock(&self.calls).push(call);
         tokio::task::yield_now().await;
-        match self.fault {
+        let outcome = match self.fault {
             Some((at, fault)) if (offset..offset + length).contains(&at) => match fault {
                 Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno).into()),
                 Fault::Hangs => std::future::pending().await,
             },
-            _ => Ok(()),
-        }
+            _ => {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+        };
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        outcome
     }
 }
 

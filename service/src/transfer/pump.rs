@@ -1,11 +1,12 @@
 //! Moves the extents of a plan.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered, TryStreamExt};
+use futures_util::stream::{self, FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use super::block::{BlockError, BlockSink, BlockSource};
@@ -213,7 +214,10 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
             bytes_read: operation.length,
             ..Stats::default()
         };
-        let pieces = stream::iter(runs.into_iter().map(move |(run, has_data)| {
+        let broken = AtomicBool::new(false);
+        let wanted = |_: &_| !broken.load(Ordering::Relaxed);
+        let runs = runs.into_iter().take_while(wanted);
+        let pieces = stream::iter(runs.map(move |(run, has_data)| {
             let piece = Extent::data(
                 operation.offset + run.start as u64..operation.offset + run.end as u64,
             );
@@ -226,9 +230,17 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
                 .map_err(|error| write_error(&piece, error))
             }
         }));
-        let mut pieces = pieces.buffer_unordered(PIECES);
-        while let Some(written) = pieces.try_next().await? {
-            stats.add(&written);
+        let mut written = pieces.buffer_unordered(PIECES);
+        while let Some(piece) = written.next().await {
+            match piece {
+                Ok(piece) => stats.add(&piece),
+                Err(error) => {
+                    // The storage goes on with those under way, whoever waits for them.
+                    broken.store(true, Ordering::Relaxed);
+                    let _ = tokio::time::timeout(DRAIN, written.for_each(|_| async {})).await;
+                    return Err(error);
+                }
+            }
         }
         Ok(stats)
     }

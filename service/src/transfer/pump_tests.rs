@@ -138,6 +138,26 @@ async fn after_an_error_nothing_new_is_started_and_all_memory_is_returned() {
     assert_eq!(budget.allocated(), 0);
 }
 
+#[tokio::test]
+async fn an_error_of_one_piece_waits_for_the_others_and_begins_no_more() {
+    // Every second page is zero: one operation of 32 pieces.
+    let mut content = pattern(32);
+    for page in (1..32).step_by(2) {
+        content[page * PAGE..(page + 1) * PAGE].fill(0);
+    }
+    let options = PumpOptions {
+        operation_size: 32 * PAGE as u64,
+        ..options(&Budget::new(1 << 20), Destination::MayHoldData)
+    };
+    let whole = vec![Extent::data(0..32 * PAGE as u64)];
+    let source = Disk::new(content);
+    let sink = Disk::new(vec![9; 32 * PAGE]).with_fault(0, Fault::Errno(libc::EIO));
+    let failed = run(whole, &source, &sink, &options).await;
+    failed.expect_err("the sink fails");
+    assert_eq!(sink.under_way(), 0, "{:?}", sink.calls());
+    assert!(sink.calls().len() <= 8, "{:?}", sink.calls());
+}
+
 #[tokio::test(start_paused = true)]
 async fn cancelling_ends_a_transfer_that_hangs() {
     let budget = Budget::new(1 << 20);
