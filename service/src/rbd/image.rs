@@ -11,8 +11,8 @@ use super::cluster::{ClusterHandle, SendPointer};
 use super::error::{c_name, check};
 use super::features::Features;
 use super::pool::PoolHandle;
-use super::sys::{self, RbdImage, RbdImageInfo};
-use super::{Error, Result, task};
+use super::sys::{self, RbdImage, RbdImageInfo, RbdMirrorImageInfo};
+use super::{Error, ErrorKind, Result, task};
 
 /// How long [`Image::close`] waits.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
@@ -262,7 +262,8 @@ impl Image {
     /// An image without the feature cannot be owned, and stays as it is.
     ///
     /// # Errors
-    /// `Busy` when another one owns the image; `ReadOnly` when it was opened for reading.
+    /// `Busy` when another one owns the image; `ReadOnly` when it was opened for reading, or when it is
+    /// mirrored from another cluster.
     pub async fn own(&self) -> Result<()> {
         const OWN: &str = "own";
         self.check_writable(OWN)?;
@@ -273,6 +274,11 @@ impl Image {
         let owned = task::blocking(OWN, self.name(), move || {
             // SAFETY: the image is open.
             let code = unsafe { sys::rbd_lock_acquire(handle.raw, sys::LOCK_EXCLUSIVE) };
+            if code < 0 && is_mirrored_from_elsewhere(&handle) {
+                let reason = "it is mirrored from another cluster, and not the primary one";
+                let kind = ErrorKind::ReadOnly;
+                return Err(Error::new(kind, OWN, &handle.name, reason));
+            }
             // What an owner answers to whoever asks for its lock.
             let code = match code {
                 code if code == -libc::EROFS => -libc::EBUSY,
@@ -348,6 +354,28 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
         features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,
     })
+}
+
+/// Whether the image is a copy that mirroring keeps, which nobody else can write. The refusal does not
+/// say so: it is EINVAL or EPERM (16.2), depending on the mode.
+fn is_mirrored_from_elsewhere(handle: &ImageHandle) -> bool {
+    let mut info = RbdMirrorImageInfo {
+        global_id: std::ptr::null_mut(),
+        state: 0,
+        primary: false,
+    };
+    // SAFETY: the image is open; `info` is writable and as large as it says.
+    let code = unsafe {
+        let size = size_of::<RbdMirrorImageInfo>();
+        sys::rbd_mirror_image_get_info(handle.raw, &raw mut info, size)
+    };
+    if code < 0 {
+        return false;
+    }
+    let copy = info.state == sys::MIRROR_ENABLED && !info.primary;
+    // SAFETY: frees the text that librbd put in, once.
+    unsafe { sys::rbd_mirror_image_get_info_cleanup(&raw mut info) };
+    copy
 }
 
 /// Calls one of librbd's functions that write one number about an image.

@@ -1,7 +1,7 @@
 //! librbd's C functions, as far as they are used here.
 //!
 //! Written by hand from `rbd/librbd.h`: every function exists since librbd 1.16 (Ceph 16), and the
-//! C interface has only grown since. Handles are opaque pointers; the one structure is declared
+//! C interface has only grown since. Handles are opaque pointers; the structures are declared
 //! field by field.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -24,6 +24,17 @@ pub(super) struct RbdSnapInfo {
     pub(super) size: u64,
     pub(super) name: *const c_char,
 }
+
+/// `rbd_mirror_image_info_t`
+#[repr(C)]
+pub(super) struct RbdMirrorImageInfo {
+    pub(super) global_id: *mut c_char,
+    pub(super) state: c_int,
+    pub(super) primary: bool,
+}
+
+/// `RBD_MIRROR_IMAGE_ENABLED`
+pub(super) const MIRROR_ENABLED: c_int = 1;
 
 /// Keys of `rbd_image_options_set_uint64`.
 pub(super) const OPTION_FEATURES: c_int = 1;
@@ -79,6 +90,12 @@ unsafe extern "C" {
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
     pub(super) fn rbd_stat(image: RbdImage, info: *mut RbdImageInfo, size: usize) -> c_int;
     pub(super) fn rbd_lock_acquire(image: RbdImage, mode: c_int) -> c_int;
+    pub(super) fn rbd_mirror_image_get_info(
+        image: RbdImage,
+        info: *mut RbdMirrorImageInfo,
+        size: usize,
+    ) -> c_int;
+    pub(super) fn rbd_mirror_image_get_info_cleanup(info: *mut RbdMirrorImageInfo);
     pub(super) fn rbd_resize(image: RbdImage, size: u64) -> c_int;
 
     pub(super) fn rbd_snap_list(

@@ -5,7 +5,7 @@ use std::process::Command;
 use bytes::Bytes;
 use cinderblock::rbd::{ClusterOptions, ErrorKind, Features, ImageOptions, Link};
 
-use crate::ceph_lab::{MIB, volumes};
+use crate::ceph_lab::{MIB, usual_features, volumes};
 use crate::faults::Blocklisted;
 use crate::kind;
 
@@ -59,6 +59,37 @@ async fn an_image_without_the_feature_can_not_be_owned_and_is_as_it_was() {
     let reader = site.pool.open(&name.name, None).await.expect("open");
     assert_eq!(kind(reader.own().await), ErrorKind::ReadOnly);
     reader.close().await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_mirrored_from_elsewhere_is_read_only_and_not_busy() {
+    let site = volumes().await;
+    site.rbd(&["mirror", "pool", "enable", site.pool.name(), "image"]);
+    for (mode, features) in [
+        ("snapshot", usual_features()),
+        ("journal", usual_features().union(Features::JOURNALING)),
+    ] {
+        let (name, image) = site
+            .image(&ImageOptions {
+                size: MIB,
+                features: Some(features),
+                ..ImageOptions::default()
+            })
+            .await;
+        image.close().await;
+        site.rbd(&["mirror", "image", "enable", &name.spec, mode]);
+        let image = site.pool.open_rw(&name.name).await.expect("open");
+        image.own().await.expect("own");
+        image.close().await;
+        site.rbd(&["mirror", "image", "demote", &name.spec]);
+        let image = site.pool.open_rw(&name.name).await.expect("open");
+        let refusal = image.own().await.expect_err("it is a copy");
+        image.close().await;
+        site.rbd(&["mirror", "image", "disable", "--force", &name.spec]);
+        assert_eq!(refusal.kind(), ErrorKind::ReadOnly, "{refusal}");
+        assert!(refusal.to_string().contains("mirror"), "{refusal}");
+    }
+    site.rbd(&["mirror", "pool", "disable", site.pool.name()]);
 }
 
 #[tokio::test]
