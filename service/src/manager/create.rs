@@ -15,6 +15,9 @@ use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Begin, Done, Subject};
 
+/// What a create that failed has come to, given its source and the reason.
+type Ending = for<'a> fn(Source<'a>, &'a str) -> Event<'a>;
+
 impl Manager {
     /// `create_backup`: checks, records who does it, asks cinder-volume for the device.
     pub(super) async fn create_backup(
@@ -173,9 +176,33 @@ impl Manager {
         error: &Error,
         detail: Option<Detail>,
     ) {
+        let failed: Ending = |source, reason| Event::CreateFailed { source, reason };
+        self.end_create(context, id, error, detail, failed).await;
+    }
+
+    /// The same for a backup whose data is complete: its end may have been written after all.
+    pub(super) async fn doubt_create(
+        &self,
+        context: &Context,
+        id: BackupId,
+        error: &Error,
+        detail: Option<Detail>,
+    ) {
+        let in_doubt: Ending = |source, reason| Event::CreateInDoubt { source, reason };
+        self.end_create(context, id, error, detail, in_doubt).await;
+    }
+
+    async fn end_create(
+        &self,
+        context: &Context,
+        id: BackupId,
+        error: &Error,
+        detail: Option<Detail>,
+        ending: Ending,
+    ) {
         error!(backup = %id, %error, "Create backup failed");
         let reason = &error.to_string();
-        if let Err(error) = Self::write_anew(|| self.write_failure(id, reason)).await {
+        if let Err(error) = Self::write_anew(|| self.write_ending(id, reason, ending)).await {
             error!(backup = %id, %error, "Cannot write what became of the backup");
         }
         if let Some(detail) = detail {
@@ -183,7 +210,7 @@ impl Manager {
         }
     }
 
-    async fn write_failure(&self, id: BackupId, reason: &str) -> Result<(), Error> {
+    async fn write_ending(&self, id: BackupId, reason: &str, ending: Ending) -> Result<(), Error> {
         let now = now().naive_utc();
         let (making, status) = match self.making(id).await {
             Ok(making) => {
@@ -196,7 +223,7 @@ impl Manager {
             }
         };
         let source = making.as_ref().map_or(Source::Gone, Making::held);
-        let Ok(change) = transition(status, &Event::CreateFailed { source, reason }) else {
+        let Ok(change) = transition(status, &ending(source, reason)) else {
             return Ok(());
         };
         if change == Change::default() {

@@ -119,20 +119,23 @@ impl Manager {
                     .await;
             }
         }
-        let finished = match stored {
-            Ok(plan) => {
-                let finished = self.finish_create(context, claim.backup, &plan).await;
-                if let Err(Error::BackupNotFound(_)) = &finished {
-                    // Deleted by force in the last moment: nobody else knows of the data.
-                    self.vault.undo(&plan, &source).await;
-                }
-                finished
+        let detail = Some(Detail::BackupCreateDriverError);
+        let plan = match stored {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.fail_create(context, row.id, &error, detail).await;
+                return Err(error);
             }
-            Err(error) => Err(error),
         };
-        if let Err(error) = &finished {
-            let detail = Some(Detail::BackupCreateDriverError);
-            self.fail_create(context, row.id, error, detail).await;
+        let finished = self.finish_create(context, claim.backup, &plan).await;
+        match &finished {
+            Ok(()) => {}
+            // Deleted by force in the last moment: nobody else knows of the data.
+            Err(Error::BackupNotFound(_)) => {
+                info!(backup = %row.id, "The backup is gone: removing its data");
+                self.vault.undo(&plan, &source).await;
+            }
+            Err(error) => self.doubt_create(context, row.id, error, detail).await,
         }
         finished
     }
