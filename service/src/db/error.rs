@@ -40,7 +40,7 @@ pub enum ErrorKind {
     /// Somebody else changed the row first.
     Conflict,
     /// A transaction was given up by the server and may be run again: deadlock, lock wait,
-    /// Galera certification.
+    /// Galera certification, no space.
     Transient,
     /// The server is away, or the connection was lost.
     Unreachable,
@@ -100,12 +100,18 @@ fn of_number(number: u16) -> ErrorKind {
         // Deadlock; lock wait timeout; the row has changed since the transaction's snapshot
         // (`innodb_snapshot_isolation`, MariaDB's default since 11.6).
         1213 | 1205 | 1020 => ErrorKind::Transient,
+        // Interrupted by an operator; took too long (MariaDB, MySQL); the commit failed.
+        1317 | 1969 | 3024 | 1180 => ErrorKind::Transient,
+        // No disk, no memory: the server lives, and somebody is about to help it.
+        1021 | 1114 | 1037 | 1041 => ErrorKind::Transient,
         // Too many connections, of all or of this user; the user's limit per hour is used up.
         1040 | 1203 | 1226 => ErrorKind::Unreachable,
         // This host is blocked after errors; no thread for it; the server is offline to users.
         1129 | 1135 | 3032 => ErrorKind::Unreachable,
         // Shutting down; killed; gone away; lost; idle for too long.
         1053 | 1927 | 2006 | 2013 | 4031 => ErrorKind::Unreachable,
+        // The server could not read from or write to the connection.
+        1158..=1161 => ErrorKind::Unreachable,
         // ProxySQL has no server behind it.
         9001 => ErrorKind::Unreachable,
         // --read-only, in its two wordings; Galera is not ready.
@@ -122,9 +128,13 @@ mod tests {
     fn a_deadlock_may_be_run_again_and_a_duplicate_key_may_not() {
         assert_eq!(of_number(1213), ErrorKind::Transient);
         assert_eq!(of_number(1020), ErrorKind::Transient);
+        assert_eq!(of_number(1021), ErrorKind::Transient);
         assert_eq!(of_number(2013), ErrorKind::Unreachable);
         assert_eq!(of_number(9001), ErrorKind::Unreachable);
         assert_eq!(of_number(1290), ErrorKind::WrongServer);
-        assert_eq!(of_number(1062), ErrorKind::Other);
+        // What no wait mends: a text that does not fit, a column that is not there, a duplicate key.
+        for number in [1406, 1054, 1062] {
+            assert_eq!(of_number(number), ErrorKind::Other);
+        }
     }
 }

@@ -204,12 +204,9 @@ async fn an_incremental_during_which_a_snapshot_leaves_the_volume_fails() {
         assert!(refusal.contains(gone), "{refusal}");
         vault.undo(&plan, &source.volume).await;
     }
-    let missing = tool(
-        "rbd",
-        &conf("LAB_BACKUPS_CEPH_CONF"),
-        &["snap", "ls", &format!("{POOL}/{}", full.base)],
-    );
-    assert_eq!(missing.matches("backup.").count(), 1, "{missing}");
+    let site = backups().await;
+    let left = site.rbd(&["snap", "ls", &format!("{POOL}/{}", full.base)]);
+    assert_eq!(left.matches("backup.").count(), 1, "{left}");
     source.delete(&vault, [&full]).await;
     source.image.close().await;
 }
