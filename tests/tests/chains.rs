@@ -204,11 +204,14 @@ async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
     let body = json!({"snapshot": {"volume_id": chain.volume}});
     let snapshot = chain.cloud.create(Resource::Snapshot, body).await?;
     chain.write(MIB, 6, MIB).await?;
-    for _ in 0..2 {
+    // Each is a full one, whatever was asked for: no parent stands in the way of a deletion.
+    for incremental in [false, true] {
         let body = json!({"backup": {
-            "volume_id": chain.volume, "snapshot_id": snapshot,
+            "volume_id": chain.volume, "snapshot_id": snapshot, "incremental": incremental,
         }});
         let backup = chain.cloud.create(Resource::Backup, body).await?;
+        let shown = chain.cloud.show(Resource::Backup, &backup).await?;
+        ensure!(shown.is_some_and(|backup| backup["is_incremental"] == false));
         chain.made.push((backup, content.clone()));
     }
     chain.verify().await?;

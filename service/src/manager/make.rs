@@ -152,7 +152,7 @@ impl Manager {
         let spec = self.spec(row).await?;
         let planning = self.vault.plan_backup(&spec, source, now());
         let plan = claim.carry(planning).await?;
-        let forced = plan.method == Method::ForcedFull;
+        let forced = row.parent_id.is_some() && plan.method == Method::Full;
         // Before the first byte: whoever finds this row after a crash knows where its data lies.
         let metadata = service_metadata::format(&plan.base);
         self.db
@@ -160,8 +160,8 @@ impl Manager {
             .await?;
         if forced {
             warn!(
-                backup = %row.id,
-                "The volume no longer has the parent's snapshot: making a full backup instead"
+                backup = %row.id, parent = row.parent_id.map(tracing::field::display),
+                "The source and the parent share no snapshot: making a full backup instead of an incremental one"
             );
             let detail = Detail::IncrementalForcesFull;
             let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);

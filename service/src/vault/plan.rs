@@ -50,8 +50,6 @@ pub enum Method {
         /// The parent's snapshot.
         from: String,
     },
-    /// A full one in place of an incremental: the source no longer has the parent's snapshot.
-    ForcedFull,
 }
 
 /// For the log.
@@ -60,7 +58,6 @@ impl fmt::Display for Method {
         match self {
             Self::Full => f.write_str("full"),
             Self::Incremental { from } => write!(f, "incremental since {from}"),
-            Self::ForcedFull => f.write_str("full instead of incremental"),
         }
     }
 }
@@ -76,19 +73,19 @@ pub fn choose(parent: Option<(&Parent, &ParentFacts)>) -> Result<Method, Error> 
     };
     let Some(in_base) = &facts.base_snapshots else {
         return Err(Error::missing(format!(
-            "Can't find base name image {}.",
+            "Can't find base name image {}. Make a full backup.",
             parent.base
         )));
     };
     match &snapshots_of(parent.backup, in_base)[..] {
         [] => Err(Error::missing(format!(
-            "Can't find snapshot from parent {} and base name image {}.",
+            "Can't find snapshot from parent {} and base name image {}. Make a full backup.",
             parent.backup, parent.base
         ))),
         [from] if facts.source_snapshots.contains(from) => Ok(Method::Incremental {
             from: from.to_string(),
         }),
-        [_] => Ok(Method::ForcedFull),
+        [_] => Ok(Method::Full),
         several => Err(Error::damaged(format!(
             "Backup should only have one snapshot but instead has {}",
             several.len()

@@ -171,7 +171,7 @@ impl Vault {
         }
         let since = match &plan.method {
             Method::Incremental { from } => Some(from.as_str()),
-            Method::Full | Method::ForcedFull => None,
+            Method::Full => None,
         };
         let options = self.pump_options(destination);
         Ok(transfer::copy_diff(from, since, base, &options, &progress, cancel).await?)

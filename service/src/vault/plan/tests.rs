@@ -75,7 +75,7 @@ fn an_incremental_builds_on_the_snapshot_that_both_sides_have() {
 fn a_source_without_the_snapshot_forces_a_full_backup() {
     let facts = facts(Some(&[FULL]), &[OTHER]);
     let method = choose(Some((&parent(), &facts))).expect("a method");
-    assert_eq!(method, Method::ForcedFull);
+    assert_eq!(method, Method::Full);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_damaged_parent_is_refused_in_cinders_words() {
     };
     assert_eq!(
         refusal(facts(None, &[FULL])),
-        format!("Can't find base name image volume-{VOLUME}.backup.{FULL}.")
+        format!("Can't find base name image volume-{VOLUME}.backup.{FULL}. Make a full backup.")
     );
     assert!(
         refusal(facts(Some(&[OTHER]), &[FULL])).starts_with(&format!(
