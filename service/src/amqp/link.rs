@@ -113,10 +113,10 @@ impl Link {
     }
 
     async fn reach(&self, lost: Option<String>) -> Session {
-        let mut absence = Absence::new(PURPOSE);
-        if let Some(reason) = lost {
-            absence.add(&reason);
-        }
+        let mut absence = match lost {
+            Some(reason) => Absence::of_lost(PURPOSE, &reason),
+            None => Absence::new(PURPOSE),
+        };
         let mut rounds = 0;
         loop {
             rounds += 1;

@@ -194,15 +194,15 @@ impl Manager {
                 .await?;
             let (pool, backup) = (&plan.pool, plan.backup);
             self.vault.write_metadata(pool, backup, &text).await?;
-            Ok(stats)
+            Ok((stats, begun.elapsed()))
         };
-        let stats = self
+        let (stats, took) = self
             .while_it_is(BackupStatus::Creating, claim, storing)
             .await?;
         info!(
             backup = %plan.backup, image = %plan.base, method = %plan.method,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
-            seconds = format_args!("{:.1}", begun.elapsed().as_secs_f64()),
+            seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Stored the volume's data"
         );
         if let Err(error) = claim.carry(self.tidy_source(making, source)).await {

@@ -266,16 +266,20 @@ impl Manager {
         let progress = Arc::new(Progress::default());
         let begun = Instant::now();
         let (new, cancel) = (restoring.new, claim.cancel());
-        let writing = self
-            .vault
-            .restore(point, &target, size, new, progress, cancel);
-        let stats = self
+        let writing = async {
+            let stats = self
+                .vault
+                .restore(point, &target, size, new, progress, cancel)
+                .await?;
+            Ok((stats, begun.elapsed()))
+        };
+        let (stats, took) = self
             .while_it_is(BackupStatus::Restoring, claim, writing)
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
-            seconds = format_args!("{:.1}", begun.elapsed().as_secs_f64()),
+            seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Restored the volume's data"
         );
         Ok(())

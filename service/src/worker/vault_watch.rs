@@ -17,6 +17,10 @@ use crate::vault;
 /// How soon a vault that cannot be worked with is asked again at first.
 const FIRST: Duration = Duration::from_secs(1);
 
+/// How often a vault that works is asked at least: one small read, which an operator who is woken
+/// would want to have been made.
+const OFTEN: Duration = Duration::from_secs(10);
+
 /// How long the cluster may take to answer one look: connecting has a limit of its own, with a better
 /// reason.
 const PATIENCE: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(5));
@@ -46,7 +50,7 @@ pub async fn run(
                     error,
                     advice,
                     backup_ceph_conf = %ceph.backup_ceph_conf.display(),
-                    "The backup cluster is slow; operations wait for it"
+                    "The backup cluster does not answer; operations wait for it"
                 );
             }
             looked = tokio::time::timeout(PATIENCE - SLOW, &mut look).await;
@@ -91,7 +95,7 @@ pub async fn run(
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(if works { interval } else { pause }) => {}
+            () = tokio::time::sleep(if works { interval.min(OFTEN) } else { pause }) => {}
         }
     }
 }

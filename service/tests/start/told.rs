@@ -42,6 +42,10 @@ fn a_broker_that_is_away_is_told_once_and_so_is_its_return() {
     // Another report, which waits for half a minute.
     std::thread::sleep(std::time::Duration::from_secs(45));
     assert_eq!(worker.lines(&["Cannot tell the scheduler"]).len(), 1);
+    for purpose in ["purpose=listen", "purpose=reply", "purpose=send"] {
+        let warnings = worker.lines(&["WARNING", purpose]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
     worker.broker.open();
     worker.wait_for(&["INFO", "Told the scheduler again"]);
     worker.wait_for(&["INFO", "Reached the message broker again"]);
@@ -98,7 +102,7 @@ fn osds_that_do_not_answer_are_told_although_the_monitors_do() {
     let worker = Worker::start_alone();
     worker.wait_for(&["The backup pool can be worked with"]);
     let hanging = Hanging::begin();
-    let slow = worker.wait_for(&["WARNING", "The backup cluster is slow"]);
+    let slow = worker.wait_for(&["WARNING", "The backup cluster does not answer"]);
     assert!(
         slow.contains(" error=no answer from cluster ceph for 10 s "),
         "{slow}"

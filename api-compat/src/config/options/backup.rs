@@ -17,8 +17,8 @@ options! {
         backup_driver: String = default("cinder.backup.drivers.swift.SwiftBackupDriver"),
         /// Number of backups and restores that this worker runs at once; 0 sets no limit.
         backup_max_operations: usize = default("15"),
-        /// Seconds between two looks whether the backup pool can be worked with. While it cannot,
-        /// the first few follow sooner.
+        /// Seconds between two looks whether a backup pool that cannot be worked with can be now; the
+        /// first few follow sooner. One that works is looked at every ten seconds, at least.
         backup_driver_init_check_interval: u64 = default("60").min(5.0),
         /// Seconds between two reports to the scheduler that this worker can make backups.
         backup_driver_stats_polling_interval: u64 = default("60")
