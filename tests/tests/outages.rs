@@ -169,7 +169,15 @@ async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> 
     let deleted = async {
         let body = json!({"backup": {"volume_id": volume}});
         let backup = cloud.begin_create(Resource::Backup, body).await?;
-        sleep(Duration::from_secs(3)).await;
+        // The operator is told that it stands still.
+        let told = |line: &String| line.contains(" WARNING ") && line.contains("for 30 s");
+        for _ in 0..60 {
+            if lab.logged(&backup)?.iter().any(told) {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        ensure!(lab.logged(&backup)?.iter().any(told));
         let forced = json!({"os-force_delete": {}});
         admin.action(Resource::Backup, &backup, forced).await?;
         cloud.wait_gone(Resource::Backup, &backup).await?;

@@ -10,7 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::stall::{LONG, Motion, Stall};
 use super::{Error, Manager, lock};
+use crate::transfer::Progress;
 use crate::vault;
 
 /// How often the status of a backup is looked at while its data is moved.
@@ -52,13 +54,33 @@ impl Claim<'_> {
             biased;
             () = self.running.cancel.cancelled() => None,
             room = self.manager.capacity.admit() => room,
-            () = self.manager.look_after(status, self) => None,
+            () = self.manager.look_after(status, self, None) => None,
         }
     }
 
-    /// Does a part of the operation. Once it is called off that part is given a moment to end in
-    /// order, and is then dropped: a cluster that does not answer would hold it for ever.
+    /// Does a part of the operation that is short, unless a cluster does not answer. Once the
+    /// operation is called off the part is given a moment to end in order, and is then dropped: it
+    /// might never end.
     pub async fn carry<T, E>(&self, part: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        let part = async {
+            tokio::pin!(part);
+            if let Ok(done) = tokio::time::timeout(LONG, &mut part).await {
+                return done;
+            }
+            let (backup, seconds) = (self.backup, LONG.as_secs());
+            warn!(%backup, "No answer from a cluster for {seconds} s; the operation waits for it");
+            part.await
+        };
+        self.until_called_off(part).await
+    }
+
+    async fn until_called_off<T, E>(
+        &self,
+        part: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error>
     where
         Error: From<E>,
     {
@@ -141,10 +163,12 @@ impl Manager {
         &self,
         status: BackupStatus,
         claim: &Claim<'_>,
+        progress: &Progress,
         moving: impl Future<Output = vault::Result<T>>,
     ) -> Result<T, Error> {
         let moved = {
-            let (moving, looking) = (claim.carry(moving), self.look_after(status, claim));
+            let moving = claim.until_called_off(moving);
+            let looking = self.look_after(status, claim, Some(progress));
             tokio::pin!(moving, looking);
             match select(moving, looking).await {
                 Either::Left((moved, _)) => moved,
@@ -158,10 +182,27 @@ impl Manager {
         }
     }
 
-    /// Returns when the result of an operation is not wanted any more, and cancels it.
-    async fn look_after(&self, status: BackupStatus, claim: &Claim<'_>) {
+    /// Returns when the result of an operation is not wanted any more, and cancels it. Tells when
+    /// its data stands still.
+    async fn look_after(
+        &self,
+        status: BackupStatus,
+        claim: &Claim<'_>,
+        progress: Option<&Progress>,
+    ) {
+        let mut stall = Stall::default();
         loop {
             tokio::time::sleep(LOOK).await;
+            // What is planned changes, too, while nothing is found that has to be moved.
+            let seen = progress.map(|progress| (progress.planned(), progress.done()));
+            match seen.and_then(|seen| stall.look(seen)) {
+                None => {}
+                Some(Motion::Stopped) => warn!(
+                    backup = %claim.backup,
+                    "No data has been moved for {} s; a cluster may not answer", LONG.as_secs()
+                ),
+                Some(Motion::Resumed) => info!(backup = %claim.backup, "The data is moved again"),
+            }
             match self.is_wanted(status, claim).await {
                 Ok(true) => {}
                 Ok(false) => break,

@@ -44,6 +44,8 @@ impl Manager {
                     self.notify(&context, &row, BackupEvent::DeleteEnd).await;
                 }
             }
+            // By the deletion that this one waited for.
+            Err(Error::BackupNotFound(_)) => info!(backup = %id, "The backup is gone already"),
             Err(error) => error!(backup = %id, %error, "Delete backup failed"),
         }
         outcome

@@ -190,14 +190,14 @@ impl Manager {
         let storing = async {
             let stats = self
                 .vault
-                .store(plan, source, progress, claim.cancel())
+                .store(plan, source, progress.clone(), claim.cancel())
                 .await?;
             let (pool, backup) = (&plan.pool, plan.backup);
             self.vault.write_metadata(pool, backup, &text).await?;
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Creating, claim, storing)
+            .while_it_is(BackupStatus::Creating, claim, &progress, storing)
             .await?;
         info!(
             backup = %plan.backup, image = %plan.base, method = %plan.method,

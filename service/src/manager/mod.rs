@@ -13,6 +13,7 @@ mod error;
 mod make;
 mod records;
 mod restore;
+mod stall;
 mod startup;
 mod status;
 mod temporary;

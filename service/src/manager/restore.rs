@@ -269,12 +269,12 @@ impl Manager {
         let writing = async {
             let stats = self
                 .vault
-                .restore(point, &target, size, new, progress, cancel)
+                .restore(point, &target, size, new, progress.clone(), cancel)
                 .await?;
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Restoring, claim, writing)
+            .while_it_is(BackupStatus::Restoring, claim, &progress, writing)
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image,

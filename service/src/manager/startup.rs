@@ -43,7 +43,10 @@ impl Manager {
                 self.remove_temporary_later(row.id, context);
             }
             Some(BackupStatus::Restoring) => {
-                error!(backup = %row.id, "Restore backup failed: the service ended in the middle");
+                error!(
+                    backup = %row.id, volume = row.restore_volume_id,
+                    "Restore backup failed: the service ended in the middle"
+                );
                 self.restore_interrupted(row).await?;
             }
             Some(BackupStatus::Deleting) if row.encryption_key_id.is_some() => {

@@ -83,11 +83,17 @@ impl Error {
     /// The error behind a negative return value of librados or librbd.
     pub(super) fn from_code(operation: &'static str, object: &str, code: i64) -> Self {
         let errno = i32::try_from(code.unsigned_abs()).unwrap_or(libc::EIO);
+        let kind = ErrorKind::from_errno(errno);
+        let reason = match kind {
+            // The system's words are about sockets.
+            ErrorKind::Shutdown => "this client is on the cluster's blocklist".to_owned(),
+            _ => io::Error::from_raw_os_error(errno).to_string(),
+        };
         Self {
-            kind: ErrorKind::from_errno(errno),
+            kind,
             operation,
             object: object.to_owned(),
-            reason: io::Error::from_raw_os_error(errno).to_string(),
+            reason,
             hint: None,
         }
     }
