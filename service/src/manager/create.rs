@@ -200,7 +200,12 @@ impl Manager {
         detail: Option<Detail>,
         ending: Ending,
     ) {
-        error!(backup = %id, %error, "Create backup failed");
+        // What somebody asked for is no failure.
+        let detail = detail.filter(|_| !matches!(error, Error::CalledOff));
+        match error {
+            Error::CalledOff => info!(backup = %id, %error, "Create backup ended"),
+            _ => error!(backup = %id, %error, "Create backup failed"),
+        }
         let reason = &error.to_string();
         if let Err(error) = Self::write_anew(|| self.write_ending(id, reason, ending)).await {
             error!(backup = %id, %error, "Cannot write what became of the backup");
