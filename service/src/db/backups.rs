@@ -176,6 +176,20 @@ impl Database {
         self.update_creating(backup, update).await
     }
 
+    /// Notes how many objects of a backup have been copied so far. A backup that is not being made
+    /// any more keeps its number.
+    pub async fn count_objects(
+        &self,
+        backup: BackupId,
+        objects: i32,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let update = creating(backup, now).col_expr(backups::Column::ObjectCount, objects.into());
+        // Once: the next number comes soon.
+        update.exec(&self.pool).await?;
+        Ok(())
+    }
+
     async fn update_creating(
         &self,
         backup: BackupId,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::stall::{LONG, Motion, Stall};
-use super::{Error, Manager, lock};
+use super::{Error, Manager, lock, now};
 use crate::transfer::Progress;
 use crate::vault;
 
@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long an operation that is called off may take to end in order. More than a transfer takes to
 /// drain.
 const LEAVE: Duration = Duration::from_secs(20);
+
+/// Bytes of an object of an RBD image, as they are counted in `object_count`.
+const OBJECT: u64 = 4 << 20;
 
 /// An operation that works on a backup.
 #[derive(Clone, Default)]
@@ -193,6 +196,11 @@ impl Manager {
         let mut stall = Stall::default();
         loop {
             tokio::time::sleep(LOOK).await;
+            if let Some(progress) = progress
+                && status == BackupStatus::Creating
+            {
+                self.count_objects(claim.backup, progress).await;
+            }
             // What is planned changes, too, while nothing is found that has to be moved.
             let seen = progress.map(|progress| (progress.planned(), progress.done()));
             match seen.and_then(|seen| stall.look(seen)) {
@@ -211,6 +219,16 @@ impl Manager {
         }
         info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
         claim.cancel().cancel();
+    }
+
+    /// Lets Cinder's API tell how far a backup is.
+    pub(super) async fn count_objects(&self, backup: BackupId, progress: &Progress) {
+        let objects = progress.done().div_ceil(OBJECT);
+        let objects = i32::try_from(objects).unwrap_or(i32::MAX);
+        let now = now().naive_utc();
+        if let Err(error) = self.db.count_objects(backup, objects, now).await {
+            debug!(%backup, %error, "Cannot note how far the backup is");
+        }
     }
 
     async fn is_wanted(&self, status: BackupStatus, claim: &Claim<'_>) -> Result<bool, Error> {

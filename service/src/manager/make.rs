@@ -199,6 +199,7 @@ impl Manager {
         let (stats, took) = self
             .while_it_is(BackupStatus::Creating, claim, &progress, storing)
             .await?;
+        self.count_objects(plan.backup, &progress).await;
         info!(
             backup = %plan.backup, image = %plan.base, method = %plan.method,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,

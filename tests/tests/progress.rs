@@ -1,0 +1,54 @@
+//! How far a backup is, as Cinder's API tells.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Cloud, Lab, Resource};
+use serde_json::json;
+use tokio::time::sleep;
+
+const OBJECTS: usize = 100;
+
+async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
+    let shown = cloud.show(Resource::Backup, backup).await?;
+    let count = shown.and_then(|backup| backup["object_count"].as_u64());
+    Ok(count.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn objects_are_counted_while_they_are_copied() -> Result<()> {
+    const OSD: &str = "ceph-osd-backups";
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let image = format!("volumes/volume-{volume}");
+    let volumes = cloud.volumes()?;
+    volumes
+        .write(&image, 0, &vec![0x77; OBJECTS * (4 << 20)])
+        .await?;
+
+    let body = json!({"backup": {"volume_id": volume}});
+    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    while volumes.snapshots(&image).await?.is_empty() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    // In the middle of it; the number is written every few seconds.
+    sleep(Duration::from_millis(400)).await;
+    lab.signal(OSD, "STOP").await?;
+    sleep(Duration::from_secs(7)).await;
+    let halfway = object_count(&cloud, &backup).await;
+    lab.signal(OSD, "CONT").await?;
+    let halfway = halfway?;
+    let shown = cloud.wait(Resource::Backup, &backup, "available").await?;
+    ensure!(shown["object_count"] == OBJECTS, "{shown}");
+    ensure!(0 < halfway && halfway < OBJECTS as u64, "{halfway}");
+
+    // An incremental counts what it has copied itself.
+    volumes.write(&image, 0, &vec![0x78; 2 << 20]).await?;
+    let incremental = cloud.back_up(&volume, true).await?;
+    ensure!(object_count(&cloud, &incremental).await? == 1);
+    for backup in [&incremental, &backup] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    cloud.delete(Resource::Volume, &volume).await
+}
