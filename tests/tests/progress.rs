@@ -7,7 +7,7 @@ use cinderblock_tests::{Cloud, Lab, Resource};
 use serde_json::json;
 use tokio::time::sleep;
 
-const OBJECTS: usize = 100;
+const OBJECTS: usize = 220;
 
 async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
     let shown = cloud.show(Resource::Backup, backup).await?;
@@ -29,11 +29,16 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
 
     let body = json!({"backup": {"volume_id": volume}});
     let backup = cloud.begin_create(Resource::Backup, body).await?;
-    while volumes.snapshots(&image).await?.is_empty() {
-        sleep(Duration::from_millis(50)).await;
+    let base = format!("backups/volume-{volume}.backup.{backup}");
+    let backups = cloud.backups()?;
+    for _ in 0..300 {
+        // An error before the image is there.
+        if backups.used(&base).await.is_ok_and(|used| used > 8 << 20) {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
     }
     // In the middle of it; the number is written every few seconds.
-    sleep(Duration::from_millis(400)).await;
     lab.signal(OSD, "STOP").await?;
     sleep(Duration::from_secs(7)).await;
     let halfway = object_count(&cloud, &backup).await;
