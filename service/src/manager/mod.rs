@@ -140,6 +140,11 @@ impl Manager {
         self.tasks.spawn(operation);
     }
 
+    /// The backups on which operations work now.
+    pub fn busy(&self) -> Vec<BackupId> {
+        lock(&self.running).keys().copied().collect()
+    }
+
     /// Waits until every operation that was spawned has ended.
     pub async fn drained(&self) {
         self.tasks.close();

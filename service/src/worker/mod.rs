@@ -258,7 +258,16 @@ impl Worker {
                 },
             }
         }
-        warn!("Operations still run; the next start ends them");
+        let backups: Vec<String> = self
+            .manager
+            .busy()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        warn!(
+            backups = backups.join(","),
+            "Operations still run; the next start ends them"
+        );
     }
 }
 
