@@ -8,7 +8,7 @@ use api_compat::ids::{BackupId, VolumeId};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, Source, VolumeChange, VolumeStatus, transition};
+use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
@@ -125,7 +125,11 @@ impl Manager {
         };
         let now = now().naive_utc();
         self.db.change(making.subject(), &change, done, now).await?;
-        self.release_target(row).await
+        // The backup is gone, whatever becomes of this.
+        if let Err(error) = self.release_target(row).await {
+            error!(backup = %row.id, %error, "Cannot give up the volume of a restore");
+        }
+        Ok(())
     }
 
     /// Gives up the volume to which the backup was being restored: whoever did so may be gone, or
@@ -137,13 +141,8 @@ impl Manager {
         if self.db.is_being_restored_to(id).await? {
             return Ok(());
         }
-        let failed = VolumeChange {
-            status: VolumeStatus::ErrorRestoring,
-            previous: None,
-        };
-        let (id, now) = (id.parse::<VolumeId>()?, now().naive_utc());
         let held = VolumeStatus::RestoringBackup;
-        Ok(self.db.change_volume(id, &held, &failed, now).await?)
+        self.give_target_up(id.parse()?, &held).await
     }
 
     /// Whether the source has the status of one that is being backed up, and this is the only backup

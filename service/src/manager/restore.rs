@@ -103,23 +103,10 @@ impl Manager {
     /// Writes how a restore ended. The backup is read again: it may have been reset meanwhile, and
     /// keeps that status.
     async fn write_end(&self, restoring: &Restoring<'_>, done: bool) -> Result<(), Error> {
-        let now = now().naive_utc();
         let Some(backup) = self.db.backup(restoring.backup.id).await? else {
-            let failed = VolumeChange {
-                status: VolumeStatus::ErrorRestoring,
-                previous: None,
-            };
             let volume = restoring.volume.id;
-            self.db
-                .change_volume(volume, &restoring.status, &failed, now)
-                .await?;
+            self.give_target_up(volume, &restoring.status).await?;
             return Err(Error::CalledOff);
-        };
-        let restoring = Restoring {
-            backup: &backup,
-            volume: restoring.volume,
-            status: restoring.status.clone(),
-            new: restoring.new,
         };
         let event = match done {
             true => Event::RestoreSucceeded,
@@ -132,8 +119,26 @@ impl Manager {
             (true, VolumeStatus::Creating) => Done::Launched,
             _ => Done::Nothing,
         };
-        let subject = restoring.subject();
+        let subject = Subject {
+            status,
+            ..restoring.subject()
+        };
+        let now = now().naive_utc();
         Ok(self.db.change(subject, &change, launched, now).await?)
+    }
+
+    /// Marks a volume to which a backup was restored that is gone, if it has that status still.
+    pub(super) async fn give_target_up(
+        &self,
+        volume: VolumeId,
+        found: &VolumeStatus,
+    ) -> Result<(), Error> {
+        let failed = VolumeChange {
+            status: VolumeStatus::ErrorRestoring,
+            previous: None,
+        };
+        let now = now().naive_utc();
+        Ok(self.db.change_volume(volume, found, &failed, now).await?)
     }
 
     /// The backup goes back to `available`: nobody will restore to a volume that is not there.
