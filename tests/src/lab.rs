@@ -51,6 +51,18 @@ impl Lab {
         self.command(&["send", signal, part]).await?;
         Ok(())
     }
+
+    /// Does something while a part of the lab hangs, which goes on whatever came of that.
+    pub async fn while_stopped<T>(
+        &self,
+        part: &str,
+        doing: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.signal(part, "STOP").await?;
+        let done = doing.await;
+        self.signal(part, "CONT").await?;
+        done
+    }
 }
 
 /// The worker with other options for a while.

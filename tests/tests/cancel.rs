@@ -60,11 +60,7 @@ impl Setup {
 
     /// Does something while the backups' cluster does not answer.
     async fn while_stopped<T>(&self, doing: impl Future<Output = Result<T>>) -> Result<T> {
-        const OSD: &str = "ceph-osd-backups";
-        self.lab.signal(OSD, "STOP").await?;
-        let done = doing.await;
-        self.lab.signal(OSD, "CONT").await?;
-        done
+        self.lab.while_stopped("ceph-osd-backups", doing).await
     }
 
     async fn reset(&self, backup: &str, status: &str) -> Result<()> {
@@ -224,7 +220,6 @@ async fn a_restore_ends_when_its_backup_is_reset() -> Result<()> {
 
 #[tokio::test]
 async fn a_volume_stays_held_when_an_older_backup_of_a_lost_snapshot_goes() -> Result<()> {
-    const OSD: &str = "ceph-osd-volumes";
     let _alone = ALONE.lock().await;
     let setup = Setup::new(1).await?;
     let (cloud, volume) = (&setup.cloud, &setup.volume);
@@ -234,18 +229,16 @@ async fn a_volume_stays_held_when_an_older_backup_of_a_lost_snapshot_goes() -> R
     let older = cloud.create(Resource::Backup, body).await?;
     cloud.delete(Resource::Snapshot, &snapshot).await?;
 
-    setup.lab.signal(OSD, "STOP").await?;
-    let deleted = async {
+    let deleting = async {
         let backup = setup.begin().await?;
         cloud.delete(Resource::Backup, &older).await?;
         let shown = cloud.show(Resource::Volume, volume).await?;
         ensure!(shown.is_some_and(|shown| shown["status"] == "backing-up"));
         Ok(backup)
     };
-    let deleted = deleted.await;
-    setup.lab.signal(OSD, "CONT").await?;
+    let hanging = "ceph-osd-volumes";
+    let backup = setup.lab.while_stopped(hanging, deleting).await?;
     cloud.volumes()?.wait_answers("volumes").await?;
-    let backup = deleted?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     cloud.delete(Resource::Backup, &backup).await?;
     setup.nothing_is_left().await

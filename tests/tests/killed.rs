@@ -36,15 +36,14 @@ impl Setup {
         &self,
         beginning: impl Future<Output = Result<Begun>>,
     ) -> Result<Begun> {
-        const OSD: &str = "ceph-osd-backups";
-        self.lab.signal(OSD, "STOP").await?;
-        let begun = beginning.await;
-        sleep(Duration::from_secs(3)).await;
-        self.lab
-            .command(&["stop", "--signal", "KILL", "worker"])
-            .await?;
-        self.lab.signal(OSD, "CONT").await?;
-        let begun = begun?;
+        let killing = async {
+            let begun = beginning.await?;
+            sleep(Duration::from_secs(3)).await;
+            let kill = ["stop", "--signal", "KILL", "worker"];
+            self.lab.command(&kill).await?;
+            Ok(begun)
+        };
+        let begun = self.lab.while_stopped("ceph-osd-backups", killing).await?;
         let backup = &begun.backup;
         let database = Database::new(&self.lab)?;
         database.set_backup_status(backup, "deleting").await?;

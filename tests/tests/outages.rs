@@ -45,7 +45,6 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
 
 #[tokio::test]
 async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Result<()> {
-    const OSD: &str = "ceph-osd-backups";
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
@@ -55,12 +54,14 @@ async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Res
     volumes.write(&image, 0, &[0x33; 100_000]).await?;
     let content = volumes.content(&image).await?;
 
-    lab.signal(OSD, "STOP").await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = cloud.begin_create(Resource::Backup, body).await?;
-    sleep(Duration::from_secs(3)).await;
-    lab.command(&["stop", "mariadb"]).await?;
-    lab.signal(OSD, "CONT").await?;
+    let making = async {
+        let body = json!({"backup": {"volume_id": volume}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        sleep(Duration::from_secs(3)).await;
+        lab.command(&["stop", "mariadb"]).await?;
+        Ok(backup)
+    };
+    let backup = lab.while_stopped("ceph-osd-backups", making).await?;
     sleep(Duration::from_secs(5)).await;
     lab.command(&["start", "mariadb", "--wait"]).await?;
 
@@ -158,15 +159,13 @@ async fn a_worker_that_the_clusters_have_fenced_off_connects_again() -> Result<(
 
 #[tokio::test]
 async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> Result<()> {
-    const OSD: &str = "ceph-osd-volumes";
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let admin = Cloud::login(&lab, "admin").await?;
     let volume = cloud.create_volume(1).await?;
 
-    lab.signal(OSD, "STOP").await?;
-    let deleted = async {
+    let deleting = async {
         let body = json!({"backup": {"volume_id": volume}});
         let backup = cloud.begin_create(Resource::Backup, body).await?;
         // The operator is told that it stands still.
@@ -183,10 +182,8 @@ async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> 
         cloud.wait_gone(Resource::Backup, &backup).await?;
         cloud.wait(Resource::Volume, &volume, "available").await
     };
-    let deleted = deleted.await;
-    lab.signal(OSD, "CONT").await?;
+    lab.while_stopped("ceph-osd-volumes", deleting).await?;
     cloud.volumes()?.wait_answers("volumes").await?;
-    deleted?;
     let next = cloud.back_up(&volume, false).await?;
     cloud.delete(Resource::Backup, &next).await?;
     // Whatever the first one left on the volume went with the second.

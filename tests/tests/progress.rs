@@ -17,7 +17,6 @@ async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
 
 #[tokio::test]
 async fn objects_are_counted_while_they_are_copied() -> Result<()> {
-    const OSD: &str = "ceph-osd-backups";
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
@@ -39,11 +38,11 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
         sleep(Duration::from_millis(20)).await;
     }
     // In the middle of it; the number is written every few seconds.
-    lab.signal(OSD, "STOP").await?;
-    sleep(Duration::from_secs(7)).await;
-    let halfway = object_count(&cloud, &backup).await;
-    lab.signal(OSD, "CONT").await?;
-    let halfway = halfway?;
+    let looking = async {
+        sleep(Duration::from_secs(7)).await;
+        object_count(&cloud, &backup).await
+    };
+    let halfway = lab.while_stopped("ceph-osd-backups", looking).await?;
     let shown = cloud.wait(Resource::Backup, &backup, "available").await?;
     ensure!(shown["object_count"] == OBJECTS, "{shown}");
     ensure!(0 < halfway && halfway < OBJECTS as u64, "{halfway}");
