@@ -87,6 +87,9 @@ class Cluster:
         return bool(json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == 1)
 
     def _write_conf(self) -> None:
+        # An OSD alone gets no answer to the leases of its placement groups: one whose lease ended while
+        # the OSD was stopped could stay laggy for good, so leases last longer than any test. Nor do pools
+        # split their placement groups in the middle of a test.
         for folder in ("mon", "mgr", "osd"):
             (self.dir / folder).mkdir(parents=True, exist_ok=True)
         runtime, log = self.lab.runtime, self.lab.path("log")
@@ -107,6 +110,8 @@ osd_pool_default_size = 1
 osd_pool_default_min_size = 1
 osd_pool_default_pg_num = 8
 osd_crush_chooseleaf_type = 0
+osd_pool_default_pg_autoscale_mode = off
+osd_pool_default_read_lease_ratio = 60
 mon_allow_pool_size_one = true
 mon_allow_pool_delete = true
 mon_warn_on_pool_no_redundancy = false
