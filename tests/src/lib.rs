@@ -5,12 +5,14 @@
 
 mod broker;
 mod ceph;
+mod chain;
 mod cloud;
 mod database;
 mod lab;
 
 pub use broker::Broker;
 pub use ceph::{Cluster, Content};
+pub use chain::Chain;
 pub use cloud::{Cloud, Resource};
 pub use database::Database;
 pub use lab::{Lab, Reconfigured, run};

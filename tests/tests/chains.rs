@@ -1,80 +1,10 @@
 //! Chains of backups: every order of making, restoring and deleting keeps every other backup whole.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Cluster, Content, Lab, Resource};
+use cinderblock_tests::{Chain, Cloud, Lab, Resource};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
-
-/// A volume, and what its backups must contain.
-struct Chain {
-    cloud: Cloud,
-    volumes: Cluster,
-    backups: Cluster,
-    volume: String,
-    made: Vec<(String, Content)>,
-}
-
-impl Chain {
-    async fn begin(size: u64) -> Result<Self> {
-        let lab = Lab::from_env()?;
-        let cloud = Cloud::login(&lab, "demo").await?;
-        let volume = cloud.create_volume(size).await?;
-        let (volumes, backups) = (cloud.volumes()?, cloud.backups()?);
-        Ok(Self {
-            cloud,
-            volumes,
-            backups,
-            volume,
-            made: Vec::new(),
-        })
-    }
-
-    fn image(&self) -> String {
-        image(&self.volume)
-    }
-
-    async fn write(&self, offset: u64, byte: u8, length: u64) -> Result<()> {
-        let data = vec![byte; usize::try_from(length)?];
-        self.volumes.write(&self.image(), offset, &data).await
-    }
-
-    async fn back_up(&mut self, incremental: bool) -> Result<String> {
-        let content = self.volumes.content(&self.image()).await?;
-        let backup = self.cloud.back_up(&self.volume, incremental).await?;
-        self.made.push((backup.clone(), content));
-        Ok(backup)
-    }
-
-    async fn delete(&mut self, backup: &str) -> Result<()> {
-        self.cloud.delete(Resource::Backup, backup).await?;
-        self.made.retain(|(id, _)| id != backup);
-        Ok(())
-    }
-
-    /// Restores every backup to a new volume and compares.
-    async fn verify(&self) -> Result<()> {
-        for (backup, content) in &self.made {
-            let restored = self.cloud.restore(backup, None).await?;
-            let found = self.volumes.content(&image(&restored)).await?;
-            ensure!(
-                &found == content,
-                "backup {backup} restores as something else"
-            );
-            self.cloud.delete(Resource::Volume, &restored).await?;
-        }
-        Ok(())
-    }
-
-    async fn base_image(&self) -> Result<Option<String>> {
-        let images = self.backups.images("backups").await?;
-        Ok(images.into_iter().find(|name| name.contains(&self.volume)))
-    }
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
-}
 
 #[tokio::test]
 async fn deletes_from_the_end_leave_the_rest_whole() -> Result<()> {
@@ -156,7 +86,7 @@ async fn a_volume_that_grew_goes_on_in_its_chain() -> Result<()> {
     let (old, _) = &chain.made[0];
     let target = chain.cloud.create_volume(2).await?;
     chain.cloud.restore(old, Some(&target)).await?;
-    let info = chain.volumes.rbd(&["info", &image(&target)]).await?;
+    let info = chain.volumes.rbd(&["info", &format!("volumes/volume-{target}")]).await?;
     ensure!(info.contains("size 2 GiB"), "{info}");
     Ok(())
 }

@@ -223,7 +223,7 @@ impl Database {
     }
 }
 
-fn live() -> Select<backups::Entity> {
+pub(super) fn live() -> Select<backups::Entity> {
     backups::Entity::find().filter(backups::Column::Deleted.eq(false))
 }
 

@@ -12,6 +12,7 @@ mod convert;
 pub mod entity;
 mod error;
 mod import;
+mod independent;
 mod messages;
 mod metadata;
 mod quota;
@@ -24,6 +25,7 @@ pub use change::{Done, Subject};
 pub use connect::Options;
 pub use error::{Error, ErrorKind};
 pub use import::Importer;
+pub use independent::Increment;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 

@@ -213,6 +213,7 @@ impl Manager {
         if let Some(detail) = detail {
             self.tell_user(context, Action::Create, id, detail).await;
         }
+        self.make_independent(id).await;
     }
 
     async fn write_ending(&self, id: BackupId, reason: &str, ending: Ending) -> Result<(), Error> {

@@ -129,7 +129,7 @@ impl Manager {
         };
         let finished = self.finish_create(context, claim.backup, &plan).await;
         match &finished {
-            Ok(()) => {}
+            Ok(()) => self.make_independent(row.id).await,
             // Deleted by force in the last moment: nobody else knows of the data.
             Err(Error::BackupNotFound(_)) => {
                 info!(backup = %row.id, "The backup is gone: removing its data");
@@ -297,7 +297,10 @@ impl Manager {
         let done = match change.backup {
             Some(_) => Done::Created {
                 size: making.volume.as_ref().and_then(|volume| volume.size),
-                parent: making.backup.parent_id,
+                parent: making
+                    .backup
+                    .parent_id
+                    .filter(|_| !self.settings.independent_backups),
             },
             None => Done::Nothing,
         };

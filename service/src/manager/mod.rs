@@ -10,6 +10,7 @@ mod claim;
 mod create;
 mod delete;
 mod error;
+mod independent;
 mod make;
 mod records;
 mod restore;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub max_source_snapshots: usize,
     /// Pools that a request may name besides the configured one.
     pub allowed_containers: Vec<String>,
+    /// Whether an increment counts as a whole backup once it is complete.
+    pub independent_backups: bool,
     /// How long to wait for cinder-volume's `continue_backup`.
     pub continue_timeout: Duration,
     /// `backup_max_operations`; 0 does not limit.

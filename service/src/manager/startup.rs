@@ -24,7 +24,7 @@ impl Manager {
                 error!(backup = %row.id, %error, "Cannot clean up what was left unfinished");
             }
         }
-        Ok(())
+        self.make_all_independent().await
     }
 
     async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {

@@ -138,6 +138,7 @@ pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
         driver: config.backup.backup_driver.clone(),
         max_source_snapshots: config.ceph.backup_ceph_max_snapshots,
         allowed_containers: config.cinderblock.allowed_containers.clone(),
+        independent_backups: config.cinderblock.independent_backups,
         continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
         max_operations: config.backup.backup_max_operations,
         message_ttl: Duration::from_secs(config.service.message_ttl),

@@ -31,5 +31,10 @@ options! {
         advertised_rpc_version: RpcVersion = default("2.4"),
         /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
         allowed_containers: Vec<String> = default(""),
+        /// Let users delete any backup of a chain, not only the newest. Each is a whole restore point
+        /// already; once it is complete it is no longer recorded as building on another, so that the
+        /// API shows it as a full backup. Incremental backups of this host that are there already are
+        /// treated so at the start.
+        independent_backups: bool = default("false"),
     }
 }
