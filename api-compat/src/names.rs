@@ -6,6 +6,8 @@
 //! | image of a legacy or snapshot-sourced backup | `volume-<volume>.backup.base` |
 //! | snapshot of a backup, on the volume and on the image | `backup.<backup>.snap.<time>` |
 //! | metadata object of a backup | `backup.<backup>.meta` |
+//! | object that names the worker at work on a backup; ours | `backup.<backup>.owner` |
+//! | object on which the workers of a host hold leases; ours | `cinderblock.workers.<host>` |
 //! | the volume itself | `volume_name_template % <volume>` |
 
 use std::fmt;
@@ -198,6 +200,16 @@ fn python_time(time: DateTime<Utc>) -> String {
 /// The name of a backup's metadata object (`backup.<id>.meta`).
 pub fn metadata_object(backup: BackupId) -> String {
     format!("backup.{backup}.meta")
+}
+
+/// The object that names the worker that is at work on a backup. Python's workers know none.
+pub fn owner_object(backup: BackupId) -> String {
+    format!("backup.{backup}.owner")
+}
+
+/// The object on which the workers of a host hold leases. Python's workers know none.
+pub fn workers_object(host: &str) -> String {
+    format!("cinderblock.workers.{}", host.escape_default())
 }
 
 /// The name of a volume's own image, from `volume_name_template`.

@@ -40,7 +40,13 @@ impl Lab {
 
     /// What the worker has logged about something: the lines that name it.
     pub fn logged(&self, about: &str) -> Result<Vec<String>> {
-        let path = PathBuf::from(self.variable("LAB_DIR")?).join("log/worker.log");
+        self.logged_by("worker", about)
+    }
+
+    /// What one of the lab's workers has logged about something.
+    pub fn logged_by(&self, worker: &str, about: &str) -> Result<Vec<String>> {
+        let folder = PathBuf::from(self.variable("LAB_DIR")?).join("log");
+        let path = folder.join(format!("{worker}.log"));
         let log = fs::read_to_string(&path).with_context(|| format!("{path:?}"))?;
         let lines = log.lines().filter(|line| line.contains(about));
         Ok(lines.map(str::to_owned).collect())

@@ -86,7 +86,10 @@ async fn a_volume_that_grew_goes_on_in_its_chain() -> Result<()> {
     let (old, _) = &chain.made[0];
     let target = chain.cloud.create_volume(2).await?;
     chain.cloud.restore(old, Some(&target)).await?;
-    let info = chain.volumes.rbd(&["info", &format!("volumes/volume-{target}")]).await?;
+    let info = chain
+        .volumes
+        .rbd(&["info", &format!("volumes/volume-{target}")])
+        .await?;
     ensure!(info.contains("size 2 GiB"), "{info}");
     Ok(())
 }

@@ -101,6 +101,7 @@ impl Manager {
             container: &container,
             zone: &zone,
         };
+        self.own(row.id).await;
         self.db.begin_backup(begin, now().naive_utc()).await?;
         message.service = Some(self.settings.driver.clone());
         message.container = Some(container);
@@ -156,6 +157,10 @@ impl Manager {
             let Some(_claim) = self.claim(id) else {
                 return;
             };
+            // Which got the answer.
+            if self.other_owner(id).await.is_some() {
+                return;
+            }
             let error = Error::Invalid(format!(
                 "cinder-volume did not answer within {} s.",
                 wait.as_secs()
@@ -214,6 +219,7 @@ impl Manager {
             self.tell_user(context, Action::Create, id, detail).await;
         }
         self.make_independent(id).await;
+        self.disown(id).await;
     }
 
     async fn write_ending(&self, id: BackupId, reason: &str, ending: Ending) -> Result<(), Error> {

@@ -93,12 +93,17 @@ impl Manager {
         row: &Backup,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        if has_begun(row)
-            && let Err(error) = self.delete_data(context, row, claim).await
-        {
-            // Also where a reset called it off: part of the data may be gone.
-            self.fail_delete(context, row, &error).await;
-            return Err(error);
+        if has_begun(row) {
+            self.own(row.id).await;
+            let deleted = self.delete_data(context, row, claim).await;
+            if let Err(error) = deleted {
+                // Also where a reset called it off: part of the data may be gone.
+                self.fail_delete(context, row, &error).await;
+                self.disown(row.id).await;
+                return Err(error);
+            }
+            // While there is a row that leads to it.
+            self.disown(row.id).await;
         }
         let making = self.making(row.id).await?;
         let making = match self.is_held_for(&making).await? {

@@ -96,6 +96,7 @@ impl Manager {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let row = &making.backup;
+        self.own(row.id).await;
         let attached = match self.attach_device(context, device).await {
             Ok(attached) => attached,
             Err(error) => {
@@ -129,11 +130,15 @@ impl Manager {
         };
         let finished = self.finish_create(context, claim.backup, &plan).await;
         match &finished {
-            Ok(()) => self.make_independent(row.id).await,
+            Ok(()) => {
+                self.make_independent(row.id).await;
+                self.disown(row.id).await;
+            }
             // Deleted by force in the last moment: nobody else knows of the data.
             Err(Error::BackupNotFound(_)) => {
                 info!(backup = %row.id, "The backup is gone: removing its data");
                 self.vault.undo(&plan, &source).await;
+                self.disown(row.id).await;
             }
             Err(error) => self.doubt_create(context, row.id, error, detail).await,
         }

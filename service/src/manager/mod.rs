@@ -12,6 +12,7 @@ mod delete;
 mod error;
 mod independent;
 mod make;
+mod owner;
 mod records;
 mod restore;
 mod stall;
@@ -43,7 +44,7 @@ use uuid::Uuid;
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
 use crate::db::{Database, Done, ErrorKind, QuotaRules, Subject};
-use crate::vault::Vault;
+use crate::vault::{Vault, Worker};
 
 use capacity::Capacity;
 use claim::Running;
@@ -89,6 +90,8 @@ pub struct Settings {
 /// Serves the requests of the backup API.
 pub struct Manager {
     settings: Settings,
+    /// This process, as others of the same host see it.
+    me: Worker,
     db: Database,
     amqp: Amqp,
     vault: Vault,
@@ -118,6 +121,10 @@ impl Manager {
     ) -> Self {
         Self {
             capacity: Capacity::new(settings.max_operations),
+            me: Worker {
+                host: settings.host.clone(),
+                id: Uuid::new_v4(),
+            },
             settings,
             // A request that was taken on is carried out or given up in the rows, whenever those can
             // be reached again: nobody would send it once more.

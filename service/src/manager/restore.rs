@@ -86,8 +86,10 @@ impl Manager {
         };
         self.accept(context, &restoring).await?;
 
+        self.own(claim.backup).await;
         let outcome = self.run(context, &restoring, claim).await;
         let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
+        self.disown(claim.backup).await;
         if outcome.is_err()
             && let Err(error) = &written
         {

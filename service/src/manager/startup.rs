@@ -19,15 +19,18 @@ impl Manager {
     /// # Errors
     /// When the rows cannot be read.
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
+        let company = self.has_company().await;
         for row in self.db.unfinished_backups(&self.settings.host).await? {
-            if let Err(error) = self.clean_up_one(&row).await {
+            if company && let Some(owner) = self.other_owner(row.id).await {
+                self.look_again(&row, owner);
+            } else if let Err(error) = self.clean_up_one(&row).await {
                 error!(backup = %row.id, %error, "Cannot clean up what was left unfinished");
             }
         }
         self.make_all_independent().await
     }
 
-    async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
+    pub(super) async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
         let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now());
         match row.status {
             // No worker ever began it: its message still waits in the queue, most likely.

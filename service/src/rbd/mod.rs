@@ -27,6 +27,8 @@ mod features;
 mod fence;
 #[allow(unsafe_code)]
 mod image;
+#[allow(unsafe_code)]
+mod lease;
 mod link;
 #[allow(unsafe_code)]
 mod object;

@@ -84,7 +84,12 @@ impl Pool {
     }
 
     /// Runs a blocking call on one object, which is given as C wants it and as errors name it.
-    async fn with_object<T, F>(&self, operation: &'static str, name: &str, call: F) -> Result<T>
+    pub(super) async fn with_object<T, F>(
+        &self,
+        operation: &'static str,
+        name: &str,
+        call: F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&PoolHandle, &CStr, &str) -> Result<T> + Send + 'static,

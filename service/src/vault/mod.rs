@@ -8,11 +8,13 @@
 mod delete;
 mod error;
 mod metadata;
+mod owner;
 pub mod plan;
 mod restore;
 mod store;
 
 pub use error::{Error, Result};
+pub use owner::Worker;
 pub use plan::{BackupRecord, BackupSpec, Method, Parent};
 pub use restore::RestorePoint;
 pub use store::BackupPlan;

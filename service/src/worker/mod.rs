@@ -22,6 +22,7 @@ use api_compat::rpc::BackupMethod;
 use api_compat::rpc::backup::TOPIC;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, warn};
 
@@ -85,6 +86,8 @@ struct Worker {
     ready: watch::Receiver<bool>,
     publish: Arc<Notify>,
     stop: CancellationToken,
+    /// What shows others that this process lives.
+    living: AbortHandle,
     log: Log,
 }
 
@@ -117,6 +120,10 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         Attacher::new(amqp.clone(), &config.service.my_ip),
         ready.clone(),
     ));
+    let living = tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.live().await }
+    });
     if let Err(error) = manager.clean_up().await {
         error!(%error, "Cannot clean up what an earlier process left unfinished");
     }
@@ -127,6 +134,7 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         ready,
         publish: Arc::new(Notify::new()),
         stop: CancellationToken::new(),
+        living: living.abort_handle(),
         config,
         log,
     };
@@ -184,8 +192,13 @@ impl Worker {
         if let Err(error) = publishing.await {
             error!(%error, "Publishing the capabilities ended badly");
         }
-        capabilities.say_farewell().await;
+        // The scheduler knows hosts, not processes.
+        if !self.manager.has_company().await {
+            capabilities.say_farewell().await;
+        }
         self.drain(signals).await;
+        self.living.abort();
+        self.manager.end_life().await;
         self.amqp.close().await;
         info!("Stopped");
         outcome

@@ -1,5 +1,7 @@
 //! RADOS objects.
 
+use std::time::Duration;
+
 use cinderblock::rbd::ErrorKind;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, unique, volumes};
@@ -33,5 +35,36 @@ async fn objects_are_read_and_written_whole() {
     pool.write_object(&name, b"").await.expect("write");
     let read = pool.read_object(&name, 0).await.expect("read");
     assert_eq!(read.as_deref(), Some(b"".as_slice()));
+    assert!(pool.remove_object(&name).await.expect("remove"));
+}
+
+#[tokio::test]
+async fn a_lease_lasts_until_its_time_is_over_or_it_is_given_back() {
+    let site = volumes().await;
+    let (pool, name) = (&site.pool, unique("lease"));
+    let holders = || async {
+        let mut holders = pool.lease_holders(&name).await.expect("list");
+        holders.sort();
+        holders
+    };
+    assert!(holders().await.is_empty());
+    pool.end_lease(&name, "one").await.expect("nothing to end");
+
+    let hour = Duration::from_secs(3600);
+    pool.hold_lease(&name, "one", hour).await.expect("hold");
+    pool.hold_lease(&name, "two", hour).await.expect("hold");
+    assert_eq!(holders().await, ["one", "two"]);
+    // Renewed, for a shorter time.
+    let moment = Duration::from_millis(300);
+    pool.hold_lease(&name, "two", moment).await.expect("renew");
+    for _ in 0..100 {
+        if holders().await == ["one"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(holders().await, ["one"]);
+    pool.end_lease(&name, "one").await.expect("end");
+    assert!(holders().await.is_empty());
     assert!(pool.remove_object(&name).await.expect("remove"));
 }

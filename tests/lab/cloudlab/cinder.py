@@ -16,9 +16,9 @@ from .process import LabError, run, wait_until
 from .setup import require_environment
 from .state import Lab
 
-# Ours and Python's worker take each other's place: they are one host to Cinder.
+# Ours, another process of ours, and Python's worker take each other's place: they are one host to Cinder.
 WORKER_HOST = "lab-backup"
-WORKERS = ("worker", "cinder-backup")
+WORKERS = ("worker", "worker-2", "cinder-backup")
 VOLUME_HOST = "rbd:volumes"
 
 # Debian's requests is older than the urllib3 that is installed beside it, and says so.

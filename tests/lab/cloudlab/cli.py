@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("list", _list, "Show the labs of this checkout")
     logs = verb("logs", _logs, "Show where the logs are, or the end of one")
     logs.add_argument("part", nargs="?")
-    start = verb("start", _start, "Start a part: `worker` (ours), `cinder-backup` (Python's), or one that `status` lists")
+    start = verb("start", _start, "Start a part: `worker` (ours), `worker-2` (another of the same host), `cinder-backup` (Python's), or one that `status` lists")
     stop = verb("stop", _stop, "Stop a part")
     restart = verb("restart", _restart, "Stop a part and start it again")
     for added in (start, stop, restart):

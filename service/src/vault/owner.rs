@@ -1,0 +1,91 @@
+//! Which worker works on a backup, and whether that worker lives: for others with the same host name.
+//!
+//! Two processes may share a `host`: by mistake, on purpose so that either can delete what the other
+//! made, or for a moment while one is replaced. The rows name the host only. So each worker holds a lease
+//! on an object of its host, and writes beside a backup that it is the one at work on it.
+
+use std::time::Duration;
+
+use api_compat::ids::BackupId;
+use api_compat::names;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Result, Vault};
+use crate::rbd::Pool;
+
+/// How long a worker counts as alive that says nothing more.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// More than the object that names an owner can have.
+const LIMIT: usize = 4096;
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// `[DEFAULT] host`.
+    pub host: String,
+    /// What tells it from others of that host.
+    pub id: Uuid,
+}
+
+impl Vault {
+    /// How often a worker has to show that it lives.
+    pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+    /// Shows the others that a worker lives, for a few seconds.
+    pub async fn show_life(&self, worker: &Worker) -> Result<()> {
+        let object = names::workers_object(&worker.host);
+        let pool = self.owners().await?;
+        Ok(pool
+            .hold_lease(&object, &worker.id.to_string(), LEASE)
+            .await?)
+    }
+
+    /// Tells the others that a worker has ended.
+    pub async fn end_life(&self, worker: &Worker) -> Result<()> {
+        let object = names::workers_object(&worker.host);
+        let pool = self.owners().await?;
+        Ok(pool.end_lease(&object, &worker.id.to_string()).await?)
+    }
+
+    /// The workers of a host that live.
+    pub async fn alive(&self, host: &str) -> Result<Vec<Worker>> {
+        let object = names::workers_object(host);
+        let alive = self.owners().await?.lease_holders(&object).await?;
+        let worker = |id: &String| {
+            let (host, id) = (host.to_owned(), id.parse().ok()?);
+            Some(Worker { host, id })
+        };
+        Ok(alive.iter().filter_map(worker).collect())
+    }
+
+    /// Records that a worker is at work on a backup, whoever was before.
+    pub async fn own(&self, backup: BackupId, worker: &Worker) -> Result<()> {
+        let text = serde_json::to_vec(worker).unwrap_or_default();
+        let object = names::owner_object(backup);
+        Ok(self.owners().await?.write_object(&object, &text).await?)
+    }
+
+    /// Who is at work on a backup; `None` when nobody is recorded.
+    pub async fn owner(&self, backup: BackupId) -> Result<Option<Worker>> {
+        let object = names::owner_object(backup);
+        let text = self.owners().await?.read_object(&object, LIMIT).await?;
+        // What is no record of this kind names nobody.
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Records that a worker is no longer at work on a backup. Another one that took it over stays.
+    pub async fn disown(&self, backup: BackupId, worker: &Worker) -> Result<()> {
+        if self.owner(backup).await?.as_ref() == Some(worker) {
+            let object = names::owner_object(backup);
+            self.owners().await?.remove_object(&object).await?;
+        }
+        Ok(())
+    }
+
+    /// The pool that all workers share, whatever pool a backup lies in.
+    async fn owners(&self) -> Result<Pool> {
+        self.pool(&self.default_pool).await
+    }
+}
