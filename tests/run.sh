@@ -40,7 +40,7 @@ cloud
 cargo test --locked -p cinderblock-service --test start --test rbd --test transfer --test vault --test db
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
-suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins pools outages interop
+suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins pools outages interop parity
 "$lab" down --name "$name"
 
 # As Kolla sets the broker up, and with the backups in the volumes' cluster.

@@ -85,6 +85,20 @@ impl Broker {
         Ok(methods)
     }
 
+    /// Takes the messages out of a queue; none if there is no such queue.
+    pub async fn take(&self, queue: &str) -> Result<Vec<Value>> {
+        // On a channel of its own, which the broker closes if there is no such queue.
+        let channel = self.connection.create_channel().await?;
+        let mut taken = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Ok(Some(message)) = channel.basic_get(queue.into(), options).await {
+            let envelope: Value = serde_json::from_slice(&message.delivery.data)?;
+            let text = envelope["oslo.message"].as_str().context("no envelope")?;
+            taken.push(serde_json::from_str(text)?);
+        }
+        Ok(taken)
+    }
+
     /// Puts a body into the worker's queue.
     pub async fn publish_to_worker(&self, body: &[u8]) -> Result<()> {
         let options = BasicPublishOptions {

@@ -1,6 +1,7 @@
 //! The lab's database, for what no API can do.
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::lab::{Lab, run};
@@ -43,7 +44,8 @@ impl Database {
             "DELETE FROM backup_metadata WHERE backup_id = '{id}'; \
              DELETE FROM backups WHERE id = '{id}'"
         ))
-        .await
+        .await?;
+        Ok(())
     }
 
     /// Gives a backup another status behind its worker's back.
@@ -51,16 +53,34 @@ impl Database {
         self.execute(&format!(
             "UPDATE backups SET status = '{status}' WHERE id = '{id}'"
         ))
-        .await
+        .await?;
+        Ok(())
     }
 
-    async fn execute(&self, sql: &str) -> Result<()> {
+    /// The rows that a query finds, each as an object of texts; NULL is null.
+    pub async fn rows(&self, sql: &str) -> Result<Vec<Value>> {
+        let table = self.execute(sql).await?;
+        let mut lines = table.lines();
+        let names: Vec<&str> = lines.next().unwrap_or_default().split('\t').collect();
+        let value = |text: &str| match text {
+            "NULL" => Value::Null,
+            text => Value::from(text),
+        };
+        Ok(lines
+            .map(|line| {
+                let values = line.split('\t').map(value);
+                let columns = names.iter().map(|name| (*name).to_owned());
+                Value::Object(columns.zip(values).collect())
+            })
+            .collect())
+    }
+
+    async fn execute(&self, sql: &str) -> Result<String> {
         run(Command::new("mariadb")
             .args(["--protocol", "tcp", "--host", &self.host])
             .args(["--port", &self.port, "--user", &self.user])
-            .args(["--database", &self.name, "--execute", sql])
+            .args(["--database", &self.name, "--batch", "--execute", sql])
             .env("MYSQL_PWD", &self.password))
-        .await?;
-        Ok(())
+        .await
     }
 }

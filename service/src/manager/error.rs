@@ -5,6 +5,7 @@ use api_compat::ids::NotAnId;
 use api_compat::messaging::Failure;
 use api_compat::names::NameError;
 use api_compat::state::{Refusal, driver};
+use api_compat::user_message::Detail;
 use api_compat::volume_metadata::{MetadataError, RestoreError};
 
 use crate::{amqp, attach, db, vault};
@@ -63,6 +64,16 @@ pub enum Error {
     /// The recorded metadata does not fit the volume.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+}
+
+impl Error {
+    /// What the user is told: that the volume cannot be attached, or else `other`.
+    pub(super) fn detail_or(&self, other: Detail) -> Detail {
+        match self {
+            Self::Attach(_) | Self::Vault(vault::Error::Volume(_)) => Detail::AttachError,
+            _ => other,
+        }
+    }
 }
 
 /// What the caller of a call gets to see.

@@ -120,14 +120,15 @@ impl Manager {
                     .await;
             }
         }
-        let detail = Some(Detail::BackupCreateDriverError);
         let plan = match stored {
             Ok(plan) => plan,
             Err(error) => {
+                let detail = Some(error.detail_or(Detail::BackupCreateDriverError));
                 self.fail_create(context, row.id, &error, detail).await;
                 return Err(error);
             }
         };
+        let detail = Some(Detail::BackupCreateDriverError);
         let finished = self.finish_create(context, claim.backup, &plan).await;
         match &finished {
             Ok(()) => {

@@ -243,8 +243,8 @@ impl Manager {
         };
         let written = self.write_volume(&point, &attached, restoring, claim).await;
         let detached = self.attacher.detach(context, attached).await;
-        if written.is_err() {
-            let detail = Detail::BackupRestoreError;
+        if let Err(error) = &written {
+            let detail = error.detail_or(Detail::BackupRestoreError);
             self.tell_user(context, Action::Restore, id, detail).await;
         } else if let Err(error) = detached {
             warn!(backup = %id, %error, "Cannot detach the volume");

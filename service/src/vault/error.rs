@@ -8,6 +8,9 @@ pub enum Error {
     /// Ceph refused or failed a call.
     #[error(transparent)]
     Rbd(#[from] rbd::Error),
+    /// A volume's image cannot be opened.
+    #[error(transparent)]
+    Volume(rbd::Error),
     /// Moving bytes failed; the error names the side and the offset.
     #[error(transparent)]
     Transfer(#[from] transfer::TransferError),
@@ -39,7 +42,7 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Missing(_) => true,
-            Self::Rbd(error) => error.kind() == rbd::ErrorKind::NotFound,
+            Self::Rbd(error) | Self::Volume(error) => error.kind() == rbd::ErrorKind::NotFound,
             _ => false,
         }
     }

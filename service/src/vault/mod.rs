@@ -56,12 +56,14 @@ pub struct Volume {
 impl Volume {
     /// Opens the image for looking at it.
     pub async fn open_read_only(&self) -> Result<Image> {
-        Ok(self.pool.open(&self.image, None).await?)
+        let opened = self.pool.open(&self.image, None).await;
+        opened.map_err(Error::Volume)
     }
 
     /// Opens the image for writing, or for changing its snapshots.
     pub async fn open(&self) -> Result<Image> {
-        Ok(self.pool.open_rw(&self.image).await?)
+        let opened = self.pool.open_rw(&self.image).await;
+        opened.map_err(Error::Volume)
     }
 }
 
