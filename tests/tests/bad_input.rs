@@ -25,7 +25,7 @@ impl Setup {
     }
 
     /// A backup ends in `error`, and everybody is told: the reason that its row, and the log, name.
-    async fn fails(&self, backup: &str) -> Result<String> {
+    async fn fails(&self, backup: &str, message: &str) -> Result<String> {
         let reason = self.cloud.wait_failed(backup).await?;
         let lines = self.lab.logged(backup)?;
         let errors = lines.iter().filter(|line| line.contains(" ERROR "));
@@ -37,7 +37,7 @@ impl Setup {
         // Only the rest of the failure is written after the status.
         for _ in 0..50 {
             let told = self.cloud.messages(backup).await?;
-            if told == [r#""create backup:Backup driver failed to create backup.""#] {
+            if told == [format!(r#""create backup:{message}""#)] {
                 return Ok(reason);
             }
             ensure!(told.is_empty(), "{told:?}");
@@ -165,7 +165,8 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
     for container in ["volumes", "no-such-pool", "a/b", "../x"] {
         let body = json!({"backup": {"volume_id": volume, "container": container}});
         let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-        let reason = setup.fails(&backup).await?;
+        let message = "Backup driver failed to create backup.";
+        let reason = setup.fails(&backup, message).await?;
         ensure!(
             reason.contains(container) && reason.contains("not allowed"),
             "{reason}"
@@ -191,7 +192,8 @@ async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
         .await?;
     let body = json!({"backup": {"volume_id": volume}});
     let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
-    let reason = setup.fails(&backup).await?;
+    let message = "Failed to attach volume.";
+    let reason = setup.fails(&backup, message).await?;
     ensure!(reason.contains(&volume), "{reason}");
     setup
         .cloud

@@ -130,6 +130,46 @@ async fn an_incremental_without_its_parents_snapshot_becomes_a_full_one() -> Res
 }
 
 #[tokio::test]
+async fn a_damaged_chain_is_followed_by_a_full_backup() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 2 * MIB).await?;
+    for (damage, reason) in [
+        (&["snap", "purge"][..], "does not hold its restore point"),
+        (&["rm"], "does not exist"),
+    ] {
+        let parent = chain.back_up(false).await?;
+        let base = format!("backups/volume-{}.backup.{parent}", chain.volume);
+        chain.backups.rbd(&["snap", "purge", &base]).await?;
+        chain
+            .backups
+            .rbd(&[damage, &[base.as_str()]].concat())
+            .await?;
+        chain.made.retain(|(id, _)| id != &parent);
+        let told = chain.cloud.messages(&chain.volume).await?.len();
+
+        chain.write(MIB, 2, MIB).await?;
+        let forced = chain.back_up(true).await?;
+        let shown = chain.cloud.show(Resource::Backup, &forced).await?;
+        ensure!(shown.is_some_and(|backup| backup["is_incremental"] == false));
+        chain.verify().await?;
+        let logged = lab.logged(&forced)?;
+        let warned = |line: &&String| {
+            line.contains("WARNING")
+                && line.contains("Making a full backup instead")
+                && line.contains(reason)
+        };
+        ensure!(logged.iter().filter(warned).count() == 1, "{logged:?}");
+        let messages = chain.cloud.messages(&chain.volume).await?;
+        ensure!(messages.len() == told + 1, "{messages:?}");
+        chain.cloud.delete(Resource::Backup, &parent).await?;
+        chain.delete(&forced).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    chain.cloud.delete(Resource::Volume, &chain.volume).await
+}
+
+#[tokio::test]
 async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
     let mut chain = Chain::begin(1).await?;
     chain.write(0, 5, 3 * MIB).await?;

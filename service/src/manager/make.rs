@@ -167,7 +167,8 @@ impl Manager {
         if forced {
             warn!(
                 backup = %row.id, parent = row.parent_id.map(tracing::field::display),
-                "The source and the parent share no snapshot: making a full backup instead of an incremental one"
+                reason = plan.forced.map(tracing::field::display),
+                "Making a full backup instead of an incremental one"
             );
             let detail = Detail::IncrementalForcesFull;
             let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);

@@ -62,34 +62,37 @@ impl fmt::Display for Method {
     }
 }
 
-/// Decides between a full and an incremental backup.
+/// Why an incremental backup cannot be made of what is there, so that a full one is made instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Forced {
+    /// The source has no snapshot that a backup builds on: trimmed by `backup_ceph_max_snapshots`,
+    /// migrated or retyped.
+    #[error("the volume does not have the parent's snapshot")]
+    NotOnSource,
+    /// The parent's image does not exist.
+    #[error("the parent's image does not exist")]
+    NoImage,
+    /// The parent's image does not hold the parent.
+    #[error("the parent's image does not hold its restore point")]
+    NoRestorePoint,
+    /// The parent's image holds the parent more than once.
+    #[error("the parent's image holds {0} restore points of it")]
+    Ambiguous(usize),
+}
+
+/// Decides how an incremental backup is made.
 ///
-/// A parent that cannot be built upon for a reason on the backup side is refused, as in Cinder:
-/// the chain is damaged and its owner has to know. A source that lost the snapshot (trimmed by
-/// `backup_ceph_max_snapshots`, migrated or retyped) gets a full backup instead.
-pub fn choose(parent: Option<(&Parent, &ParentFacts)>) -> Result<Method, Error> {
-    let Some((parent, facts)) = parent else {
-        return Ok(Method::Full);
-    };
-    let Some(in_base) = &facts.base_snapshots else {
-        return Err(Error::missing(format!(
-            "Can't find base name image {}. Make a full backup.",
-            parent.base
-        )));
-    };
+/// # Errors
+/// [`Forced`] if it cannot be one. A full backup needs nothing of what is missing.
+pub fn choose(parent: &Parent, facts: &ParentFacts) -> Result<Method, Forced> {
+    let in_base = facts.base_snapshots.as_ref().ok_or(Forced::NoImage)?;
     match &snapshots_of(parent.backup, in_base)[..] {
-        [] => Err(Error::missing(format!(
-            "Can't find snapshot from parent {} and base name image {}. Make a full backup.",
-            parent.backup, parent.base
-        ))),
+        [] => Err(Forced::NoRestorePoint),
         [from] if facts.source_snapshots.contains(from) => Ok(Method::Incremental {
             from: from.to_string(),
         }),
-        [_] => Ok(Method::Full),
-        several => Err(Error::damaged(format!(
-            "Backup should only have one snapshot but instead has {}",
-            several.len()
-        ))),
+        [_] => Err(Forced::NotOnSource),
+        several => Err(Forced::Ambiguous(several.len())),
     }
 }
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::plan::{self, BackupSpec, Method, ParentFacts};
+use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats};
@@ -24,8 +24,10 @@ pub struct BackupPlan {
     pub pool: String,
     /// The image that receives it.
     pub base: BackupImage,
-    /// Full, incremental, or full because there was no way to make an incremental.
+    /// Full or incremental.
     pub method: Method,
+    /// Why it is not incremental although it has a parent.
+    pub forced: Option<Forced>,
     /// The snapshot to take, of the source first and of the base image when the data is there.
     pub snapshot: String,
     /// The source's size in bytes.
@@ -63,16 +65,20 @@ impl Vault {
             }),
             None => None,
         };
-        let method = plan::choose(spec.parent.as_ref().zip(facts.as_ref()))?;
-        let base = match (&method, &spec.parent) {
-            (Method::Incremental { .. }, Some(parent)) => parent.base,
-            _ => BackupImage::own(spec.volume, spec.backup),
+        let own = BackupImage::own(spec.volume, spec.backup);
+        let (base, method, forced) = match spec.parent.as_ref().zip(facts.as_ref()) {
+            None => (own, Method::Full, None),
+            Some((parent, facts)) => match plan::choose(parent, facts) {
+                Ok(method) => (parent.base, method, None),
+                Err(forced) => (own, Method::Full, Some(forced)),
+            },
         };
         Ok(BackupPlan {
             backup: spec.backup,
             pool: spec.pool.clone(),
             base,
             method,
+            forced,
             snapshot,
             size,
         })

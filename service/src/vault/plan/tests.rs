@@ -59,42 +59,22 @@ fn facts(base: Option<&[&str]>, source: &[&str]) -> ParentFacts {
 }
 
 #[test]
-fn without_a_parent_it_is_a_full_backup() {
-    assert_eq!(choose(None).expect("a method"), Method::Full);
-}
-
-#[test]
 fn an_incremental_builds_on_the_snapshot_that_both_sides_have() {
     let facts = facts(Some(&[FULL, OTHER]), &[OTHER, FULL]);
-    let method = choose(Some((&parent(), &facts))).expect("a method");
     let from = snapshot(FULL);
-    assert_eq!(method, Method::Incremental { from });
+    assert_eq!(choose(&parent(), &facts), Ok(Method::Incremental { from }));
 }
 
 #[test]
-fn a_source_without_the_snapshot_forces_a_full_backup() {
-    let facts = facts(Some(&[FULL]), &[OTHER]);
-    let method = choose(Some((&parent(), &facts))).expect("a method");
-    assert_eq!(method, Method::Full);
-}
-
-#[test]
-fn a_damaged_parent_is_refused_in_cinders_words() {
-    let refusal = |facts| {
-        choose(Some((&parent(), &facts)))
-            .expect_err("a refusal")
-            .to_string()
-    };
-    assert_eq!(
-        refusal(facts(None, &[FULL])),
-        format!("Can't find base name image volume-{VOLUME}.backup.{FULL}. Make a full backup.")
-    );
-    assert!(
-        refusal(facts(Some(&[OTHER]), &[FULL])).starts_with(&format!(
-            "Can't find snapshot from parent {FULL} and base name"
-        ))
-    );
-    assert!(refusal(facts(Some(&[FULL, FULL]), &[FULL])).contains("instead has 2"));
+fn what_is_missing_forces_a_full_backup() {
+    for (in_base, on_source, forced) in [
+        (Some(&[FULL][..]), &[OTHER][..], Forced::NotOnSource),
+        (None, &[FULL], Forced::NoImage),
+        (Some(&[OTHER]), &[FULL], Forced::NoRestorePoint),
+        (Some(&[FULL, FULL]), &[FULL], Forced::Ambiguous(2)),
+    ] {
+        assert_eq!(choose(&parent(), &facts(in_base, on_source)), Err(forced));
+    }
 }
 
 #[test]
