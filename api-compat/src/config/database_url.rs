@@ -51,6 +51,8 @@ pub struct DatabaseUrl {
     pub read_timeout: Option<Duration>,
     /// How long sending a request may take.
     pub write_timeout: Option<Duration>,
+    /// How long to wait for a lock that another process holds on the file; SQLite only.
+    pub lock_timeout: Option<Duration>,
     /// Names in the query that have no effect here.
     pub unknown: Vec<String>,
 }
@@ -70,6 +72,9 @@ pub enum DatabaseUrlError {
     /// Something that is no port stands where one is expected.
     #[error("the port is not a number up to 65535 (or user or password is not percent-encoded)")]
     Port,
+    /// Several servers of which libpq would take the first that answers.
+    #[error("several hosts in the query are not supported: name one address that leads to them")]
+    SeveralHosts,
     /// A timeout that is no number of seconds.
     #[error("{0} in the query is not a number of seconds")]
     Seconds(&'static str),
@@ -82,6 +87,12 @@ impl DatabaseUrl {
     /// Where the database is, as a log may tell it: without user and password.
     #[must_use]
     pub fn location(&self) -> String {
+        if self.backend == Backend::Sqlite {
+            return self
+                .database
+                .clone()
+                .unwrap_or_else(|| "no file".to_owned());
+        }
         let host = self.host.as_deref().unwrap_or("localhost");
         let server = match (&self.unix_socket, self.port) {
             (Some(socket), _) => socket.display().to_string(),
@@ -110,25 +121,42 @@ impl DatabaseUrl {
             _ => return Err(DatabaseUrlError::UnsupportedDialect),
         };
         let (user, password, rest) = credentials(rest);
-        let (host, port, rest) = place(rest)?;
+        let (mut host, mut port, rest) = place(rest)?;
         let (database, own_query) = rest.split_once('?').unwrap_or((rest, ""));
         let database = database.strip_prefix('/').map(decoded);
 
-        let mut query = Query(
-            query_pairs(own_query)
-                .chain(query_pairs(parameters))
-                .collect(),
-        );
+        let pairs = || query_pairs(own_query).chain(query_pairs(parameters));
+        let mut query = Query(pairs().collect());
         let tls = match backend {
             Backend::MySql => Tls::of_pymysql(|name| query.take(name))?,
             Backend::Postgres => Tls::of_libpq(|name| query.take(name))?,
             Backend::Sqlite => Tls::none(),
         };
-        let socket = match backend {
-            Backend::MySql => query.take("unix_socket"),
-            Backend::Postgres => query.take("host"),
-            Backend::Sqlite => None,
-        };
+        let mut socket = None;
+        if backend == Backend::MySql {
+            socket = query.take("unix_socket");
+        }
+        if backend == Backend::Postgres {
+            if pairs().filter(|(name, _)| name == "host").count() > 1 {
+                return Err(DatabaseUrlError::SeveralHosts);
+            }
+            // As libpq, which takes what begins with a slash for the folder of a socket.
+            match query.take("host") {
+                Some(folder) if folder.starts_with('/') => socket = Some(folder),
+                Some(several) if several.contains(',') => {
+                    return Err(DatabaseUrlError::SeveralHosts);
+                }
+                Some(one) => {
+                    let (name, own_port, _) = place(&one)?;
+                    host = name.or(host);
+                    port = own_port.or(port);
+                }
+                None => {}
+            }
+            if let Some(text) = query.take("port") {
+                port = Some(text.parse().map_err(|_| DatabaseUrlError::Port)?);
+            }
+        }
         let url = Self {
             backend,
             user: user.map(decoded),
@@ -142,6 +170,10 @@ impl DatabaseUrl {
             connect_timeout: query.seconds("connect_timeout")?,
             read_timeout: query.seconds("read_timeout")?,
             write_timeout: query.seconds("write_timeout")?,
+            lock_timeout: match backend {
+                Backend::Sqlite => query.seconds("timeout")?,
+                Backend::MySql | Backend::Postgres => None,
+            },
             unknown: query.0.into_keys().collect(),
         };
         // Whoever asks for encryption in words that are not known here must not go without.
@@ -198,10 +230,13 @@ impl Query {
     }
 
     fn seconds(&mut self, name: &'static str) -> Result<Option<Duration>, DatabaseUrlError> {
-        let seconds = self.take(name).map(|text| text.parse());
-        match seconds.transpose() {
-            Ok(seconds) => Ok(seconds.map(Duration::from_secs)),
-            Err(_) => Err(DatabaseUrlError::Seconds(name)),
+        let Some(text) = self.take(name) else {
+            return Ok(None);
+        };
+        let seconds = text.parse().ok();
+        match seconds.map(Duration::try_from_secs_f64) {
+            Some(Ok(duration)) => Ok(Some(duration)),
+            _ => Err(DatabaseUrlError::Seconds(name)),
         }
     }
 }
@@ -245,6 +280,15 @@ mod tests {
                 "mysql://u:hunter2@/c?unix_socket=/run/my.sock",
                 "c on /run/my.sock",
             ),
+            (
+                "postgresql://u:hunter2@/c?host=/run/postgresql",
+                "c on /run/postgresql",
+            ),
+            (
+                "sqlite:////var/lib/cinder/cinder.sqlite?timeout=9",
+                "/var/lib/cinder/cinder.sqlite",
+            ),
+            ("sqlite://", "no file"),
         ] {
             assert_eq!(DatabaseUrl::parse(url, "").unwrap().location(), location);
         }
@@ -316,6 +360,39 @@ mod tests {
             let error = mode(query).unwrap_err();
             assert!(matches!(error, DatabaseUrlError::Tls(_)), "{query}");
         }
+    }
+
+    #[test]
+    fn a_postgresql_host_in_the_query_is_a_host_or_the_folder_of_a_socket() {
+        let parse =
+            |rest: &str| DatabaseUrl::parse(&format!("postgresql+psycopg2://u:p@{rest}"), "");
+        let place = |rest: &str| {
+            let url = parse(rest).unwrap();
+            (url.host, url.port, url.unix_socket)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let socket = Some(PathBuf::from("/run/postgresql"));
+        assert_eq!(place("/c?host=/run/postgresql"), (None, None, socket));
+        assert_eq!(
+            place("/c?host=db&port=5433"),
+            (text("db"), Some(5433), None)
+        );
+        assert_eq!(place("a:1/c?host=db"), (text("db"), Some(1), None));
+        assert_eq!(place("a/c?host=db:2"), (text("db"), Some(2), None));
+        for several in ["/c?host=a,b", "/c?host=a:1&host=b:2"] {
+            let error = parse(several).unwrap_err();
+            assert_eq!(error, DatabaseUrlError::SeveralHosts);
+        }
+    }
+
+    #[test]
+    fn a_sqlite_url_names_a_file() {
+        let url = DatabaseUrl::parse("sqlite:////var/lib/cinder.sqlite?timeout=2.5", "").unwrap();
+        assert_eq!(url.database.as_deref(), Some("/var/lib/cinder.sqlite"));
+        assert_eq!(url.lock_timeout, Some(Duration::from_millis(2500)));
+        let url = DatabaseUrl::parse("sqlite:///cinder.sqlite", "").unwrap();
+        assert_eq!(url.database.as_deref(), Some("cinder.sqlite"));
+        assert_eq!(DatabaseUrl::parse("sqlite://", "").unwrap().database, None);
     }
 
     #[test]

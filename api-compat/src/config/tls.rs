@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-/// How far encryption goes. The words are those of MySQL's `--ssl-mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far encryption goes, each further than the one before. The words are those of MySQL's
+/// `--ssl-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsMode {
     /// Clear text.
     Disabled,
@@ -39,9 +40,12 @@ pub enum TlsError {
     /// A value that is neither true nor false.
     #[error("{0} in the query is neither true nor false")]
     NotABoolean(&'static str),
-    /// A mode that libpq does not know.
-    #[error("sslmode in the query is not one of libpq's")]
-    UnknownMode,
+    /// The system's certificates for less than the whole verification.
+    #[error("sslrootcert=system in the query goes with sslmode=verify-full only")]
+    SystemCa,
+    /// A mode that the driver does not know.
+    #[error("{0} in the query is not one that the driver knows")]
+    UnknownMode(&'static str),
     /// A parameter that would have to be honoured and is not known here.
     #[error("{0} in the query is not supported")]
     Unsupported(String),
@@ -60,13 +64,16 @@ impl Tls {
 
     /// As PyMySQL behind SQLAlchemy: with a CA, certificate and host name are verified unless
     /// `ssl_check_hostname=false`; without any of these words TLS is used if the server offers it.
+    /// `ssl_mode` is mysqlclient's.
     pub(super) fn of_pymysql(
         mut take: impl FnMut(&str) -> Option<String>,
     ) -> Result<Self, TlsError> {
         let mut boolean = |name: &'static str| take(name).map(|v| truth(name, &v)).transpose();
-        let off = boolean("ssl_disabled")?.unwrap_or(false);
+        let disabled = boolean("ssl_disabled")?.unwrap_or(false);
         let verify_chain = boolean("ssl_verify_cert")?;
         let verify_name = boolean("ssl_verify_identity")?.or(boolean("ssl_check_hostname")?);
+        let asked = take("ssl_mode").map(|mode| mysql_mode(&mode)).transpose()?;
+        let off = disabled || asked == Some(TlsMode::Disabled);
         let ca = take("ssl_ca").map(PathBuf::from);
         let certificate = take("ssl_cert").map(PathBuf::from);
         let key = take("ssl_key").map(PathBuf::from);
@@ -79,7 +86,7 @@ impl Tls {
         // Who names a CA wants the server verified, and a name in a certificate that nobody
         // signed proves nothing.
         let chain = verify_name == Some(true) || verify_chain.unwrap_or(ca.is_some());
-        let name = verify_name.unwrap_or(ca.is_some());
+        let name = verify_name.unwrap_or(ca.is_some() && asked != Some(TlsMode::VerifyCa));
         let mode = match (chain, name) {
             _ if off => TlsMode::Disabled,
             (true, true) => TlsMode::VerifyIdentity,
@@ -88,7 +95,7 @@ impl Tls {
             (false, _) => TlsMode::Preferred,
         };
         Ok(Self {
-            mode,
+            mode: asked.map_or(mode, |asked| asked.max(mode)),
             ca,
             certificate,
             key,
@@ -97,15 +104,20 @@ impl Tls {
 
     /// As libpq, except that a CA is never without effect.
     pub(super) fn of_libpq(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self, TlsError> {
-        let ca = take("sslrootcert").map(PathBuf::from);
+        let (ca, system) = match take("sslrootcert") {
+            Some(word) if word == "system" => (None, true),
+            file => (file.map(PathBuf::from), false),
+        };
         let mode = match (take("sslmode").as_deref(), ca.is_some()) {
+            (None | Some("verify-full"), _) if system => TlsMode::VerifyIdentity,
+            _ if system => return Err(TlsError::SystemCa),
             (Some("disable"), true) => return Err(TlsError::Contradiction),
             (Some("disable"), false) => TlsMode::Disabled,
             (None | Some("allow" | "prefer"), false) => TlsMode::Preferred,
             (Some("require"), false) => TlsMode::Required,
             (None | Some("allow" | "prefer" | "require" | "verify-ca"), _) => TlsMode::VerifyCa,
             (Some("verify-full"), _) => TlsMode::VerifyIdentity,
-            (Some(_), _) => return Err(TlsError::UnknownMode),
+            (Some(_), _) => return Err(TlsError::UnknownMode("sslmode")),
         };
         Ok(Self {
             mode,
@@ -113,6 +125,18 @@ impl Tls {
             certificate: take("sslcert").map(PathBuf::from),
             key: take("sslkey").map(PathBuf::from),
         })
+    }
+}
+
+/// A value of MySQL's `--ssl-mode`.
+fn mysql_mode(text: &str) -> Result<TlsMode, TlsError> {
+    match text.to_uppercase().as_str() {
+        "DISABLED" => Ok(TlsMode::Disabled),
+        "PREFERRED" => Ok(TlsMode::Preferred),
+        "REQUIRED" => Ok(TlsMode::Required),
+        "VERIFY_CA" => Ok(TlsMode::VerifyCa),
+        "VERIFY_IDENTITY" => Ok(TlsMode::VerifyIdentity),
+        _ => Err(TlsError::UnknownMode("ssl_mode")),
     }
 }
 
@@ -184,6 +208,26 @@ mod tests {
             mode("ssl_verify_cert=maybe"),
             Err(TlsError::NotABoolean("ssl_verify_cert"))
         );
+        assert_eq!(mode("ssl_mode=disabled"), Ok(TlsMode::Disabled));
+        assert_eq!(mode("ssl_mode=PREFERRED"), Ok(TlsMode::Preferred));
+        assert_eq!(mode("ssl_mode=REQUIRED"), Ok(TlsMode::Required));
+        assert_eq!(
+            mode("ssl_mode=REQUIRED&ssl_ca=/c"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(mode("ssl_mode=VERIFY_CA&ssl_ca=/c"), Ok(TlsMode::VerifyCa));
+        assert_eq!(
+            mode("ssl_mode=VERIFY_IDENTITY"),
+            Ok(TlsMode::VerifyIdentity)
+        );
+        assert_eq!(
+            mode("ssl_mode=DISABLED&ssl_ca=/c"),
+            Err(TlsError::Contradiction)
+        );
+        assert_eq!(
+            mode("ssl_mode=maybe"),
+            Err(TlsError::UnknownMode("ssl_mode"))
+        );
     }
 
     #[test]
@@ -203,6 +247,11 @@ mod tests {
             mode("sslmode=disable&sslrootcert=/c"),
             Err(TlsError::Contradiction)
         );
-        assert_eq!(mode("sslmode=maybe"), Err(TlsError::UnknownMode));
+        assert_eq!(mode("sslmode=maybe"), Err(TlsError::UnknownMode("sslmode")));
+        assert_eq!(mode("sslrootcert=system"), Ok(TlsMode::VerifyIdentity));
+        assert_eq!(
+            mode("sslrootcert=system&sslmode=require"),
+            Err(TlsError::SystemCa)
+        );
     }
 }

@@ -6,8 +6,10 @@ use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
-use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Select, UpdateMany};
+use sea_orm::sea_query::{Expr, ExprTrait, NullOrdering};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, Order, QueryFilter, QueryOrder, Select, UpdateMany,
+};
 
 use tracing::error;
 
@@ -79,7 +81,7 @@ impl Database {
         let find = live()
             .filter(backups::Column::Host.eq(host))
             .filter(status)
-            .order_by_desc(backups::Column::CreatedAt)
+            .order_by_with_nulls(backups::Column::CreatedAt, Order::Desc, NullOrdering::Last)
             .order_by_desc(backups::Column::Id);
         let rows = self.find_all(find).await?;
         Ok(rows

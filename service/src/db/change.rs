@@ -8,8 +8,7 @@ use api_compat::state::{BackupStatus, Change, VolumeChange, VolumeStatus};
 use chrono::{NaiveDateTime, Timelike};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, TransactionTrait,
-    UpdateMany,
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, UpdateMany,
 };
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
@@ -121,7 +120,7 @@ impl Database {
 
     /// `in_doubt` tells whether an earlier try may have written it.
     async fn try_write(&self, write: Write<'_>, in_doubt: &AtomicBool) -> Result<()> {
-        let transaction = self.pool.begin().await?;
+        let transaction = self.begin().await?;
         let outcome = apply(&transaction, write, in_doubt.load(Ordering::Relaxed)).await;
         let complete = outcome.is_ok();
         let ended = retry::end(transaction, outcome).await;
@@ -326,11 +325,14 @@ async fn count_dependents(
 }
 
 /// A reason as the column takes it: 255 characters, none of which needs four bytes, since Cinder's
-/// tables are utf8mb3 and refuse those.
+/// tables in MySQL are utf8mb3 and refuse those, and none of which is PostgreSQL's end of a text.
 fn fail_reason(text: &str) -> String {
     text.chars()
         .take(FAIL_REASON)
-        .map(|c| if u32::from(c) > 0xFFFF { '\u{FFFD}' } else { c })
+        .map(|c| match c {
+            '\0' | '\u{10000}'.. => '\u{FFFD}',
+            c => c,
+        })
         .collect()
 }
 
@@ -340,9 +342,9 @@ mod tests {
 
     #[test]
     fn a_reason_fits_the_column() {
-        let reason = fail_reason(&"a💾ü".repeat(200));
+        let reason = fail_reason(&"a💾ü\0".repeat(200));
         assert_eq!(reason.chars().count(), 255);
-        assert!(reason.starts_with("a\u{FFFD}üa"));
+        assert!(reason.starts_with("a\u{FFFD}ü\u{FFFD}a"));
         assert!(reason.chars().all(|c| c.len_utf8() < 4));
     }
 }

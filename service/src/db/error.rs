@@ -1,6 +1,9 @@
 //! What went wrong with the database, and what that means for the caller.
 
+use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
+use sea_orm::sqlx::postgres::PgDatabaseError;
+use sea_orm::sqlx::sqlite::SqliteError;
 use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
 
 /// A read or change that failed.
@@ -87,15 +90,27 @@ fn kind(error: &DbErr) -> ErrorKind {
         | SqlxError::PoolClosed
         | SqlxError::Protocol(_)
         | SqlxError::WorkerCrashed => ErrorKind::Unreachable,
-        SqlxError::Database(error) => error
-            .try_downcast_ref::<MySqlDatabaseError>()
-            .map_or(ErrorKind::Other, |error| of_number(error.number())),
+        SqlxError::Database(error) => of_system(&**error),
         _ => ErrorKind::Other,
     }
 }
 
+fn of_system(error: &dyn DatabaseError) -> ErrorKind {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return of_mysql(error.number());
+    }
+    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
+        return of_postgres(error.code());
+    }
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        let code = error.code().and_then(|code| code.parse().ok());
+        return code.map_or(ErrorKind::Other, of_sqlite);
+    }
+    ErrorKind::Other
+}
+
 /// MySQL's and MariaDB's error numbers.
-fn of_number(number: u16) -> ErrorKind {
+fn of_mysql(number: u16) -> ErrorKind {
     match number {
         // Deadlock; lock wait timeout; the row has changed since the transaction's snapshot
         // (`innodb_snapshot_isolation`, MariaDB's default since 11.6).
@@ -120,21 +135,91 @@ fn of_number(number: u16) -> ErrorKind {
     }
 }
 
+/// PostgreSQL's codes, whose first two characters are the class.
+fn of_postgres(code: &str) -> ErrorKind {
+    match code {
+        // Cannot be serialized with others; deadlock; a lock was not to be had in time.
+        "40001" | "40P01" | "55P03" => ErrorKind::Transient,
+        // Interrupted by an operator, or took too long.
+        "57014" => ErrorKind::Transient,
+        // Too many connections.
+        "53300" => ErrorKind::Unreachable,
+        // The server is read-only, as a standby is.
+        "25006" => ErrorKind::WrongServer,
+        // Was idle within a transaction for too long.
+        "25P03" => ErrorKind::Unreachable,
+        // Shutting down, in three ways; idle for too long; not yet up. A database that is dropped
+        // (57P04) is not among them.
+        "57P01" | "57P02" | "57P03" | "57P05" => ErrorKind::Unreachable,
+        // No disk, no memory: the server lives, and somebody is about to help it.
+        _ if code.starts_with("53") => ErrorKind::Transient,
+        // The connection was lost, or a proxy has no server behind it.
+        _ if code.starts_with("08") => ErrorKind::Unreachable,
+        // The server cannot read or write its files.
+        "58030" => ErrorKind::Unreachable,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// SQLite's result codes, of which the lowest byte tells the kind.
+fn of_sqlite(code: i32) -> ErrorKind {
+    match code & 0xff {
+        // Another process, or another connection of this one, has the lock.
+        5 | 6 => ErrorKind::Transient,
+        // No memory; no disk.
+        7 | 13 => ErrorKind::Transient,
+        // The file cannot be read, written, or opened.
+        10 | 14 => ErrorKind::Unreachable,
+        // The file was opened read-only, or is no longer at its path.
+        8 => ErrorKind::WrongServer,
+        _ => ErrorKind::Other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_deadlock_may_be_run_again_and_a_duplicate_key_may_not() {
-        assert_eq!(of_number(1213), ErrorKind::Transient);
-        assert_eq!(of_number(1020), ErrorKind::Transient);
-        assert_eq!(of_number(1021), ErrorKind::Transient);
-        assert_eq!(of_number(2013), ErrorKind::Unreachable);
-        assert_eq!(of_number(9001), ErrorKind::Unreachable);
-        assert_eq!(of_number(1290), ErrorKind::WrongServer);
+        assert_eq!(of_mysql(1213), ErrorKind::Transient);
+        assert_eq!(of_mysql(1020), ErrorKind::Transient);
+        assert_eq!(of_mysql(1021), ErrorKind::Transient);
+        assert_eq!(of_mysql(2013), ErrorKind::Unreachable);
+        assert_eq!(of_mysql(9001), ErrorKind::Unreachable);
+        assert_eq!(of_mysql(1290), ErrorKind::WrongServer);
         // What no wait mends: a text that does not fit, a column that is not there, a duplicate key.
         for number in [1406, 1054, 1062] {
-            assert_eq!(of_number(number), ErrorKind::Other);
+            assert_eq!(of_mysql(number), ErrorKind::Other);
+        }
+    }
+
+    #[test]
+    fn so_it_is_with_postgresql() {
+        for code in ["40001", "40P01", "55P03", "57014", "53100", "53200"] {
+            assert_eq!(of_postgres(code), ErrorKind::Transient, "{code}");
+        }
+        for code in ["57P01", "57P03", "53300", "08006", "08P01", "25P03"] {
+            assert_eq!(of_postgres(code), ErrorKind::Unreachable, "{code}");
+        }
+        assert_eq!(of_postgres("25006"), ErrorKind::WrongServer);
+        // A text that does not fit, a column that is not there, a duplicate key, a wrong password.
+        for code in ["22001", "42703", "23505", "28P01"] {
+            assert_eq!(of_postgres(code), ErrorKind::Other, "{code}");
+        }
+    }
+
+    #[test]
+    fn and_with_sqlite() {
+        // Busy, with a snapshot that is too old; locked.
+        for code in [5, 517, 6] {
+            assert_eq!(of_sqlite(code), ErrorKind::Transient, "{code}");
+        }
+        assert_eq!(of_sqlite(14), ErrorKind::Unreachable);
+        assert_eq!(of_sqlite(1032), ErrorKind::WrongServer);
+        // An error in the statement, a duplicate key, no database.
+        for code in [1, 2067, 26] {
+            assert_eq!(of_sqlite(code), ErrorKind::Other, "{code}");
         }
     }
 }

@@ -9,7 +9,6 @@ use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
-    TransactionTrait,
 };
 
 use super::entity::{volume_glance_metadata, volume_metadata, volumes};
@@ -51,7 +50,7 @@ impl Database {
         }
         self.patience
             .run(|| async {
-                let transaction = self.pool.begin().await?;
+                let transaction = self.begin().await?;
                 let outcome = apply_all(&transaction, volume, changes, now).await;
                 retry::end(transaction, outcome).await
             })
@@ -69,7 +68,7 @@ impl Database {
         let volume = &volume.to_string();
         self.patience
             .run(|| async {
-                let transaction = self.pool.begin().await?;
+                let transaction = self.begin().await?;
                 let outcome = set_one(&transaction, volume, (key, value), now).await;
                 retry::end(transaction, outcome).await
             })

@@ -3,7 +3,8 @@
 //! A change of a status is a conditional update on the status that was read ([`Error::Conflict`]
 //! when somebody else was faster); what belongs together is one transaction; a transaction that the
 //! server gave up (deadlock, lost connection) is run again as a whole, and so are the reads on which
-//! an operation depends.
+//! an operation depends. MySQL, MariaDB, PostgreSQL and SQLite are spoken to in sea-orm's words; what
+//! they differ in lies in `connect` and `error`.
 
 mod backups;
 mod change;
@@ -29,7 +30,10 @@ pub use independent::Increment;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 
-use sea_orm::{DatabaseConnection, EntityTrait, PaginatorTrait, Select};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, EntityTrait, PaginatorTrait, Select,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
 
 use retry::Patience;
 
@@ -49,6 +53,16 @@ impl Database {
     pub fn enduring(mut self) -> Self {
         self.patience.tries = usize::MAX;
         self
+    }
+
+    /// Begins a transaction that writes.
+    async fn begin(&self) -> Result<DatabaseTransaction> {
+        let options = TransactionOptions {
+            // SQLite has one lock: two that have read and want to write would wait for each other.
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        Ok(self.pool.begin_with_options(options).await?)
     }
 
     /// Reads one row; a server that is away is waited for as long as for a transaction.

@@ -8,8 +8,8 @@ use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::{Func, LockType, OnConflict, SimpleExpr};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect,
 };
 use uuid::Uuid;
 
@@ -129,8 +129,12 @@ async fn count(transaction: &DatabaseTransaction, project: &str, resource: &str)
         let number = live.count(transaction).await?;
         return Ok(i32::try_from(number).unwrap_or(i32::MAX));
     }
-    // A sum is DECIMAL otherwise.
-    let sum: SimpleExpr = Func::cast_as(backups::Column::Size.sum(), "signed").into();
+    // A sum is DECIMAL otherwise, at least in MySQL, which knows the other name in columns only.
+    let integer = match transaction.get_database_backend() {
+        DbBackend::MySql => "signed",
+        _ => "bigint",
+    };
+    let sum: SimpleExpr = Func::cast_as(backups::Column::Size.sum(), integer).into();
     let sum: Option<Option<i64>> = live
         .select_only()
         .column_as(sum, "sum")

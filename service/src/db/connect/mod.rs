@@ -1,0 +1,140 @@
+//! Connecting to the database.
+
+mod mysql;
+mod postgres;
+mod sqlite;
+
+use std::time::Duration;
+
+use api_compat::config::database_url::{Backend, DatabaseUrl};
+use sea_orm::sqlx::pool::PoolOptions;
+use sea_orm::sqlx::{self, ConnectOptions, Connection, Pool};
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
+use tracing::warn;
+
+use super::retry::{Patience, Retired};
+use super::{Database, Error, ErrorKind, Result};
+
+/// How long a server may take to say what its trouble is.
+const TROUBLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How to reach the database; section `[database]` of the configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it is.
+    pub url: DatabaseUrl,
+    /// Most connections at a time (`max_pool_size` and `max_overflow`).
+    pub connections: u32,
+    /// After how long a connection is replaced (`connection_recycle_time`).
+    pub recycle: Duration,
+    /// How long to wait for a free connection (`pool_timeout`).
+    pub acquire: Duration,
+    /// SQL mode of MySQL's sessions (`mysql_sql_mode`); none leaves the server's.
+    pub sql_mode: Option<String>,
+    /// What reads wait for on Galera (`mysql_wsrep_sync_wait`); none leaves the server's.
+    pub wsrep_sync_wait: Option<u32>,
+    /// Tries to connect at start after the first; none tries for ever (`max_retries`).
+    pub start_tries: Option<u32>,
+    /// Wait between them (`retry_interval`).
+    pub start_interval: Duration,
+    /// How often a transaction is tried again, and after how long at first and at most.
+    pub transaction_tries: usize,
+    /// Wait before a transaction is tried again the first time.
+    pub transaction_wait: Duration,
+    /// The longest wait before a transaction is tried again.
+    pub transaction_longest_wait: Duration,
+}
+
+impl Database {
+    /// Connects, trying again as the options say while the server does not answer.
+    ///
+    /// # Errors
+    /// `Configuration` for a URL that cannot be used, `Unreachable` when the tries are used up.
+    pub async fn connect(options: &Options) -> Result<Self> {
+        let mut left = options.start_tries;
+        let retired = Retired::default();
+        loop {
+            let error = match open(options, &retired).await {
+                Ok(pool) => {
+                    return Ok(Self {
+                        pool,
+                        patience: Patience {
+                            tries: options.transaction_tries,
+                            first: options.transaction_wait,
+                            longest: options.transaction_longest_wait,
+                            retired,
+                        },
+                    });
+                }
+                Err(error) if error.kind() == ErrorKind::Unreachable => error,
+                Err(error) => return Err(error),
+            };
+            if let Some(left) = &mut left {
+                if *left == 0 {
+                    return Err(error);
+                }
+                *left -= 1;
+            }
+            let seconds = options.start_interval.as_secs();
+            let database = options.url.location();
+            warn!(database, %error, "Cannot connect to the database, trying again in {seconds} s");
+            tokio::time::sleep(options.start_interval).await;
+        }
+    }
+}
+
+impl Database {
+    /// Why the server takes no connections; none when it takes them. Found out with a connection of
+    /// its own: a pool that waits in vain says no more than that.
+    pub async fn trouble(&self) -> Option<String> {
+        let connected = async {
+            match self.pool.get_database_backend() {
+                DbBackend::Postgres => reach(self.pool.get_postgres_connection_pool()).await,
+                DbBackend::Sqlite => reach(self.pool.get_sqlite_connection_pool()).await,
+                _ => reach(self.pool.get_mysql_connection_pool()).await,
+            }
+        };
+        match tokio::time::timeout(TROUBLE_PATIENCE, connected).await {
+            Ok(outcome) => outcome.err().map(|error| error.to_string()),
+            Err(_) => Some("the server does not answer".to_owned()),
+        }
+    }
+}
+
+async fn reach<DB: sqlx::Database>(pool: &Pool<DB>) -> sqlx::Result<()> {
+    pool.connect_options().connect().await?.ping().await
+}
+
+async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection> {
+    match options.url.backend {
+        Backend::MySql => mysql::open(options, retired).await,
+        Backend::Postgres => postgres::open(options, retired).await,
+        Backend::Sqlite => sqlite::open(options, retired).await,
+    }
+}
+
+/// Makes the first connection. By itself, the pool would wait in silence for a server that refuses.
+async fn first<T>(options: &Options, connect: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
+    tokio::time::timeout(options.acquire, connect)
+        .await
+        .unwrap_or(Err(SqlxError::PoolTimedOut))
+        .map_err(refused)
+}
+
+fn pool<DB: sqlx::Database>(options: &Options, retired: &Retired) -> PoolOptions<DB> {
+    let retired = retired.clone();
+    PoolOptions::new()
+        .max_connections(options.connections)
+        .max_lifetime(options.recycle)
+        .acquire_timeout(options.acquire)
+        // The driver would warn of each wait without a word of what is waited for.
+        .acquire_slow_threshold(options.acquire)
+        .before_acquire(move |_, connection| {
+            let useful = !retired.includes(connection.age);
+            Box::pin(async move { Ok(useful) })
+        })
+}
+
+fn refused(error: SqlxError) -> Error {
+    Error::Database(DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+}

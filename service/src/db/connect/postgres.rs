@@ -1,0 +1,70 @@
+//! Connecting to PostgreSQL.
+
+use api_compat::config::database_url::DatabaseUrl;
+use api_compat::config::tls::{Tls, TlsMode};
+use sea_orm::sqlx::ConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
+use secrecy::ExposeSecret;
+
+use super::{Options, Result, Retired, first, pool, refused};
+
+pub(super) async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection> {
+    let session = session(&options.url);
+    first(options, session.connect()).await?;
+    let pool = pool(options, retired)
+        .connect_with(session)
+        .await
+        .map_err(refused)?;
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+}
+
+/// The driver's own options. What the URL does not name comes from the environment and the password
+/// file, as with libpq.
+fn session(url: &DatabaseUrl) -> PgConnectOptions {
+    // Password files are looked into once it is known whose password is missing.
+    let mut session = PgConnectOptions::new_without_pgpass();
+    if let Some(user) = &url.user {
+        session = session.username(user);
+    }
+    if let Some(host) = &url.host {
+        session = session.host(host);
+    }
+    if let Some(port) = url.port {
+        session = session.port(port);
+    }
+    if let Some(folder) = &url.unix_socket {
+        session = session.socket(folder);
+    }
+    if let Some(database) = &url.database {
+        session = session.database(database);
+    }
+    if let Some(password) = &url.password {
+        session = session.password(password.expose_secret());
+    }
+    match &url.unix_socket {
+        // As libpq: there is no network in between, and the server would refuse.
+        Some(_) => session.ssl_mode(PgSslMode::Disable),
+        None => encrypted(session, &url.tls),
+    }
+}
+
+fn encrypted(mut session: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
+    session = session.ssl_mode(match tls.mode {
+        TlsMode::Disabled => PgSslMode::Disable,
+        TlsMode::Preferred => PgSslMode::Prefer,
+        TlsMode::Required => PgSslMode::Require,
+        TlsMode::VerifyCa => PgSslMode::VerifyCa,
+        TlsMode::VerifyIdentity => PgSslMode::VerifyFull,
+    });
+    if let Some(ca) = &tls.ca {
+        session = session.ssl_root_cert(ca);
+    }
+    if let Some(certificate) = &tls.certificate {
+        session = session.ssl_client_cert(certificate);
+    }
+    if let Some(key) = &tls.key {
+        session = session.ssl_client_key(key);
+    }
+    session
+}
