@@ -280,7 +280,11 @@ async fn a_reason_is_cut_to_what_the_column_takes() {
         .change(subject, &failed, Done::Nothing, now())
         .await
         .expect("change");
-    let expected: String = reason.replace('💾', "\u{FFFD}").chars().take(255).collect();
+    let expected: String = reason
+        .replace(['💾', '\0'], "\u{FFFD}")
+        .chars()
+        .take(255)
+        .collect();
     assert_eq!(lab.backup_row(backup).await.fail_reason, Some(expected));
 }
 

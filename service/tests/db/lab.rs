@@ -2,46 +2,24 @@
 
 use std::time::Duration;
 
-use api_compat::config::database_url::DatabaseUrl;
+use api_compat::config::database_url::{Backend, DatabaseUrl};
 use api_compat::ids::{BackupId, SnapshotId, VolumeId};
 use api_compat::state::{BackupStatus, Change, Event, Source, VolumeStatus, transition};
 use chrono::{DateTime, NaiveDateTime};
 use cinderblock::db::entity::{
-    backup_metadata, backups, quota_usages, reservations, snapshots, volumes,
+    backup_metadata, backups, messages, quota_usages, reservations, services, snapshots,
+    volume_glance_metadata, volume_metadata, volumes,
 };
 use cinderblock::db::{Database, Options, QuotaRules, Subject};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait,
-    QueryFilter, QueryOrder, Statement,
+    ActiveModelBehavior, ActiveModelTrait, ColumnTrait, DatabaseConnection, EntityTrait,
+    IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use uuid::Uuid;
 
 /// The type of volumes here; none by that id exists.
 pub const TYPE: &str = "11111111-2222-3333-4444-555555555555";
-
-/// Every table that a test writes to, and which of its rows are a project's; children first.
-const TABLES: [(&str, &str); 10] = [
-    ("reservations", "project_id = ?"),
-    ("quota_usages", "project_id = ?"),
-    ("messages", "project_id = ?"),
-    (
-        "backup_metadata",
-        "backup_id IN (SELECT id FROM backups WHERE project_id = ?)",
-    ),
-    (
-        "volume_metadata",
-        "volume_id IN (SELECT id FROM volumes WHERE project_id = ?)",
-    ),
-    (
-        "volume_glance_metadata",
-        "volume_id IN (SELECT id FROM volumes WHERE project_id = ?)",
-    ),
-    ("snapshots", "project_id = ?"),
-    ("volumes", "project_id = ?"),
-    ("backups", "project_id = ?"),
-    ("services", "`binary` = ?"),
-];
 
 /// When the rows of a test were made. It lies ahead of every clock, so that no service that is
 /// connected to the same database takes a row for expired.
@@ -62,20 +40,35 @@ pub fn url() -> String {
         .unwrap_or_else(|_| panic!("LAB_DATABASE_URL is not set: run `make test`"))
 }
 
-/// The same database through something that listens at `address`, and where the server itself is.
+/// Which system it is.
+pub fn backend() -> Backend {
+    parsed(&url()).backend
+}
+
+/// The same database through something that listens at `address` and understands what it hears, so
+/// without TLS; and where the server itself is.
 pub fn through(address: std::net::SocketAddr) -> (String, (String, u16)) {
-    let server = options(&url()).url;
+    let server = parsed(&url());
+    let (usual, clear) = match server.backend {
+        Backend::MySql => (3306, "ssl_disabled=true"),
+        Backend::Postgres => (5432, "sslmode=disable"),
+        Backend::Sqlite => panic!("a file is not reached through anything"),
+    };
     let host = server.host.expect("LAB_DATABASE_URL has a host");
     let database = server.database.expect("LAB_DATABASE_URL has a database");
     let place = url().find('@').expect("LAB_DATABASE_URL has a user") + 1;
-    let url = format!("{}{address}/{database}", &url()[..place]);
-    (url, (host, server.port.unwrap_or(3306)))
+    let url = format!("{}{address}/{database}?{clear}", &url()[..place]);
+    (url, (host, server.port.unwrap_or(usual)))
+}
+
+fn parsed(url: &str) -> DatabaseUrl {
+    DatabaseUrl::parse(url, "").expect("LAB_DATABASE_URL is a URL")
 }
 
 /// How the tests connect: like the service, but they wait less.
 pub fn options(url: &str) -> Options {
     Options {
-        url: DatabaseUrl::parse(url, "").expect("LAB_DATABASE_URL is a URL"),
+        url: parsed(url),
         connections: 8,
         recycle: Duration::from_secs(3600),
         acquire: Duration::from_secs(30),
@@ -129,7 +122,7 @@ impl Lab {
     pub async fn through(url: &str) -> Self {
         Self {
             db: Database::connect(&options(url)).await.expect("connect"),
-            raw: raw().await,
+            raw: raw(&self::url()).await,
             project: Uuid::new_v4().simple().to_string(),
         }
     }
@@ -300,28 +293,83 @@ impl Drop for Lab {
     }
 }
 
-async fn raw() -> DatabaseConnection {
-    let url = url().replacen("mysql+pymysql:", "mysql:", 1);
+/// A way to the database that knows nothing of ours.
+pub async fn raw(url: &str) -> DatabaseConnection {
+    let url = url
+        .replacen("mysql+pymysql:", "mysql:", 1)
+        .replacen("postgresql+psycopg2:", "postgresql:", 1)
+        .replacen("sqlite:///", "sqlite://", 1);
     sea_orm::Database::connect(url).await.expect("connect")
 }
 
-/// A statement with texts as its parameters.
-pub fn statement<const N: usize>(sql: &str, values: [&str; N]) -> Statement {
-    Statement::from_sql_and_values(DbBackend::MySql, sql, values.map(Into::into))
+/// Deletes what belongs to a project; children first.
+async fn remove(project: &str) {
+    let raw = &raw(&url()).await;
+    let own_backups = backups::Entity::find()
+        .filter(backups::Column::ProjectId.eq(project))
+        .select_only()
+        .column(backups::Column::Id)
+        .into_query();
+    let own_volumes = volumes::Entity::find()
+        .filter(volumes::Column::ProjectId.eq(project))
+        .select_only()
+        .column(volumes::Column::Id)
+        .into_query();
+    rows(
+        raw,
+        reservations::Entity::find().filter(reservations::Column::ProjectId.eq(project)),
+    )
+    .await;
+    rows(
+        raw,
+        quota_usages::Entity::find().filter(quota_usages::Column::ProjectId.eq(project)),
+    )
+    .await;
+    rows(
+        raw,
+        messages::Entity::find().filter(messages::Column::ProjectId.eq(project)),
+    )
+    .await;
+    let of_backups = backup_metadata::Column::BackupId.in_subquery(own_backups);
+    rows(raw, backup_metadata::Entity::find().filter(of_backups)).await;
+    let of_volumes = volume_metadata::Column::VolumeId.in_subquery(own_volumes.clone());
+    rows(raw, volume_metadata::Entity::find().filter(of_volumes)).await;
+    let of_volumes = volume_glance_metadata::Column::VolumeId.in_subquery(own_volumes);
+    rows(
+        raw,
+        volume_glance_metadata::Entity::find().filter(of_volumes),
+    )
+    .await;
+    rows(
+        raw,
+        snapshots::Entity::find().filter(snapshots::Column::ProjectId.eq(project)),
+    )
+    .await;
+    rows(
+        raw,
+        volumes::Entity::find().filter(volumes::Column::ProjectId.eq(project)),
+    )
+    .await;
+    rows(
+        raw,
+        backups::Entity::find().filter(backups::Column::ProjectId.eq(project)),
+    )
+    .await;
+    rows(
+        raw,
+        services::Entity::find().filter(services::Column::Binary.eq(project)),
+    )
+    .await;
 }
 
 /// Deletes row by row, since a search would lock rows of others.
-async fn remove(project: &str) {
-    let raw = raw().await;
-    for (table, owned) in TABLES {
-        let find = format!("SELECT CAST(id AS CHAR) FROM {table} WHERE {owned}");
-        let found = raw.query_all_raw(statement(&find, [project])).await;
-        for row in found.expect("find rows") {
-            let id: String = row.try_get_by_index(0).expect("an id");
-            let delete = format!("DELETE FROM {table} WHERE id = ?");
-            raw.execute_raw(statement(&delete, [&id]))
-                .await
-                .expect("delete a row");
-        }
+async fn rows<E>(raw: &DatabaseConnection, find: Select<E>)
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::ActiveModel: ActiveModelBehavior + Send,
+{
+    for row in find.all(raw).await.expect("find rows") {
+        row.delete(raw).await.expect("delete a row");
     }
 }

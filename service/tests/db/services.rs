@@ -2,10 +2,11 @@
 
 use cinderblock::db::Registration;
 use cinderblock::db::entity::services;
-use sea_orm::EntityTrait;
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
-use crate::lab::{Lab, before, now, statement};
+use crate::lab::{Lab, before, now};
 
 /// A worker of a binary of its own, so that no other service takes it for a `cinder-backup`.
 fn registration(lab: &Lab, host: &str) -> Registration {
@@ -65,11 +66,13 @@ async fn a_known_worker_keeps_its_row_and_what_an_operator_wrote_there() {
     let lab = Lab::new().await;
     let first = registration(&lab, "host");
     let id = lab.db.register(&first, before()).await.expect("row");
-    let disable = "UPDATE services SET disabled = 1, disabled_reason = 'disk' WHERE id = ?";
-    let disable = statement(disable, [&id.to_string()]);
-    sea_orm::ConnectionTrait::execute_raw(&lab.raw, disable)
-        .await
-        .expect("disable");
+    let disable = Query::update()
+        .table(services::Entity)
+        .value(services::Column::Disabled, true)
+        .value(Alias::new("disabled_reason"), "disk")
+        .and_where(Expr::col(services::Column::Id).eq(id))
+        .to_owned();
+    lab.raw.execute(&disable).await.expect("disable");
     let found = row(&lab, id).await;
     assert_eq!(lab.db.register(&first, now()).await.expect("row"), id);
     assert_eq!(row(&lab, id).await, found);
@@ -140,16 +143,17 @@ async fn a_heartbeat_counts_and_leaves_the_rest() {
 async fn a_worker_whose_row_is_gone_learns_it_and_gets_a_new_one() {
     let lab = Lab::new().await;
     let registration = registration(&lab, "host");
-    let remove = [
-        "UPDATE services SET deleted = 1 WHERE id = ?",
-        "DELETE FROM services WHERE id = ?",
-    ];
-    for remove in remove {
+    for marked in [true, false] {
         let id = lab.db.register(&registration, before()).await.expect("row");
-        let remove = statement(remove, [&id.to_string()]);
-        sea_orm::ConnectionTrait::execute_raw(&lab.raw, remove)
-            .await
-            .expect("remove");
+        if marked {
+            let mark = services::Entity::update_many()
+                .col_expr(services::Column::Deleted, true.into())
+                .filter(services::Column::Id.eq(id));
+            mark.exec(&lab.raw).await.expect("mark");
+        } else {
+            let delete = services::Entity::delete_by_id(id);
+            delete.exec(&lab.raw).await.expect("delete");
+        }
         assert!(
             !lab.db
                 .heartbeat(id, "nova", now())

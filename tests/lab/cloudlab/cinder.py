@@ -10,7 +10,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from . import ceph, mariadb
+from . import ceph, database
 from .keystone import SERVE, Identity, request
 from .process import LabError, run, wait_until
 from .setup import require_environment
@@ -44,7 +44,6 @@ rabbit_qos_prefetch_count = 1
 def up(lab: Lab) -> None:
     """Starts API, scheduler and volume service; waits until the scheduler can place volumes."""
     venv = require_environment()
-    prepare_database(lab)
     running = lab.processes.pid("cinder-scheduler")
     known = 0 if running else _size(_scheduler_log(lab))
     for part in ("scheduler", "volume"):
@@ -71,10 +70,13 @@ def prepare_database(lab: Lab) -> None:
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
-    # What is started first of Cinder has been started: the schema is there.
-    if not lab.processes.record("cinder-scheduler") and not mariadb.load(lab, "cinder"):
+    created = conf.with_name(".schema")
+    if created.exists():
+        return
+    if not database.load(lab, "cinder"):
         run([*manage, "db", "sync"])
-        mariadb.keep(lab, "cinder")
+        database.keep(lab, "cinder")
+    created.touch()
 
 
 def start_worker(lab: Lab, part: str, wait: bool = True) -> None:

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from . import cinder, lifecycle, rabbitmq, setup, state
+from . import cinder, database, lifecycle, rabbitmq, setup, state
 from .process import LabError
 from .state import Lab
 
@@ -46,12 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--backup-worker", metavar="none|python|COMMAND", help="which worker makes backups (none)")
     up.add_argument("--messaging", choices=("classic", "kolla"), help="oslo.messaging's defaults, or as Kolla configures it")
     up.add_argument("--backups-on", choices=("second", "same"), help="the cluster of the backups (second)")
+    up.add_argument("--database", choices=tuple(database.SYSTEMS), help="the database server (mariadb)")
     up.add_argument("--only", metavar="PART,…", help="only these and what they need: " + ", ".join(lifecycle.PARTS))
     down = verb("down", _down, "Stop everything that a lab has started, and remove it")
     down.add_argument("--keep", action="store_true", help="keep its folder, so that it can be brought up again")
     env = verb("env", _env, "Print the environment for clients and tests")
     env.add_argument("--user", choices=("admin", "demo"), default="admin")
     env.add_argument("--json", action="store_true")
+    sqlite = verbs.add_parser("sqlite", help="Make Cinder's schema in a file of SQLite, and print its URL")
+    sqlite.set_defaults(verb=_sqlite)
+    sqlite.add_argument("file", type=Path)
     verb("status", _status, "Show what runs")
     verb("list", _list, "Show the labs of this checkout")
     logs = verb("logs", _logs, "Show where the logs are, or the end of one")
@@ -86,7 +91,7 @@ def _signal(text: str) -> signal.Signals:
 
 def _up(arguments: argparse.Namespace) -> None:
     only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
-    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, only)
+    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, arguments.database, only)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -120,6 +125,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_RABBIT_TLS": str(lab.path("etc", "rabbitmq", "tls")),
         "LAB_RABBIT_MGMT_URL": rabbitmq.management_url(lab),
         "LAB_DATABASE_URL": lab.database_url("cinder"),
+        "LAB_DATABASE_TLS": str(lab.database_tls),
         "LAB_KEYSTONE_URL": lab.keystone_url,
         "LAB_CINDER_URL": lab.cinder_url,
     }
@@ -132,6 +138,10 @@ def _env(arguments: argparse.Namespace) -> None:
         return
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def _sqlite(arguments: argparse.Namespace) -> None:
+    print(database.sqlite(arguments.file))
 
 
 def _status(arguments: argparse.Namespace) -> None:

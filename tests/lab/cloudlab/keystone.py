@@ -11,7 +11,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from . import mariadb
+from . import database
 from .process import LabError, run, wait_until
 from .setup import require_environment
 from .state import Lab
@@ -47,7 +47,7 @@ password_hash_rounds = 4
     new = False
     if not created.exists():
         _write_keys(folder)
-        if mariadb.load(lab, "keystone"):
+        if database.load(lab, "keystone"):
             _move_endpoints(lab)
             created.touch()
         else:
@@ -58,7 +58,7 @@ password_hash_rounds = 4
     wait(lab)
     if new:
         _populate(Identity(lab), lab)
-        mariadb.keep(lab, "keystone")
+        database.keep(lab, "keystone")
         created.touch()
 
 
@@ -90,10 +90,10 @@ def _write_keys(folder: Path) -> None:
 
 def _move_endpoints(lab: Lab) -> None:
     """The catalogue that was kept names another lab's ports."""
-    mariadb.sql(
+    database.sql(
         lab,
-        "update endpoint join service on service.id = endpoint.service_id"
-        f" set endpoint.url = if(service.type = 'identity', '{lab.keystone_url}', '{lab.cinder_url}')",
+        "update endpoint set url = case (select type from service where service.id = endpoint.service_id)"
+        f" when 'identity' then '{lab.keystone_url}' else '{lab.cinder_url}' end",
         "keystone",
     )
 

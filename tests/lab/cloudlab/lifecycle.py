@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from . import ceph, cinder, keystone, mariadb, rabbitmq, setup, state
+from . import ceph, cinder, database, keystone, mariadb, postgresql, rabbitmq, setup, state
 from .process import MARKER, LabError
 from .state import Lab
 
@@ -19,8 +19,8 @@ from .state import Lab
 PARTS: dict[str, tuple[str, ...]] = {
     "ceph": (),
     "rabbitmq": (),
-    "mariadb": (),
-    "keystone": ("mariadb",),
+    "database": (),
+    "keystone": ("database",),
     "cinder": ("ceph", "rabbitmq", "keystone"),
 }
 
@@ -44,6 +44,7 @@ def up(
     worker: str | None = None,
     messaging: str | None = None,
     backups_on: str | None = None,
+    system: str | None = None,
     only: Iterable[str] = tuple(PARTS),
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
@@ -53,17 +54,17 @@ def up(
     # For the commands that are run to their end, too: this one may be killed before they are.
     os.environ[MARKER] = str(lab.dir)
     with state.locked(lab.path(UP_LOCK)):
-        _choose(lab, worker, messaging, backups_on)
+        _choose(lab, worker, {"messaging": messaging, "backups_on": backups_on, "database": system})
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
 
 
-def _choose(lab: Lab, worker: str | None, messaging: str | None, backups_on: str | None) -> None:
-    for field, value in (("messaging", messaging), ("backups_on", backups_on)):
+def _choose(lab: Lab, worker: str | None, fields: dict[str, str | None]) -> None:
+    for field, value in fields.items():
         if value in (None, getattr(lab, field)):
             continue
-        if lab.processes.record("cinder-api"):
-            # Queues and backups that are there would not fit.
+        if lab.processes.record("cinder-api") or (field == "database" and lab.processes.record(lab.database)):
+            # Queues, backups and rows that are there would not fit.
             raise LabError(f"Lab {lab.name} has been brought up with {field} = {getattr(lab, field)}: take it down first")
         setattr(lab, field, value)
     if worker not in (None, "none", "python"):
@@ -103,8 +104,8 @@ class _Progress:
                 steps.append(pool.submit(self.step, f"ceph-{cluster}", partial(ceph.up, lab, cluster)))
         if "rabbitmq" in wanted:
             steps.append(pool.submit(self.step, "rabbitmq", lambda: rabbitmq.up(lab)))
-        if "mariadb" in wanted:
-            steps.append(pool.submit(self._identity, "keystone" in wanted, "cinder" in wanted))
+        if "database" in wanted:
+            steps.append(pool.submit(self._identity, "keystone" in wanted))
         errors = [error for step in steps if (error := step.exception())]
         if errors:
             raise errors[0]
@@ -116,10 +117,9 @@ class _Progress:
             if part:
                 self.step(part, lambda: cinder.start_worker(lab, part))
 
-    def _identity(self, with_keystone: bool, with_cinder: bool) -> None:
-        self.step("mariadb", lambda: mariadb.up(self.lab))
-        if with_cinder:
-            cinder.prepare_database(self.lab)
+    def _identity(self, with_keystone: bool) -> None:
+        self.step(self.lab.database, lambda: database.up(self.lab))
+        cinder.prepare_database(self.lab)
         if with_keystone:
             self.step("keystone", lambda: keystone.up(self.lab))
 
@@ -134,7 +134,7 @@ def down(name: str, keep: bool) -> None:
         raise LabError(f"Lab {name} is just being brought up: interrupt that first")
     processes = lab.processes
     names = processes.names()
-    servers = [part for part in names if part in ("rabbitmq", "mariadb")]
+    servers = [part for part in names if part in ("rabbitmq", *database.SYSTEMS)]
     daemons = [[part for part in names if part.startswith(f"ceph-{kind}-")] for kind in ("osd", "mgr", "mon")]
     others = {"epmd", *servers, *chain(*daemons)}
     clients = [part for part in names if part not in others]
@@ -153,8 +153,15 @@ def down(name: str, keep: bool) -> None:
 
 def _stop_all(lab: Lab, parts: list[str], number: int, patience: float) -> None:
     with ThreadPoolExecutor(len(parts) or 1) as pool:
-        for step in [pool.submit(lab.processes.stop, part, number, patience) for part in parts]:
+        for step in [pool.submit(lab.processes.stop, part, _signal(part, number), patience) for part in parts]:
             step.result()
+
+
+def _signal(part: str, number: int) -> int:
+    """What a part has to be sent for what a signal means elsewhere."""
+    if part != "postgresql":
+        return number
+    return {signal.SIGTERM: postgresql.STOP, signal.SIGKILL: postgresql.KILL}.get(signal.Signals(number), number)
 
 
 def start(lab: Lab, part: str, wait: bool) -> None:
@@ -171,6 +178,7 @@ def _wait(lab: Lab, part: str) -> None:
     waits = {
         "rabbitmq": rabbitmq.wait,
         "mariadb": mariadb.wait,
+        "postgresql": postgresql.wait,
         "keystone": keystone.wait,
         "cinder-api": cinder.wait_for_api,
     }
@@ -183,7 +191,7 @@ def _wait(lab: Lab, part: str) -> None:
 def stop(lab: Lab, part: str, number: int) -> None:
     """Stops one part: with that signal first, with SIGKILL after 20 s."""
     _must_be_known(lab, part)
-    lab.processes.stop(part, number)
+    lab.processes.stop(part, _signal(part, number))
 
 
 def send(lab: Lab, part: str, number: int) -> None:

@@ -1,22 +1,19 @@
-"""MariaDB with databases for Keystone and Cinder, which are kept for the next lab."""
+"""MariaDB with databases for Keystone and Cinder."""
 
 from __future__ import annotations
 
 import getpass
-import os
 import subprocess
-from pathlib import Path
 
+from .certificates import certify
 from .process import run, wait_until
-from .setup import environment
-from .state import Lab, cache
-
-DATABASES = ("keystone", "cinder")
+from .state import DATABASES, SECURE, Lab
 
 
 def up(lab: Lab) -> None:
     """Starts the server; creates the databases when they are new."""
-    data = lab.path("data", "mysql")
+    data, tls = lab.path("data", "mysql"), lab.database_tls
+    certify(tls)
     user = getpass.getuser()
     if not (data / "mysql").exists():
         run(
@@ -36,10 +33,13 @@ def up(lab: Lab) -> None:
             "--no-defaults",
             f"--user={user}",
             f"--datadir={data}",
-            f"--socket={lab.database_socket}",
+            f"--socket={_socket(lab)}",
             f"--pid-file={lab.path('data', 'mysqld.pid')}",
             "--bind-address=127.0.0.1",
-            f"--port={lab.mariadb_port}",
+            f"--port={lab.database_port}",
+            f"--ssl-ca={tls}/ca.pem",
+            f"--ssl-cert={tls}/server.pem",
+            f"--ssl-key={tls}/server.key",
             "--skip-name-resolve",
             "--max-connections=500",
             "--innodb-buffer-pool-size=256M",
@@ -55,6 +55,11 @@ def up(lab: Lab) -> None:
             f"create user if not exists '{name}'@'%' identified by '{name}';"
             f"grant all on {name}.* to '{name}'@'%';",
         )
+    sql(
+        lab,
+        f"create user if not exists '{SECURE}'@'%' identified by '{SECURE}' require ssl;"
+        f"grant all on cinder.* to '{SECURE}'@'%';",
+    )
 
 
 def wait(lab: Lab) -> None:
@@ -64,34 +69,26 @@ def wait(lab: Lab) -> None:
 
 def sql(lab: Lab, text: str, database: str | None = None) -> str:
     """Runs statements as root; the rows, separated by tabs."""
-    client = ["mariadb", "--no-defaults", f"--socket={lab.database_socket}", "-uroot", "-N"]
+    client = ["mariadb", "--no-defaults", f"--socket={_socket(lab)}", "-uroot", "-N"]
     return run([*client, *([database] if database else [])], data=text)
 
 
 def _answers(lab: Lab) -> bool:
-    ping = ["mariadb-admin", "--no-defaults", f"--socket={lab.database_socket}", "-uroot", "ping"]
+    ping = ["mariadb-admin", "--no-defaults", f"--socket={_socket(lab)}", "-uroot", "ping"]
     return subprocess.run(ping, capture_output=True).returncode == 0
 
 
-def load(lab: Lab, database: str) -> bool:
-    """Fills a database with what an earlier lab kept of its own; whether there was any."""
-    # An attempt that was interrupted may have left half of it.
+def renew(lab: Lab, database: str) -> None:
+    """Makes a database empty."""
     sql(lab, f"drop database {database}; create database {database} character set utf8mb3;")
-    dump = _dump(database)
-    if not dump.exists():
-        return False
-    sql(lab, dump.read_text(), database)
-    return True
 
 
-def keep(lab: Lab, database: str) -> None:
-    """Keeps a database for later labs: what creates it takes a minute."""
-    options = ["--no-defaults", f"--socket={lab.database_socket}", "-uroot", "--skip-comments"]
-    dump = _dump(database)
-    partial = dump.with_suffix(f".{os.getpid()}")
-    partial.write_text(run(["mariadb-dump", *options, database]))
-    partial.rename(dump)
+def dump(lab: Lab, database: str) -> str:
+    """The statements that make a database what it is."""
+    options = ["--no-defaults", f"--socket={_socket(lab)}", "-uroot", "--skip-comments"]
+    return run(["mariadb-dump", *options, database])
 
 
-def _dump(database: str) -> Path:
-    return cache() / f"{database}-database-{environment().name}.sql"
+def _socket(lab: Lab) -> str:
+    # Its path must fit into 107 bytes, which a checkout's may not.
+    return f"{lab.runtime}/mysqld.sock"

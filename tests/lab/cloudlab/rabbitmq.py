@@ -7,7 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .process import run, wait_until
+from .certificates import certify
+from .process import wait_until
 from .state import Lab
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
@@ -20,7 +21,7 @@ def up(lab: Lab) -> None:
     conf = lab.path("etc", "rabbitmq")
     conf.mkdir(parents=True, exist_ok=True)
     tls = conf / "tls"
-    _certify(tls)
+    certify(tls)
     (conf / "rabbitmq.conf").write_text(
         f"""listeners.tcp.1 = 127.0.0.1:{lab.rabbit_port}
 listeners.ssl.1 = 127.0.0.1:{lab.rabbit_tls_port}
@@ -48,22 +49,6 @@ log.file.level = info
     processes.start("epmd", epmd, {"HOME": str(home)})
     processes.start("rabbitmq", [SERVER], environment(lab))
     wait(lab)
-
-
-def _certify(folder: Path) -> None:
-    """Makes an authority, and certificates for the broker and for its clients."""
-    if (folder / "client.pem").exists():
-        return
-    folder.mkdir(exist_ok=True)
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    request = ["openssl", "req", "-x509", *key, "-nodes", "-days", "365"]
-    run([*request, "-subj", "/CN=Lab", "-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.pem"])
-    authority = ["-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key"]
-    for name, use in (("server", "serverAuth"), ("client", "clientAuth")):
-        files = ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"]
-        extensions = (f"extendedKeyUsage={use}", "subjectAltName=DNS:localhost", "basicConstraints=CA:FALSE")
-        added = [word for extension in extensions for word in ("-addext", extension)]
-        run([*request, *authority, *files, "-subj", f"/CN={name}", *added])
 
 
 def wait(lab: Lab) -> None:

@@ -19,13 +19,15 @@ PACKAGES = [
     "mariadb-client",
     "mariadb-server",
     "openssl",
+    "postgresql",
+    "python3-psycopg2",
     "python3-rados",
     "python3-rbd",
     "python3-venv",
     "rabbitmq-server",
 ]
 
-# Debian's own, which sees Debian's bindings of librbd; any other on PATH does not.
+# Debian's own, which sees Debian's bindings of librbd and libpq; any other on PATH does not.
 PYTHON = "/usr/bin/python3"
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -22,6 +22,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # to a broker that is away can otherwise be given the broker's own port.
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 
+# The databases, each with its owner.
+DATABASES = ("keystone", "cinder")
+# A user of Cinder's database who is let in through TLS only.
+SECURE = "secure"
+
 
 def cache() -> Path:
     """What labs share: the virtual environment and the prepared databases."""
@@ -73,6 +78,7 @@ class Lab:
     runtime: str
     messaging: str = "classic"
     backups_on: str = "second"
+    database: str = "mariadb"
     worker: str | None = None
 
     @property
@@ -106,7 +112,7 @@ class Lab:
         return self.port(3)
 
     @property
-    def mariadb_port(self) -> int:
+    def database_port(self) -> int:
         return self.port(4)
 
     @property
@@ -138,11 +144,12 @@ class Lab:
         return f"rabbit://openstack:openstack@localhost:{self.rabbit_tls_port}//"
 
     def database_url(self, name: str) -> str:
-        return f"mysql+pymysql://{name}:{name}@127.0.0.1:{self.mariadb_port}/{name}"
+        dialect = {"mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg2"}[self.database]
+        return f"{dialect}://{name}:{name}@127.0.0.1:{self.database_port}/{name}"
 
     @property
-    def database_socket(self) -> Path:
-        return Path(self.runtime) / "mysqld.sock"
+    def database_tls(self) -> Path:
+        return self.path("etc", "database-tls")
 
     def save(self) -> None:
         partial = self.path("state.partial")

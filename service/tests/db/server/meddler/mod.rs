@@ -1,13 +1,18 @@
 //! A server that does what a real one does only at a bad moment: everything goes through to the
-//! database, packet by packet, but for what a test wants to happen.
+//! database, message by message, but for what a test wants to happen.
 
+mod mysql;
+mod postgres;
+
+use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use api_compat::config::database_url::Backend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::through;
+use crate::lab::{backend, through};
 
 /// What a client sends, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +31,16 @@ pub enum Fate {
     /// The server gets it.
     Pass,
     /// The client gets this error.
-    Refuse(u16, &'static str),
+    Refuse(Refusal),
     /// The server does it, and the client loses its connection.
     LoseAnswer,
+}
+
+/// An error as each of the servers says it: its code and text.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    pub mysql: (u16, &'static str),
+    pub postgres: (&'static str, &'static str),
 }
 
 pub struct Meddler {
@@ -73,20 +85,24 @@ async fn meddle(
     mut client: TcpStream,
     mut server: TcpStream,
     decide: impl Fn(Command) -> Fate,
-) -> std::io::Result<()> {
+) -> Result<()> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
+    let mut wire = Wire::new();
     let mut answer = vec![0; 1 << 16];
     loop {
         tokio::select! {
             // Cancelled only by an answer, which comes between two commands.
-            packet = packet(&mut from_client) => {
-                let packet = packet?;
-                match decide(command(&packet)) {
-                    Fate::Pass => to_server.write_all(&packet).await?,
-                    Fate::Refuse(number, text) => to_client.write_all(&refusal(number, text)).await?,
+            message = wire.message(&mut from_client) => {
+                let message = message?;
+                match decide(wire.command(&message)) {
+                    Fate::Pass => to_server.write_all(&message).await?,
+                    Fate::Refuse(refusal) => {
+                        wire.skip(&mut from_client).await?;
+                        to_client.write_all(&wire.refusal(refusal)).await?;
+                    }
                     Fate::LoseAnswer => {
-                        to_server.write_all(&packet).await?;
+                        to_server.write_all(&message).await?;
                         from_server.read_u8().await?;
                         return Ok(());
                     }
@@ -100,32 +116,53 @@ async fn meddle(
     }
 }
 
-/// A packet with its header: three bytes of length and a sequence number.
-async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Vec<u8>> {
-    let mut packet = vec![0; 4];
-    from.read_exact(&mut packet).await?;
-    let length = u32::from_le_bytes([packet[0], packet[1], packet[2], 0]) as usize;
-    packet.resize(4 + length, 0);
-    from.read_exact(&mut packet[4..]).await?;
-    Ok(packet)
+/// What a client of the server under test says, and what it understands.
+enum Wire {
+    MySql,
+    Postgres {
+        /// Whether the first message is through, which has no type.
+        begun: bool,
+    },
 }
 
-fn command(packet: &[u8]) -> Command {
-    const QUERY: u8 = 0x03;
-    const PREPARE: u8 = 0x16;
-    match &packet[4..] {
-        [PREPARE, sql @ ..] if sql.starts_with(b"UPDATE") => Command::Update,
-        [QUERY, sql @ ..] if sql == b"COMMIT" => Command::Commit,
-        _ => Command::Other,
+impl Wire {
+    fn new() -> Self {
+        match backend() {
+            Backend::Postgres => Self::Postgres { begun: false },
+            _ => Self::MySql,
+        }
     }
-}
 
-/// An error as the answer to a command.
-fn refusal(number: u16, text: &str) -> Vec<u8> {
-    let mut packet = vec![0, 0, 0, 1, 0xff];
-    packet.extend(number.to_le_bytes());
-    packet.extend(b"#HY000");
-    packet.extend(text.as_bytes());
-    packet[0] = u8::try_from(packet.len() - 4).expect("a short text");
-    packet
+    async fn message(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
+        match self {
+            Self::MySql => mysql::packet(from).await,
+            Self::Postgres { begun } => {
+                let message = postgres::message(from, *begun).await?;
+                *begun = true;
+                Ok(message)
+            }
+        }
+    }
+
+    fn command(&self, message: &[u8]) -> Command {
+        match self {
+            Self::MySql => mysql::command(message),
+            Self::Postgres { .. } => postgres::command(message),
+        }
+    }
+
+    /// Reads what a client sends without waiting for the answer that it will get.
+    async fn skip(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
+        match self {
+            Self::MySql => Ok(()),
+            Self::Postgres { .. } => postgres::skip(from).await,
+        }
+    }
+
+    fn refusal(&self, refusal: Refusal) -> Vec<u8> {
+        match self {
+            Self::MySql => mysql::refusal(refusal.mysql),
+            Self::Postgres { .. } => postgres::refusal(refusal.postgres),
+        }
+    }
 }

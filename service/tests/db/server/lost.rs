@@ -5,19 +5,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use api_compat::state::{BackupStatus, Event, Source};
 use cinderblock::db::{Database, Done, ErrorKind, Options};
 
+use super::meddler::{Command, Fate, Meddler, Refusal};
 use crate::lab::{DELETED, Lab, change, now, options, rules, subject};
-use crate::meddler::{Command, Fate, Meddler};
 
-const READ_ONLY: Fate = Fate::Refuse(
-    1290,
-    "The MariaDB server is running with the --read-only option so it cannot execute this statement",
-);
+const READ_ONLY: Fate = Fate::Refuse(Refusal {
+    mysql: (
+        1290,
+        "The MariaDB server is running with the --read-only option so it cannot execute this statement",
+    ),
+    postgres: ("25006", "cannot execute UPDATE in a read-only transaction"),
+});
 
-/// As ProxySQL says it.
-const NOBODY: Fate = Fate::Refuse(
-    9001,
-    "Max connect timeout reached while reaching hostgroup 10 after 10000ms",
-);
+/// As ProxySQL and PgBouncer say it.
+const NOBODY: Fate = Fate::Refuse(Refusal {
+    mysql: (
+        9001,
+        "Max connect timeout reached while reaching hostgroup 10 after 10000ms",
+    ),
+    postgres: ("08P01", "query_wait_timeout"),
+});
 
 /// Writes the end of a deletion that failed.
 async fn write(lab: &Lab, db: &Database) {

@@ -6,11 +6,11 @@ use cinderblock::db::entity::backups;
 use cinderblock::db::{Done, Error, ErrorKind};
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
-    TransactionTrait,
+    ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QuerySelect, TransactionTrait,
+    UpdateMany,
 };
 
-use crate::lab::{Lab, change, now, statement, subject};
+use crate::lab::{Lab, change, now, subject};
 
 /// Waits until another transaction has locked a backup's row.
 pub async fn locked(lab: &Lab, backup: &str) {
@@ -21,9 +21,19 @@ pub async fn locked(lab: &Lab, backup: &str) {
     }
 }
 
+fn set(backup: BackupId, column: backups::Column, value: &str) -> UpdateMany<backups::Entity> {
+    backups::Entity::update_many()
+        .col_expr(column, value.into())
+        .filter(backups::Column::Id.eq(backup.to_string()))
+}
+
 /// Writes the end of a backup into a deadlock, out of which the other transaction comes and sets
-/// `backup` to what `theirs` says; its id, its parent's, and what became of ours.
-async fn through_a_deadlock(lab: &Lab, theirs: &str) -> (BackupId, BackupId, Result<(), Error>) {
+/// a column of `backup`; its id, its parent's, and what became of ours.
+async fn through_a_deadlock(
+    lab: &Lab,
+    column: backups::Column,
+    value: &str,
+) -> (BackupId, BackupId, Result<(), Error>) {
     let parent = lab.backup(BackupStatus::Available, |_| ()).await;
     let backup = lab.backup(BackupStatus::Creating, |_| ()).await;
     let padding: Vec<_> = (0..50).map(|_| uuid::Uuid::new_v4().to_string()).collect();
@@ -43,11 +53,8 @@ async fn through_a_deadlock(lab: &Lab, theirs: &str) -> (BackupId, BackupId, Res
             .await
             .expect("insert");
     }
-    let touch = "UPDATE backups SET display_name = 'other' WHERE id = ?";
-    other
-        .execute_raw(statement(touch, [&parent.to_string()]))
-        .await
-        .expect("update");
+    let touch = set(parent, backups::Column::DisplayName, "other");
+    touch.exec(&other).await.expect("update");
 
     let created = Done::Created {
         size: Some(1),
@@ -58,14 +65,10 @@ async fn through_a_deadlock(lab: &Lab, theirs: &str) -> (BackupId, BackupId, Res
     let subject = subject(backup, BackupStatus::Creating);
     let ours = lab.db.change(subject, &succeeded, created, now());
     let theirs = async {
-        let id = backup.to_string();
-        locked(lab, &id).await;
+        locked(lab, &backup.to_string()).await;
         // Ours has the backup and wants the parent. This can only be done once ours is given up.
-        let update = format!("UPDATE backups SET {theirs} WHERE id = ?");
-        other
-            .execute_raw(statement(&update, [&id]))
-            .await
-            .expect("update");
+        let update = set(backup, column, value);
+        update.exec(&other).await.expect("update");
         other.commit().await.expect("commit");
     };
     let (ours, ()) = tokio::join!(ours, theirs);
@@ -77,7 +80,8 @@ async fn through_a_deadlock(lab: &Lab, theirs: &str) -> (BackupId, BackupId, Res
 #[tokio::test]
 async fn a_deadlock_is_survived() {
     let lab = Lab::new().await;
-    let (backup, parent, ours) = through_a_deadlock(&lab, "display_name = 'other'").await;
+    let name = backups::Column::DisplayName;
+    let (backup, parent, ours) = through_a_deadlock(&lab, name, "other").await;
     ours.expect("the second try");
 
     let row = lab.backup_row(backup).await;
@@ -90,7 +94,8 @@ async fn a_deadlock_is_survived() {
 #[tokio::test]
 async fn what_somebody_else_wrote_during_a_deadlock_is_not_taken_for_ours() {
     let lab = Lab::new().await;
-    let (_, parent, ours) = through_a_deadlock(&lab, "status = 'available'").await;
+    let status = backups::Column::Status;
+    let (_, parent, ours) = through_a_deadlock(&lab, status, "available").await;
     assert_eq!(ours.expect_err("lost").kind(), ErrorKind::Conflict);
     let row = lab.backup_row(parent).await;
     assert_eq!(row.num_dependent_backups, None);

@@ -1,0 +1,7 @@
+//! What only a server does: it locks rows, gives transactions up, loses connections, and encrypts them.
+
+mod connection;
+mod deadlock;
+mod lost;
+mod meddler;
+mod tls;
