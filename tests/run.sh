@@ -38,11 +38,15 @@ suites() {
 
 cloud
 cargo test --locked -p cinderblock-service --test start --test rbd --test transfer --test vault --test db
+LAB_DATABASE_URL=$("$lab" sqlite "$PWD/.lab/$name/cinder.sqlite") \
+    cargo test --locked -p cinderblock-service --test db -- --skip server:: --skip mysql::
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
 suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins pools outages interop parity
 "$lab" down --name "$name"
 
-# As Kolla sets the broker up, and with the backups in the volumes' cluster.
-cloud --messaging kolla --backups-on same
+# As Kolla sets the broker up, with the backups in the volumes' cluster, and with the other database.
+cloud --messaging kolla --backups-on same --database postgresql
+cargo test --locked -p cinderblock-service --test db -- --skip mysql::
+cargo test --locked -p cinderblock-service --test start -- database
 suites life_cycle restores interop

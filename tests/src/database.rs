@@ -6,8 +6,9 @@ use tokio::process::Command;
 
 use crate::lab::{Lab, run};
 
-/// Cinder's database, seen with MariaDB's own client.
+/// Cinder's database, seen with the server's own client.
 pub struct Database {
+    dialect: String,
     user: String,
     password: String,
     host: String,
@@ -20,16 +21,17 @@ impl Database {
     pub fn new(lab: &Lab) -> Result<Self> {
         let url = lab.variable("LAB_DATABASE_URL")?;
         let parts = || {
-            let (_, rest) = url.split_once("://")?;
+            let (dialect, rest) = url.split_once("://")?;
             let (login, rest) = rest.split_once('@')?;
             let (user, password) = login.split_once(':')?;
             let (address, rest) = rest.split_once('/')?;
             let (host, port) = address.split_once(':')?;
             let name = rest.split('?').next()?;
-            Some([user, password, host, port, name].map(str::to_owned))
+            Some([dialect, user, password, host, port, name].map(str::to_owned))
         };
-        let [user, password, host, port, name] = parts().context("LAB_DATABASE_URL")?;
+        let [dialect, user, password, host, port, name] = parts().context("LAB_DATABASE_URL")?;
         Ok(Self {
+            dialect,
             user,
             password,
             host,
@@ -75,12 +77,26 @@ impl Database {
             .collect())
     }
 
+    /// What the client prints: a line with the names of the columns, then the rows, separated by tabs.
     async fn execute(&self, sql: &str) -> Result<String> {
-        run(Command::new("mariadb")
-            .args(["--protocol", "tcp", "--host", &self.host])
-            .args(["--port", &self.port, "--user", &self.user])
-            .args(["--database", &self.name, "--batch", "--execute", sql])
-            .env("MYSQL_PWD", &self.password))
-        .await
+        let mut client;
+        if self.dialect.starts_with("postgresql") {
+            client = Command::new("psql");
+            client
+                .args(["--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--quiet"])
+                .args(["--no-align", "--field-separator", "\t"])
+                .args(["--pset", "null=NULL", "--pset", "footer=off"])
+                .args(["--username", &self.user, "--dbname", &self.name])
+                .args(["--command", sql])
+                .env("PGPASSWORD", &self.password);
+        } else {
+            client = Command::new("mariadb");
+            client
+                .args(["--protocol", "tcp", "--user", &self.user])
+                .args(["--database", &self.name, "--batch", "--execute", sql])
+                .env("MYSQL_PWD", &self.password);
+        }
+        let place = ["--host", &self.host, "--port", &self.port];
+        run(client.args(place)).await
     }
 }

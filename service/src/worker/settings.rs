@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use api_compat::config::database_url::Backend;
 use api_compat::config::{Config, Machine, Sources};
 use api_compat::objects::ObjectHistory;
 use api_compat::rpc::version;
@@ -48,16 +49,16 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
 /// The certificates and keys that cannot be used, each with its option.
 fn of_no_use(config: &Config) -> Vec<String> {
     let tls = &config.database_url.tls;
-    let of_database = [
-        ("ssl_ca", &tls.ca),
-        ("ssl_cert", &tls.certificate),
-        ("ssl_key", &tls.key),
-    ];
+    let words = match config.database_url.backend {
+        Backend::Postgres => ["sslrootcert", "sslcert", "sslkey"],
+        Backend::MySql | Backend::Sqlite => ["ssl_ca", "ssl_cert", "ssl_key"],
+    };
+    let of_database = words.into_iter().zip([&tls.ca, &tls.certificate, &tls.key]);
     let of_broker = amqp::Options::from_config(config).err();
     let of_broker = of_broker.map(|error| error.to_string());
     of_broker
         .into_iter()
-        .chain(of_database.into_iter().filter_map(|(word, path)| {
+        .chain(of_database.filter_map(|(word, path)| {
             let path = path.as_ref()?;
             let error = std::fs::read(path).err()?;
             let path = path.display();

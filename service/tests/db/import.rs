@@ -93,26 +93,31 @@ async fn a_row_is_what_its_record_says() {
 }
 
 #[tokio::test]
-async fn a_record_that_does_not_fit_changes_nothing() {
-    let lab = Lab::new().await;
-    let id = lab.backup(BackupStatus::Creating, |_| ()).await;
-    let found = lab.backup_row(id).await;
-    let long = "x".repeat(256);
-    for fields in [
-        json!({"display_name": long}),
-        json!({"metadata": {"k": long}}),
-    ] {
-        let imported = import(&lab, id, &record(id, fields)).await;
-        assert_eq!(imported.expect_err("too long").kind(), ErrorKind::Other);
-        assert_eq!(lab.backup_row(id).await, found);
-    }
-}
-
-#[tokio::test]
 async fn a_backup_that_stands_is_not_overwritten() {
     let lab = Lab::new().await;
     let id = lab.backup(BackupStatus::Available, |_| ()).await;
     let imported = import(&lab, id, &record(id, json!({}))).await;
     assert_eq!(imported.expect_err("it stands").kind(), ErrorKind::Conflict);
     assert_eq!(lab.backup_row(id).await.updated_at, Some(before()));
+}
+
+/// SQLite takes texts of any length.
+mod server {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_that_does_not_fit_changes_nothing() {
+        let lab = Lab::new().await;
+        let id = lab.backup(BackupStatus::Creating, |_| ()).await;
+        let found = lab.backup_row(id).await;
+        let long = "x".repeat(256);
+        for fields in [
+            json!({"display_name": long}),
+            json!({"metadata": {"k": long}}),
+        ] {
+            let imported = import(&lab, id, &record(id, fields)).await;
+            assert_eq!(imported.expect_err("too long").kind(), ErrorKind::Other);
+            assert_eq!(lab.backup_row(id).await, found);
+        }
+    }
 }

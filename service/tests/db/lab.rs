@@ -34,31 +34,36 @@ pub fn now() -> NaiveDateTime {
     before() + Duration::from_secs(3600)
 }
 
-/// The database under test.
-pub fn url() -> String {
+/// The lab's database.
+pub fn lab_url() -> String {
     std::env::var("LAB_DATABASE_URL")
         .unwrap_or_else(|_| panic!("LAB_DATABASE_URL is not set: run `make test`"))
 }
 
-/// Which system it is.
-pub fn backend() -> Backend {
-    parsed(&url()).backend
+/// The database under test; without TLS, which costs most of a test's time and hides what is said from
+/// those that listen.
+pub fn url() -> String {
+    let clear = match backend() {
+        Backend::MySql => "?ssl_disabled=true",
+        Backend::Postgres => "?sslmode=disable",
+        Backend::Sqlite => "",
+    };
+    format!("{}{clear}", lab_url())
 }
 
-/// The same database through something that listens at `address` and understands what it hears, so
-/// without TLS; and where the server itself is.
+/// Which system it is.
+pub fn backend() -> Backend {
+    parsed(&lab_url()).backend
+}
+
+/// The same database through something that listens at `address`, and where the server itself is.
 pub fn through(address: std::net::SocketAddr) -> (String, (String, u16)) {
-    let server = parsed(&url());
-    let (usual, clear) = match server.backend {
-        Backend::MySql => (3306, "ssl_disabled=true"),
-        Backend::Postgres => (5432, "sslmode=disable"),
-        Backend::Sqlite => panic!("a file is not reached through anything"),
-    };
+    let url = url();
+    let server = parsed(&url);
     let host = server.host.expect("LAB_DATABASE_URL has a host");
-    let database = server.database.expect("LAB_DATABASE_URL has a database");
-    let place = url().find('@').expect("LAB_DATABASE_URL has a user") + 1;
-    let url = format!("{}{address}/{database}?{clear}", &url()[..place]);
-    (url, (host, server.port.unwrap_or(usual)))
+    let port = server.port.expect("LAB_DATABASE_URL has a port");
+    let place = url.replacen(&format!("@{host}:{port}"), &format!("@{address}"), 1);
+    (place, (host, port))
 }
 
 fn parsed(url: &str) -> DatabaseUrl {
@@ -297,6 +302,7 @@ impl Drop for Lab {
 pub async fn raw(url: &str) -> DatabaseConnection {
     let url = url
         .replacen("mysql+pymysql:", "mysql:", 1)
+        .replacen("ssl_disabled=true", "ssl-mode=disabled", 1)
         .replacen("postgresql+psycopg2:", "postgresql:", 1)
         .replacen("sqlite:///", "sqlite://", 1);
     sea_orm::Database::connect(url).await.expect("connect")

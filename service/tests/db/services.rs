@@ -1,12 +1,13 @@
 //! The worker's own row.
 
+use api_compat::config::database_url::Backend;
 use cinderblock::db::Registration;
 use cinderblock::db::entity::services;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
-use crate::lab::{Lab, before, now};
+use crate::lab::{Lab, backend, before, now};
 
 /// A worker of a binary of its own, so that no other service takes it for a `cinder-backup`.
 fn registration(lab: &Lab, host: &str) -> Registration {
@@ -161,7 +162,8 @@ async fn a_worker_whose_row_is_gone_learns_it_and_gets_a_new_one() {
                 .expect("heartbeat")
         );
         let new = lab.db.register(&registration, now()).await.expect("row");
-        assert_ne!(new, id);
+        // SQLite gives the id of a row that was deleted to the next one.
+        assert!(new != id || !marked && backend() == Backend::Sqlite);
         assert!(
             lab.db
                 .heartbeat(new, "nova", now())

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use api_compat::config::database_url::Backend;
 use api_compat::state::{BackupStatus, Event};
+use cinderblock::db::entity::backups;
 use cinderblock::db::{Database, Done, ErrorKind, Options};
+use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, Statement, TransactionTrait,
 };
@@ -105,8 +107,10 @@ async fn a_connection_that_is_killed_within_a_transaction_is_survived() {
     let proxy = Proxy::new().await;
     let lab = Lab::through(&proxy.url).await;
     let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
-    let parent = lab.backup(BackupStatus::Available, |_| ()).await;
-    let rows = cinderblock::db::entity::backups::Entity::find_by_id(parent.to_string());
+    // What has none to count down would not be waited for by PostgreSQL.
+    let one = |row: &mut backups::ActiveModel| row.num_dependent_backups = Set(Some(1));
+    let parent = lab.backup(BackupStatus::Available, one).await;
+    let rows = backups::Entity::find_by_id(parent.to_string());
     let other = lab.raw.begin().await.expect("begin");
     rows.lock_exclusive().one(&other).await.expect("lock");
 
@@ -121,13 +125,15 @@ async fn a_connection_that_is_killed_within_a_transaction_is_survived() {
     let ours = lab.db.change(subject, &deleted, done, now());
     let killer = async {
         // Ours has written the backup and waits for the parent.
-        super::deadlock::locked(&lab, &backup.to_string()).await;
+        super::deadlock::waits(&lab, &backup.to_string(), &other).await;
         assert!(proxy.kill(&lab.raw).await > 0);
         other.commit().await.expect("commit");
     };
     let (ours, ()) = tokio::join!(ours, killer);
     ours.expect("the second try");
     assert_eq!(lab.backup_row(backup).await.deleted, Some(true));
+    let row = lab.backup_row(parent).await;
+    assert_eq!(row.num_dependent_backups, Some(0));
 }
 
 #[tokio::test]

@@ -1,22 +1,37 @@
 //! A transaction that the server gives up is run again.
 
+use api_compat::config::database_url::Backend;
 use api_compat::ids::BackupId;
 use api_compat::state::{BackupStatus, Event, Source};
 use cinderblock::db::entity::backups;
 use cinderblock::db::{Done, Error, ErrorKind};
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QuerySelect, TransactionTrait,
-    UpdateMany,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait,
+    QueryFilter, QuerySelect, Statement, TransactionTrait, UpdateMany,
 };
 
-use crate::lab::{Lab, change, now, subject};
+use crate::lab::{Lab, backend, change, now, subject};
 
-/// Waits until another transaction has locked a backup's row.
-pub async fn locked(lab: &Lab, backup: &str) {
-    let find = backups::Entity::find_by_id(backup)
-        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    while find.clone().one(&lab.raw).await.expect("query").is_some() {
+/// Waits until our transaction has locked a backup's row; with PostgreSQL, which gives up whoever has
+/// waited longest, until it waits for what `other` has locked.
+pub async fn waits(lab: &Lab, backup: &str, other: &DatabaseTransaction) {
+    if backend() != Backend::Postgres {
+        let find = backups::Entity::find_by_id(backup)
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        while find.clone().one(&lab.raw).await.expect("query").is_some() {
+            tokio::task::yield_now().await;
+        }
+        return;
+    }
+    let statement = |sql, values| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let own = statement("SELECT pg_backend_pid()", vec![]);
+    let own = other.query_one_raw(own).await.expect("query");
+    let own: i32 = own.expect("a row").try_get_by_index(0).expect("an id");
+    let find = "SELECT pid FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))";
+    let find = statement(find, vec![own.into()]);
+    let waiting = || lab.raw.query_one_raw(find.clone());
+    while waiting().await.expect("query").is_none() {
         tokio::task::yield_now().await;
     }
 }
@@ -65,7 +80,7 @@ async fn through_a_deadlock(
     let subject = subject(backup, BackupStatus::Creating);
     let ours = lab.db.change(subject, &succeeded, created, now());
     let theirs = async {
-        locked(lab, &backup.to_string()).await;
+        waits(lab, &backup.to_string(), &other).await;
         // Ours has the backup and wants the parent. This can only be done once ours is given up.
         let update = set(backup, column, value);
         update.exec(&other).await.expect("update");

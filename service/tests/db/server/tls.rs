@@ -3,7 +3,7 @@
 use api_compat::config::database_url::Backend;
 use cinderblock::db::{Database, Error};
 
-use crate::lab::{backend, options, url};
+use crate::lab::{backend, lab_url, options};
 
 /// A file of the lab's certificates.
 fn file(name: &str) -> String {
@@ -29,7 +29,7 @@ fn verified(ca: &str) -> String {
 /// Connects as `secure`.
 async fn connect(host: &str, words: &str) -> Result<Database, Error> {
     let login = format!("secure:secure@{host}");
-    let url = url().replacen("cinder:cinder@127.0.0.1", &login, 1);
+    let url = lab_url().replacen("cinder:cinder@127.0.0.1", &login, 1);
     Database::connect(&options(&format!("{url}?{words}"))).await
 }
 
