@@ -11,7 +11,9 @@ options! {
         /// mysql+pymysql://user:password@host:3306/cinder?charset=utf8. Special characters in
         /// user and password are percent-encoded, and $ is written $$. With ssl_ca in the query,
         /// the server's certificate and name are verified; ssl_check_hostname=false leaves out
-        /// the name.
+        /// the name. PostgreSQL: postgresql+psycopg2://user:password@host/cinder, with sslmode and
+        /// sslrootcert as libpq has them. SQLite: sqlite:////var/lib/cinder/cinder.sqlite, a file
+        /// with Cinder's schema.
         connection: SecretString = default("sqlite:///$state_path/cinder.sqlite").formerly(&[
             ("DEFAULT", "sql_connection"),
             ("database", "sql_connection"),

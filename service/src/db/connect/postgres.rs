@@ -19,10 +19,9 @@ pub(super) async fn open(options: &Options, retired: &Retired) -> Result<Databas
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
-/// The driver's own options. What the URL does not name comes from the environment and the password
-/// file, as with libpq.
+/// The driver's own options. What the URL does not name comes from the environment, as with libpq.
 fn session(url: &DatabaseUrl) -> PgConnectOptions {
-    // Password files are looked into once it is known whose password is missing.
+    // In a password file, it would look for what the environment names, not the URL.
     let mut session = PgConnectOptions::new_without_pgpass();
     if let Some(user) = &url.user {
         session = session.username(user);
