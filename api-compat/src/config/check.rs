@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::Config;
-use super::database_url::Backend;
 use super::options::backup::CEPH_DRIVER;
 use crate::rpc;
 
@@ -100,15 +99,12 @@ impl Config {
     }
 
     fn check_database(&self, problems: &mut Vec<Problem>) {
-        if self.database_url.backend != Backend::MySql {
-            let reason = "only MySQL and MariaDB are supported";
+        // The default is a file that no cloud has: whoever wants SQLite says so.
+        if self.unset.connection {
             problems.push(Problem {
                 group: "database",
                 name: "connection",
-                text: match self.unset.connection {
-                    true => format!("{}: {reason}", self.not_set()),
-                    false => reason.to_owned(),
-                },
+                text: format!("{}: it names Cinder's database", self.not_set()),
             });
         }
     }
@@ -216,14 +212,16 @@ connection = mysql+pymysql://c:hunter2@db/cinder
         let config = load("driver-default", "[DEFAULT]\ndebug = true\n").unwrap();
         let expected = [
             format!("[DEFAULT] backup_driver: is not set: {driver}"),
-            "[database] connection: is not set: only MySQL and MariaDB are supported".to_owned(),
+            "[database] connection: is not set: it names Cinder's database".to_owned(),
         ];
         assert_eq!(told(&config), expected);
-        let postgres = "[database]\nconnection = postgresql://u:hunter2@h/cinder\n";
-        assert_eq!(
-            problems("postgres", postgres),
-            ["[database] connection: only MySQL and MariaDB are supported"]
-        );
+        for url in [
+            "postgresql://u:hunter2@h/cinder",
+            "sqlite:////var/lib/cinder/cinder.sqlite",
+        ] {
+            let connection = format!("[database]\nconnection = {url}\n");
+            assert_eq!(problems("database", &connection), [""; 0], "{url}");
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ def up(lab: Lab) -> None:
         *("-c", f"unix_socket_directories={_folder(lab)}"),
         *("-c", "max_connections=300"),
         *("-c", "fsync=off"),
+        # Whoever has waited this long for a deadlock is given up: in tests, not whoever came to wait second.
+        *("-c", "deadlock_timeout=3s"),
         *("-c", "ssl=on"),
         *("-c", "ssl_cert_file=server.pem"),
         *("-c", "ssl_key_file=server.key"),
