@@ -45,8 +45,9 @@ cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
 suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins pools outages interop parity
 "$lab" down --name "$name"
 
-# As Kolla sets the broker up, with the backups in the volumes' cluster, and with the other database.
-cloud --messaging kolla --backups-on same --database postgresql
+# As Kolla sets the broker up, with the backups in the volumes' cluster, with erasure-coded data, and with
+# the other database.
+cloud --messaging kolla --backups-on same --data-pools erasure --database postgresql
 cargo test --locked -p cinderblock-service --test db -- --skip mysql::
 cargo test --locked -p cinderblock-service --test start -- database
-suites life_cycle restores interop
+suites life_cycle restores interop data_pools

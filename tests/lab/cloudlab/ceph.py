@@ -25,6 +25,10 @@ CINDER_BACKUP = {
     "mgr": "profile rbd pool=backups, profile rbd pool=backups2",
 }
 
+# Two pieces of data and one of parity.
+ERASURE_OSDS = 3
+DATA_POOLS = {"volumes": "volumes-data", "backups": "backups-data"}
+
 
 class Cluster:
     """One of the lab's two clusters: `volumes` or `backups`."""
@@ -35,6 +39,9 @@ class Cluster:
         self.dir = lab.path("ceph", name)
         self.conf = self.dir / "ceph.conf"
         self.first_port = lab.port(10 if name == "volumes" else 110)
+        # Pieces of an object go to as many OSDs.
+        self.erasure = name == "volumes" and lab.data_pools == "erasure"
+        self.osds = range(ERASURE_OSDS if self.erasure else 1)
 
     @property
     def monitors(self) -> str:
@@ -50,17 +57,20 @@ class Cluster:
         return [
             (f"ceph-mon-{self.name}", ["ceph-mon", *conf, "-i", "a"]),
             (f"ceph-mgr-{self.name}", ["ceph-mgr", *conf, "-i", "x"]),
-            (f"ceph-osd-{self.name}", ["ceph-osd", *conf, "-i", "0"]),
+            *((self._osd_name(osd), ["ceph-osd", *conf, "-i", str(osd)]) for osd in self.osds),
         ]
+
+    def _osd_name(self, osd: int) -> str:
+        return f"ceph-osd-{self.name}" + (f"-{osd}" if osd else "")
 
     def up(self) -> None:
         """Creates the cluster if it is new, and starts it."""
-        (mon, mon_argv), (mgr, mgr_argv), (osd, osd_argv) = self.daemons()
+        (mon, mon_argv), (mgr, mgr_argv), *osds = self.daemons()
         processes = self.lab.processes
         new = not (self.dir / ".created").exists()
         if new:
             # What an attempt that failed may have left.
-            for name in (osd, mgr, mon):
+            for name, _ in reversed(self.daemons()):
                 processes.stop(name, signal.SIGKILL)
             shutil.rmtree(self.dir, ignore_errors=True)
             self._write_conf()
@@ -69,28 +79,29 @@ class Cluster:
         if new:
             self._make_others()
         processes.start(mgr, mgr_argv)
-        processes.start(osd, osd_argv)
+        for osd, osd_argv in osds:
+            processes.start(osd, osd_argv)
         self.wait()
         if new:
             self._make_pools_and_users()
             (self.dir / ".created").touch()
 
     def wait(self) -> None:
-        """Waits until the monitor knows that the OSD is up."""
-        osd = f"ceph-osd-{self.name}"
-        wait_until(osd, self._osd_is_up, 60, lambda: self.lab.processes.pid(osd))
+        """Waits until the monitor knows that all OSDs are up."""
+        osd = self._osd_name(self.osds[-1])
+        wait_until(osd, self._osds_are_up, 60, lambda: self.lab.processes.pid(osd))
 
     def ceph(self, *words: str, data: str | None = None) -> str:
         return run(["ceph", "-c", str(self.conf), "--connect-timeout", "30", *words], data=data)
 
-    def _osd_is_up(self) -> bool:
-        return bool(json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == 1)
+    def _osds_are_up(self) -> bool:
+        return bool(json.loads(self.ceph("osd", "stat", "-f", "json"))["num_up_osds"] == len(self.osds))
 
     def _write_conf(self) -> None:
         # An OSD alone gets no answer to the leases of its placement groups: one whose lease ended while
         # the OSD was stopped could stay laggy for good, so leases last longer than any test. Nor do pools
         # split their placement groups in the middle of a test.
-        for folder in ("mon", "mgr", "osd"):
+        for folder in ("mon", "mgr", *(f"osd{osd}" for osd in self.osds)):
             (self.dir / folder).mkdir(parents=True, exist_ok=True)
         runtime, log = self.lab.runtime, self.lab.path("log")
         self.conf.write_text(
@@ -131,9 +142,9 @@ keyring = {self.dir}/mon.keyring
 [mgr.x]
 mgr_data = {self.dir}/mgr
 keyring = {self.dir}/mgr/keyring
-[osd.0]
-osd_data = {self.dir}/osd
-keyring = {self.dir}/osd/keyring
+[osd]
+osd_data = {self.dir}/osd$id
+keyring = {self.dir}/osd$id/keyring
 [client]
 log_file =
 admin_socket =
@@ -154,21 +165,35 @@ admin_socket =
     def _make_others(self) -> None:
         mgr = self.ceph("auth", "get-or-create", "mgr.x", "mon", "allow profile mgr", "osd", "allow *")
         _write_secret(self.dir / "mgr" / "keyring", mgr)
-        osd = str(uuid.uuid4())
-        secret = run(["ceph-authtool", "--gen-print-key"]).strip()
-        self.ceph("osd", "new", osd, "-i", "-", data=json.dumps({"cephx_secret": secret}))
-        _write_secret(self.dir / "osd" / "keyring", f"[osd.0]\n\tkey = {secret}\n")
-        run(["ceph-osd", "-c", str(self.conf), "-i", "0", "--mkfs", "--osd-uuid", osd])
+        for number in map(str, self.osds):
+            osd = str(uuid.uuid4())
+            secret = run(["ceph-authtool", "--gen-print-key"]).strip()
+            self.ceph("osd", "new", osd, number, "-i", "-", data=json.dumps({"cephx_secret": secret}))
+            _write_secret(self.dir / f"osd{number}" / "keyring", f"[osd.{number}]\n\tkey = {secret}\n")
+            run(["ceph-osd", "-c", str(self.conf), "-i", number, "--mkfs", "--osd-uuid", osd])
 
     def _make_pools_and_users(self) -> None:
         for pool in POOLS[self.name]:
             self.ceph("osd", "pool", "create", pool, "8")
             run(["rbd", "-c", str(self.conf), "pool", "init", pool])
+        if self.erasure:
+            self._make_data_pools()
         for user, capabilities in (("client.cinder", CINDER), ("client.cinder-backup", CINDER_BACKUP)):
             if user == "client.cinder" and self.name != "volumes":
                 continue
+            if self.erasure:
+                capabilities = {**capabilities, "osd": _with_data_pools(capabilities["osd"])}
             words = [word for pair in capabilities.items() for word in pair]
             _write_secret(self.dir / f"{user}.keyring", self.ceph("auth", "get-or-create", user, *words))
+
+    def _make_data_pools(self) -> None:
+        """Pools in which the data of images is erasure-coded; their metadata cannot be."""
+        self.ceph("osd", "erasure-code-profile", "set", "lab", "k=2", "m=1", "crush-failure-domain=osd")
+        for pool, data in DATA_POOLS.items():
+            self.ceph("osd", "pool", "create", data, "8", "8", "erasure", "lab")
+            self.ceph("osd", "pool", "set", data, "allow_ec_overwrites", "true")
+            self.ceph("osd", "pool", "application", "enable", data, "rbd")
+            run(["rbd", "-c", str(self.conf), "config", "pool", "set", pool, "rbd_default_data_pool", data])
 
     def client_conf(self) -> str:
         """What a client needs to find the cluster."""
@@ -176,6 +201,13 @@ admin_socket =
             f"[global]\nfsid = {self.fsid()}\nmon_initial_members = a\nmon_host = {self.monitors}\n"
             "auth_cluster_required = cephx\nauth_service_required = cephx\nauth_client_required = cephx\n"
         )
+
+
+def _with_data_pools(capabilities: str) -> str:
+    """The same capabilities in the data pools of those pools."""
+    words = capabilities.split(", ")
+    pools = [word.rpartition("=")[2] for word in words]
+    return ", ".join([*words, *(f"profile rbd pool={DATA_POOLS[pool]}" for pool in pools if pool in DATA_POOLS)])
 
 
 def _write_secret(path: Path, text: str) -> None:

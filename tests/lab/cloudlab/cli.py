@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--messaging", choices=("classic", "kolla"), help="oslo.messaging's defaults, or as Kolla configures it")
     up.add_argument("--backups-on", choices=("second", "same"), help="the cluster of the backups (second)")
     up.add_argument("--database", choices=tuple(database.SYSTEMS), help="the database server (mariadb)")
+    up.add_argument("--data-pools", choices=("none", "erasure"), help="where images of volumes and backups have their data (none)")
     up.add_argument("--only", metavar="PART,…", help="only these and what they need: " + ", ".join(lifecycle.PARTS))
     down = verb("down", _down, "Stop everything that a lab has started, and remove it")
     down.add_argument("--keep", action="store_true", help="keep its folder, so that it can be brought up again")
@@ -91,7 +92,7 @@ def _signal(text: str) -> signal.Signals:
 
 def _up(arguments: argparse.Namespace) -> None:
     only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
-    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, arguments.database, only)
+    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, arguments.database, arguments.data_pools, only)
 
 
 def _down(arguments: argparse.Namespace) -> None:

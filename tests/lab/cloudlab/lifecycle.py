@@ -45,6 +45,7 @@ def up(
     messaging: str | None = None,
     backups_on: str | None = None,
     system: str | None = None,
+    data_pools: str | None = None,
     only: Iterable[str] = tuple(PARTS),
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
@@ -54,7 +55,7 @@ def up(
     # For the commands that are run to their end, too: this one may be killed before they are.
     os.environ[MARKER] = str(lab.dir)
     with state.locked(lab.path(UP_LOCK)):
-        _choose(lab, worker, {"messaging": messaging, "backups_on": backups_on, "database": system})
+        _choose(lab, worker, {"messaging": messaging, "backups_on": backups_on, "database": system, "data_pools": data_pools})
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
 

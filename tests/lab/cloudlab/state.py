@@ -79,6 +79,7 @@ class Lab:
     messaging: str = "classic"
     backups_on: str = "second"
     database: str = "mariadb"
+    data_pools: str = "none"
     worker: str | None = None
 
     @property
