@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 from . import ceph, database
-from .keystone import SERVE, Identity, request
+from .keystone import SERVE, Identity, credentials, request
 from .process import LabError, run, wait_until
 from .setup import require_environment
 from .state import Lab
@@ -166,8 +166,11 @@ def _populate(lab: Lab) -> None:
         return
     admin = Identity(lab)
     url = f"{lab.cinder_url}/{admin.project}"
-    specs = {"name": "rbd", "extra_specs": {"volume_backend_name": "rbd-1"}}
-    request("POST", f"{url}/types", admin.token, {"volume_type": specs})
+    for name in ("rbd", "rbd-luks"):
+        specs = {"name": name, "extra_specs": {"volume_backend_name": "rbd-1"}}
+        made, _ = request("POST", f"{url}/types", admin.token, {"volume_type": specs})
+    encryption = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
+    request("POST", f"{url}/types/{made['volume_type']['id']}/encryption", admin.token, {"encryption": encryption})
     quota = {"volumes": 1000, "gigabytes": 10000, "snapshots": 1000, "backups": 1000, "backup_gigabytes": 10000}
     for project in (admin.project, Identity(lab, "demo").project):
         request("PUT", f"{url}/os-quota-sets/{project}", admin.token, {"quota_set": quota})
@@ -221,13 +224,7 @@ def _write_conf(lab: Lab, venv: Path) -> None:
     for path in (folder, state / "tmp", state / "coordination"):
         path.mkdir(parents=True, exist_ok=True)
     shared = venv / "etc" / "cinder"
-    credentials = f"""auth_url = {lab.keystone_url}
-auth_type = password
-user_domain_id = default
-project_domain_id = default
-project_name = service
-username = cinder
-password = cinder"""
+    login = credentials(lab, "cinder")
     (folder / "cinder.conf").write_text(
         f"""[DEFAULT]
 debug = true
@@ -267,11 +264,18 @@ connection = {lab.database_url("cinder")}
 www_authenticate_uri = {lab.keystone_url}
 service_token_roles = service
 service_token_roles_required = true
-{credentials}
+{login}
 
 [service_user]
 send_service_user_token = true
-{credentials}
+{login}
+
+[key_manager]
+backend = barbican
+
+[barbican]
+# Few, so that tests need not wait long for a Barbican that is away.
+number_of_retries = 3
 
 [oslo_messaging_notifications]
 driver = messagingv2

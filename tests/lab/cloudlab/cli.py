@@ -129,6 +129,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_DATABASE_TLS": str(lab.database_tls),
         "LAB_KEYSTONE_URL": lab.keystone_url,
         "LAB_CINDER_URL": lab.cinder_url,
+        "LAB_BARBICAN_URL": lab.barbican_url,
     }
 
 

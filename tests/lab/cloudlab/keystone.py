@@ -93,9 +93,21 @@ def _move_endpoints(lab: Lab) -> None:
     database.sql(
         lab,
         "update endpoint set url = case (select type from service where service.id = endpoint.service_id)"
-        f" when 'identity' then '{lab.keystone_url}' else '{lab.cinder_url}' end",
+        f" when 'identity' then '{lab.keystone_url}' when 'key-manager' then '{lab.barbican_url}'"
+        f" else '{lab.cinder_url}' end",
         "keystone",
     )
+
+
+def credentials(lab: Lab, service: str) -> str:
+    """The options with which a service of OpenStack logs in."""
+    return f"""auth_url = {lab.keystone_url}
+auth_type = password
+user_domain_id = default
+project_domain_id = default
+project_name = service
+username = {service}
+password = {service}"""
 
 
 def wait(lab: Lab) -> None:
@@ -170,18 +182,23 @@ def _populate(identity: Identity, lab: Lab) -> None:
     demo = identity.create("project", name="demo", domain_id="default")
     for user, project, granted in (
         ("cinder", service, ("admin", "service")),
+        ("barbican", service, ("admin", "service")),
         ("demo", demo, ("member", "reader")),
     ):
         account = identity.create("user", name=user, password=user, domain_id="default")
         for role in granted:
             identity.ask("PUT", f"/projects/{project}/users/{account}/roles/{roles[role]}")
-    for name, kind in (("cinderv3", "volumev3"), ("cinder", "block-storage")):
+    for name, kind, url in (
+        ("cinderv3", "volumev3", lab.cinder_url),
+        ("cinder", "block-storage", lab.cinder_url),
+        ("barbican", "key-manager", lab.barbican_url),
+    ):
         catalogued = identity.create("service", name=name, type=kind)
         for interface in ("public", "internal", "admin"):
             identity.create(
                 "endpoint",
                 service_id=catalogued,
                 interface=interface,
-                url=lab.cinder_url,
+                url=url,
                 region_id="RegionOne",
             )

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from . import ceph, cinder, database, keystone, mariadb, postgresql, rabbitmq, setup, state
+from . import barbican, ceph, cinder, database, keystone, mariadb, postgresql, rabbitmq, setup, state
 from .process import MARKER, LabError
 from .state import Lab
 
@@ -21,7 +21,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "rabbitmq": (),
     "database": (),
     "keystone": ("database",),
-    "cinder": ("ceph", "rabbitmq", "keystone"),
+    "barbican": ("keystone",),
+    "cinder": ("ceph", "rabbitmq", "keystone", "barbican"),
 }
 
 
@@ -106,7 +107,7 @@ class _Progress:
         if "rabbitmq" in wanted:
             steps.append(pool.submit(self.step, "rabbitmq", lambda: rabbitmq.up(lab)))
         if "database" in wanted:
-            steps.append(pool.submit(self._identity, "keystone" in wanted))
+            steps.append(pool.submit(self._identity, wanted))
         errors = [error for step in steps if (error := step.exception())]
         if errors:
             raise errors[0]
@@ -118,11 +119,13 @@ class _Progress:
             if part:
                 self.step(part, lambda: cinder.start_worker(lab, part))
 
-    def _identity(self, with_keystone: bool) -> None:
+    def _identity(self, wanted: set[str]) -> None:
         self.step(self.lab.database, lambda: database.up(self.lab))
         cinder.prepare_database(self.lab)
-        if with_keystone:
+        if "keystone" in wanted:
             self.step("keystone", lambda: keystone.up(self.lab))
+        if "barbican" in wanted:
+            self.step("barbican", lambda: barbican.up(self.lab))
 
 
 def down(name: str, keep: bool) -> None:
@@ -181,6 +184,7 @@ def _wait(lab: Lab, part: str) -> None:
         "mariadb": mariadb.wait,
         "postgresql": postgresql.wait,
         "keystone": keystone.wait,
+        "barbican": barbican.wait,
         "cinder-api": cinder.wait_for_api,
     }
     if part in waits:

@@ -1,4 +1,4 @@
-"""MariaDB with databases for Keystone and Cinder."""
+"""MariaDB with databases for Keystone, Barbican and Cinder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves one OpenStack API on loopback: serve.py keystone|cinder PORT ARGUMENT..."""
+"""Serves one OpenStack API on loopback: serve.py keystone|barbican|cinder PORT ARGUMENT..."""
 
 import os
 import sys
@@ -11,6 +11,11 @@ def main() -> None:
         os.environ["OS_KEYSTONE_CONFIG_DIR"] = arguments[0]
         sys.argv = [name]
         from keystone.wsgi.api import application
+    elif name == "barbican":
+        sys.argv = [name]
+        from paste.deploy import loadapp
+
+        application = loadapp(f"config:{arguments[0]}")
     else:
         from cinder.wsgi.api import application
     import waitress

@@ -16,6 +16,7 @@ PACKAGES = [
     "ceph-mgr",
     "ceph-mon",
     "ceph-osd",
+    "cryptsetup-bin",
     "mariadb-client",
     "mariadb-server",
     "openssl",
@@ -24,6 +25,7 @@ PACKAGES = [
     "python3-rados",
     "python3-rbd",
     "python3-venv",
+    "qemu-utils",
     "rabbitmq-server",
 ]
 

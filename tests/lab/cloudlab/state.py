@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 
 # The databases, each with its owner.
-DATABASES = ("keystone", "cinder")
+DATABASES = ("keystone", "barbican", "cinder")
 # A user of Cinder's database who is let in through TLS only.
 SECURE = "secure"
 
@@ -129,12 +129,20 @@ class Lab:
         return self.port(7)
 
     @property
+    def barbican_port(self) -> int:
+        return self.port(8)
+
+    @property
     def keystone_url(self) -> str:
         return f"http://127.0.0.1:{self.keystone_port}/v3"
 
     @property
     def cinder_url(self) -> str:
         return f"http://127.0.0.1:{self.cinder_port}/v3"
+
+    @property
+    def barbican_url(self) -> str:
+        return f"http://127.0.0.1:{self.barbican_port}"
 
     @property
     def amqp_url(self) -> str:
