@@ -34,6 +34,8 @@ pub mod notification;
 pub mod objects;
 pub mod python_json;
 pub mod rpc;
+pub mod secret;
+pub mod service_catalog;
 pub mod service_metadata;
 pub mod state;
 pub mod user_message;

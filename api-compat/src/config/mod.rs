@@ -44,6 +44,10 @@ pub use files::ConfigPath;
 pub use options::backup::{Backup, Ceph};
 pub use options::cinderblock::{Cinderblock, RpcVersion};
 pub use options::database::Database;
+pub use options::keys::{
+    Barbican, BarbicanServiceUser, Credentials, Interface, KeyManager, KeystoneAuthtoken,
+    ServiceUser,
+};
 pub use options::logging::Logging;
 pub use options::messaging::{LoginMethod, Messaging, Notifications, Rabbit};
 pub use options::quota::Quota;
@@ -94,6 +98,16 @@ pub struct Config {
     pub database: Database,
     /// `[database] connection` with `connection_parameters`, taken apart.
     pub database_url: DatabaseUrl,
+    /// The key manager.
+    pub key_manager: KeyManager,
+    /// How Barbican is reached.
+    pub barbican: Barbican,
+    /// Who this service is to Barbican beside a user.
+    pub barbican_service_user: BarbicanServiceUser,
+    /// Who this service is beside a user.
+    pub service_user: ServiceUser,
+    /// Who this service is by itself.
+    pub keystone_authtoken: KeystoneAuthtoken,
     /// Logging.
     pub logging: Logging,
     /// What Cinder does not have.
@@ -176,6 +190,11 @@ impl Config {
             .as_ref()
             .map_err(|noted| *noted)
             .and_then(|database| reader.note(database_url(reader, database)));
+        let key_manager = KeyManager::read(reader);
+        let barbican = Barbican::read(reader);
+        let barbican_service_user = BarbicanServiceUser::read(reader);
+        let service_user = ServiceUser::read(reader);
+        let keystone_authtoken = KeystoneAuthtoken::read(reader);
         let logging = Logging::read(reader);
         let cinderblock = Cinderblock::read(reader);
         Ok(Self {
@@ -189,6 +208,11 @@ impl Config {
             notification_rabbit: notification_rabbit?,
             database: database?,
             database_url: database_url?,
+            key_manager: key_manager?,
+            barbican: barbican?,
+            barbican_service_user: barbican_service_user?,
+            service_user: service_user?,
+            keystone_authtoken: keystone_authtoken?,
             logging: logging?,
             cinderblock: cinderblock?,
             files: Vec::new(),

@@ -136,6 +136,13 @@ impl RequestContext {
         self.text("auth_token").map(SecretString::from)
     }
 
+    /// The services that the user's token can be used with, as `service_catalog::endpoint` reads
+    /// them.
+    pub fn service_catalog(&self) -> &[Value] {
+        let catalog = self.items.get("service_catalog").and_then(Value::as_array);
+        catalog.map_or(&[], Vec::as_slice)
+    }
+
     /// Any item by its name, for instance `user_domain`. Not for tokens.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.items.get(name).and_then(Value::as_str)

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cinderblock;
 pub mod database;
 pub mod ignored;
+pub mod keys;
 pub mod logging;
 pub mod messaging;
 pub mod quota;
@@ -28,6 +29,11 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
         without_effect::NOTIFICATIONS,
         messaging::Rabbit::OPTIONS,
         without_effect::RABBIT,
+        keys::KeyManager::OPTIONS,
+        keys::Barbican::OPTIONS,
+        keys::BarbicanServiceUser::OPTIONS,
+        keys::ServiceUser::OPTIONS,
+        keys::KeystoneAuthtoken::OPTIONS,
     ]
     .into_iter()
     .flatten()
