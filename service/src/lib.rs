@@ -3,7 +3,9 @@
 pub mod amqp;
 pub mod attach;
 pub mod db;
+pub mod keys;
 pub mod manager;
+pub mod openstack;
 mod outage;
 pub mod rbd;
 pub mod transfer;

@@ -81,6 +81,11 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
+    /// The data is gone, and the key stays.
+    KeyDeleteFailed {
+        /// Why.
+        reason: &'a str,
+    },
     /// `export_record` arrived.
     Export,
     /// `import_record` arrived.
@@ -101,7 +106,7 @@ pub enum Event<'a> {
     Interrupted {
         /// The volume or snapshot of a backup that was being made, the target of a restore.
         source: Source<'a>,
-        /// Whether the backup has a key, which only a user's token can delete.
+        /// Whether the backup has a key that only a user's token can delete.
         encrypted: bool,
     },
 }

@@ -47,6 +47,11 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
             ..release(source, VolumeStatus::ErrorBackingUp)
         }),
         Event::DeleteFailed { reason } => Ok(Change::failed(reason)),
+        Event::KeyDeleteFailed { reason } => Ok(Change {
+            // As Python's worker leaves it, once it has been started again.
+            backup: Some(BackupStatus::ErrorDeleting),
+            ..Change::failed(reason)
+        }),
         Event::Export => expect(status, BackupStatus::Available, "Export backup"),
         Event::Import => expect(status, BackupStatus::Creating, "Import record"),
         Event::ImportSucceeded => Ok(Change::of_backup(BackupStatus::Available)),

@@ -14,6 +14,7 @@ pub mod entity;
 mod error;
 mod import;
 mod independent;
+mod keys;
 mod messages;
 mod metadata;
 mod quota;
@@ -27,6 +28,7 @@ pub use connect::Options;
 pub use error::{Error, ErrorKind};
 pub use import::Importer;
 pub use independent::Increment;
+pub use keys::NewKey;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 

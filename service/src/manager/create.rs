@@ -83,12 +83,6 @@ impl Manager {
             let id = row.snapshot_id.clone().unwrap_or_default();
             return Err(Error::SnapshotNotFound(id));
         }
-        if volume.encryption_key_id.is_some() {
-            return Err(Error::Invalid(format!(
-                "Volume {} is encrypted; this backup service has no access to a key manager.",
-                volume.id
-            )));
-        }
         let container = self.container(row).await?;
         let zone = row
             .availability_zone
@@ -103,6 +97,7 @@ impl Manager {
         };
         self.own(row.id).await;
         self.db.begin_backup(begin, now().naive_utc()).await?;
+        message.encryption_key_id = self.key_for_backup(context, row, volume).await?;
         message.service = Some(self.settings.driver.clone());
         message.container = Some(container);
         message.availability_zone = Some(zone);

@@ -93,6 +93,10 @@ impl Manager {
         row: &Backup,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
+        if let Err(error) = self.check_key(row) {
+            self.fail_delete(context, row, &error).await;
+            return Err(error);
+        }
         if has_begun(row) {
             self.own(row.id).await;
             let deleted = self.delete_data(context, row, claim).await;
@@ -102,9 +106,13 @@ impl Manager {
                 self.disown(row.id).await;
                 return Err(error);
             }
+        }
+        let key_deleted = self.delete_key(context, row).await;
+        if has_begun(row) {
             // While there is a row that leads to it.
             self.disown(row.id).await;
         }
+        key_deleted?;
         let making = self.making(row.id).await?;
         let making = match self.is_held_for(&making).await? {
             false => making,

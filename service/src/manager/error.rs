@@ -8,7 +8,7 @@ use api_compat::state::{Refusal, driver};
 use api_compat::user_message::Detail;
 use api_compat::volume_metadata::{MetadataError, RestoreError};
 
-use crate::{amqp, attach, db, vault};
+use crate::{amqp, attach, db, keys, vault};
 
 /// Why an operation failed. The text is what `fail_reason` and the log say.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,9 @@ pub enum Error {
     /// The database could not be worked with.
     #[error(transparent)]
     Database(#[from] db::Error),
+    /// A key could not be copied or deleted.
+    #[error(transparent)]
+    Key(#[from] keys::Error),
     /// Another service could not be reached.
     #[error(transparent)]
     Call(#[from] amqp::CallError),

@@ -11,6 +11,7 @@ mod create;
 mod delete;
 mod error;
 mod independent;
+mod keys;
 mod make;
 mod owner;
 mod records;
@@ -44,6 +45,7 @@ use uuid::Uuid;
 use crate::amqp::Amqp;
 use crate::attach::Attacher;
 use crate::db::{Database, Done, ErrorKind, QuotaRules, Subject};
+use crate::keys::KeyManager;
 use crate::vault::{Vault, Worker};
 
 use capacity::Capacity;
@@ -96,6 +98,7 @@ pub struct Manager {
     amqp: Amqp,
     vault: Vault,
     attacher: Attacher,
+    keys: KeyManager,
     /// Whether the driver works: a backup is refused while it does not.
     ready: watch::Receiver<bool>,
     capacity: Capacity,
@@ -117,6 +120,7 @@ impl Manager {
         amqp: Amqp,
         vault: Vault,
         attacher: Attacher,
+        keys: KeyManager,
         ready: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -132,6 +136,7 @@ impl Manager {
             amqp,
             vault,
             attacher,
+            keys,
             ready,
             running: Mutex::default(),
             awaiting: Mutex::default(),

@@ -222,10 +222,14 @@ impl Manager {
             let finding = self.vault.find_restore_point(&record);
             let point = claim.carry(finding).await?;
             let reading = self.metadata_changes(restoring, &record);
-            let changes = claim.carry(reading).await?;
-            Ok::<_, Error>((point, changes))
+            let mut changes = claim.carry(reading).await?;
+            let (backup, volume) = (restoring.backup, restoring.volume);
+            let keys = self
+                .key_for_volume(context, backup, volume, &mut changes)
+                .await?;
+            Ok::<_, Error>((point, changes, keys))
         };
-        let (point, changes) = match prepared.await {
+        let (point, changes, keys) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let detail = Detail::BackupRestoreError;
@@ -238,6 +242,7 @@ impl Manager {
             Err(error) => {
                 let detail = Detail::AttachError;
                 self.tell_user(context, Action::Restore, id, detail).await;
+                self.drop_copy(context, keys.copy.as_deref()).await;
                 return Err(error);
             }
         };
@@ -251,10 +256,15 @@ impl Manager {
             let detail = Detail::DetachError;
             self.tell_user(context, Action::Restore, id, detail).await;
         }
+        if written.is_err() {
+            self.drop_copy(context, keys.copy.as_deref()).await;
+        }
         written?;
         let now = now().naive_utc();
         let volume = restoring.volume.id;
         self.db.restore_metadata(volume, &changes, now).await?;
+        self.keys_restored(context, restoring.backup, volume, &keys)
+            .await;
         self.mark_source(restoring).await
     }
 
@@ -308,23 +318,7 @@ impl Manager {
             volume_type_id: volume.volume_type_id.as_deref(),
             recorded_type_exists: self.recorded_type_exists(&recorded).await?,
         };
-        let changes = volume_metadata::plan_restore(&recorded, target)?;
-        // The backup's key would have to be copied for the volume, and a volume that has one must
-        // not lose it: neither is possible without a key manager.
-        let takes_key = |change: &MetadataChange| match change {
-            MetadataChange::EncryptionKey(key) => {
-                key.is_some() || volume.encryption_key_id.is_some()
-            }
-            _ => false,
-        };
-        if changes.iter().any(takes_key) {
-            return Err(Error::Invalid(
-                "The backup or the volume is encrypted; this backup service has no access to a \
-                 key manager."
-                    .to_owned(),
-            ));
-        }
-        Ok(changes)
+        Ok(volume_metadata::plan_restore(&recorded, target)?)
     }
 
     async fn recorded_type_exists(&self, recorded: &Recorded) -> Result<bool, Error> {

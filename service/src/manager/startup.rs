@@ -52,7 +52,9 @@ impl Manager {
                 );
                 self.restore_interrupted(row).await?;
             }
-            Some(BackupStatus::Deleting) if row.encryption_key_id.is_some() => {
+            Some(BackupStatus::Deleting)
+                if row.encryption_key_id.is_some() && !self.keys.acts_alone() =>
+            {
                 let event = Event::Interrupted {
                     source: state::Source::Gone,
                     encrypted: true,

@@ -29,6 +29,7 @@ use tracing::{Instrument, error, info, warn};
 use crate::amqp::{Amqp, Incoming};
 use crate::attach::Attacher;
 use crate::db::Database;
+use crate::keys::KeyManager;
 use crate::manager::Manager;
 
 use capabilities::Capabilities;
@@ -118,6 +119,7 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         amqp.clone(),
         settings::vault(&config)?,
         Attacher::new(amqp.clone(), &config.service.my_ip),
+        KeyManager::from_config(&config),
         ready.clone(),
     ));
     let living = tokio::spawn({
@@ -127,6 +129,7 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     if let Err(error) = manager.clean_up().await {
         error!(%error, "Cannot clean up what an earlier process left unfinished");
     }
+    manager.replace_fixed_key();
 
     let worker = Worker {
         manager,

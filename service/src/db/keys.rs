@@ -1,0 +1,85 @@
+//! Which keys the rows name.
+
+use api_compat::ids::{BackupId, VolumeId};
+use api_compat::objects::Backup;
+use api_compat::state::BackupStatus;
+use chrono::NaiveDateTime;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tracing::error;
+
+use super::entity::{backups, snapshots};
+use super::{Database, Result, convert};
+
+/// Another key for a backup.
+#[derive(Debug, Clone, Copy)]
+pub struct NewKey<'a> {
+    /// The backup.
+    pub backup: BackupId,
+    /// The status that it must have, if any.
+    pub status: Option<BackupStatus>,
+    /// The key that it must have; none, it must have none.
+    pub from: Option<&'a str>,
+    /// The key that it gets.
+    pub to: Option<&'a str>,
+}
+
+impl Database {
+    /// Gives a backup another key. False if it is another backup by now: deleted, with another key
+    /// or another status; nothing was written then.
+    pub async fn replace_backup_key(&self, new: NewKey<'_>, now: NaiveDateTime) -> Result<bool> {
+        let mut update = backups::Entity::update_many()
+            .col_expr(
+                backups::Column::EncryptionKeyId,
+                Expr::value(new.to.map(str::to_owned)),
+            )
+            .col_expr(backups::Column::UpdatedAt, now.into())
+            .filter(backups::Column::Id.eq(new.backup.to_string()))
+            .filter(backups::Column::Deleted.eq(false))
+            .filter(match new.from {
+                Some(key) => backups::Column::EncryptionKeyId.eq(key),
+                None => backups::Column::EncryptionKeyId.is_null(),
+            });
+        if let Some(status) = new.status {
+            update = update.filter(backups::Column::Status.eq(status.as_str()));
+        }
+        let updated = self
+            .patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?.rows_affected) })
+            .await?;
+        if updated == 1 {
+            return Ok(true);
+        }
+        // An earlier try may have written it before its connection was lost.
+        let row = self.backup(new.backup).await?;
+        Ok(row.is_some_and(|row| new.to.is_some() && row.encryption_key_id.as_deref() == new.to))
+    }
+
+    /// The backups of a host that have this key. A row that holds what is no backup's is logged and
+    /// left out.
+    pub async fn backups_with_key(&self, host: &str, key: &str) -> Result<Vec<Backup>> {
+        let find = backups::Entity::find()
+            .filter(backups::Column::Host.eq(host))
+            .filter(backups::Column::EncryptionKeyId.eq(key))
+            .filter(backups::Column::Deleted.eq(false));
+        let rows = self.find_all(find).await?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| row.host.as_deref() == Some(host))
+            .filter_map(|row| {
+                convert::backup(row)
+                    .inspect_err(|error| error!(%error, "A backup is left alone"))
+                    .ok()
+            })
+            .collect())
+    }
+
+    /// Whether a snapshot of a volume has this key. Cinder gives a snapshot its volume's own.
+    pub async fn is_key_of_snapshot(&self, volume: VolumeId, key: &str) -> Result<bool> {
+        let find = snapshots::Entity::find()
+            .filter(snapshots::Column::VolumeId.eq(volume.to_string()))
+            .filter(snapshots::Column::EncryptionKeyId.eq(key))
+            .filter(snapshots::Column::Deleted.eq(false));
+        self.exists(find).await
+    }
+}

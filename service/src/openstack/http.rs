@@ -1,0 +1,261 @@
+//! Requests with deadlines, and again where a service is away for a moment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ConstantBuilder};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Method, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tracing::debug;
+
+use super::error::{Error, causes};
+
+/// How long a service may take to accept a connection, and to answer.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// The longest text of a refusal that is told.
+const REASON: usize = 200;
+
+/// How certificates are verified.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Whether they are.
+    pub verify: bool,
+    /// Against these instead of the system's, with the option that names the file.
+    pub authorities: Option<(String, PathBuf)>,
+}
+
+/// How often and when a request is sent again.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries {
+    /// Attempts after the first.
+    pub times: usize,
+    /// The wait before each.
+    pub delay: Duration,
+}
+
+/// What may become of a request that is sent twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// The same as of one.
+    Harmless,
+    /// Something is made twice: only what certainly was not carried out is sent again.
+    Twice,
+}
+
+/// A client for one or more services with the same certificates.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: Client,
+    retries: Retries,
+}
+
+/// One request.
+pub(super) struct Request<'a> {
+    pub method: Method,
+    pub url: String,
+    pub headers: HeaderMap,
+    pub body: Option<&'a SecretString>,
+    pub repeat: Repeat,
+}
+
+impl Request<'_> {
+    /// A request without a body.
+    pub fn new(method: Method, url: String) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: None,
+            repeat: Repeat::Harmless,
+        }
+    }
+
+    /// How it is called in errors.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.url)
+    }
+}
+
+impl Http {
+    /// A client.
+    ///
+    /// # Errors
+    /// `Certificates` where the file cannot be used.
+    pub fn new(tls: &Tls, retries: Retries) -> Result<Self, Error> {
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .user_agent(concat!("cinderblock/", env!("CARGO_PKG_VERSION")));
+        if !tls.verify {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        } else if let Some((option, path)) = &tls.authorities {
+            let of_no_use = |reason: String| Error::Certificates {
+                option: option.clone(),
+                path: path.clone(),
+                reason,
+            };
+            let pem = std::fs::read(path).map_err(|error| of_no_use(error.to_string()))?;
+            let authorities =
+                Certificate::from_pem_bundle(&pem).map_err(|error| of_no_use(causes(error)))?;
+            if authorities.is_empty() {
+                return Err(of_no_use("holds no certificate".to_owned()));
+            }
+            builder = builder.tls_certs_only(authorities);
+        }
+        let client = builder.build().map_err(|error| Error::Answer {
+            request: "TLS".to_owned(),
+            reason: causes(error),
+        })?;
+        Ok(Self { client, retries })
+    }
+
+    /// Sends a request until it is answered, or patience is at its end.
+    ///
+    /// # Errors
+    /// `Refused`, `Away`.
+    pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
+        let backoff = ConstantBuilder::new()
+            .with_delay(self.retries.delay)
+            .with_max_times(self.retries.times);
+        let mut waits = backoff.build();
+        loop {
+            let (error, passing) = match self.try_send(request).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let Some(wait) = waits.next().filter(|_| passing) else {
+                return Err(error);
+            };
+            debug!(%error, "A service of the cloud is asked again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The answer, or an error and whether it may pass by itself.
+    async fn try_send(&self, request: &Request<'_>) -> Result<Response, (Error, bool)> {
+        let mut builder = self
+            .client
+            .request(request.method.clone(), &request.url)
+            .headers(request.headers.clone());
+        if let Some(body) = request.body {
+            builder = builder
+                .header("Content-Type", "application/json")
+                .body(body.expose_secret().to_owned());
+        }
+        let response = builder.send().await.map_err(|error| {
+            // A service that hangs is not waited for again and again.
+            let passing = match request.repeat {
+                Repeat::Harmless => !error.is_timeout(),
+                Repeat::Twice => error.is_connect() && !error.is_timeout(),
+            };
+            let away = Error::Away {
+                request: request.name(),
+                reason: causes(error),
+            };
+            (away, passing)
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let passing = match request.repeat {
+            Repeat::Harmless => status.is_server_error(),
+            Repeat::Twice => status == StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let refused = Error::Refused {
+            request: request.name(),
+            status,
+            reason: reason(&response.text().await.unwrap_or_default()),
+        };
+        Err((refused, passing))
+    }
+}
+
+/// The words in a refusal: Keystone's are in `error.message`, Barbican's in `title` and
+/// `description`.
+fn reason(text: &str) -> String {
+    let Ok(answer) = serde_json::from_str::<Value>(text) else {
+        // A proxy's page says nothing that the status does not.
+        return String::new();
+    };
+    let said = |value: &Value| value.as_str().map(str::to_owned);
+    let words = said(&answer["error"]["message"]).or_else(|| {
+        let title = said(&answer["title"])?;
+        Some(match said(&answer["description"]) {
+            Some(description) => format!("{title}: {description}"),
+            None => title,
+        })
+    });
+    words.unwrap_or_default().chars().take(REASON).collect()
+}
+
+/// Adds a token, which is kept out of debug output.
+pub(super) fn set_token(
+    headers: &mut HeaderMap,
+    name: &'static str,
+    token: &SecretString,
+) -> Result<(), Error> {
+    // What cannot be a header's value is no token.
+    let mut value = HeaderValue::from_str(token.expose_secret()).map_err(|_| Error::NoToken)?;
+    value.set_sensitive(true);
+    headers.insert(HeaderName::from_static(name), value);
+    Ok(())
+}
+
+/// Decodes an answer in JSON.
+pub(super) async fn json(request: &Request<'_>, response: Response) -> Result<Value, Error> {
+    response.json().await.map_err(|error| Error::Answer {
+        request: request.name(),
+        reason: causes(error),
+    })
+}
+
+/// An answer that is something else than it should.
+pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
+    Error::Answer {
+        request: request.name(),
+        reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusals_words_are_found() {
+        let keystone = r#"{"error": {"code": 401, "message": "The request you have made requires authentication."}}"#;
+        assert_eq!(
+            reason(keystone),
+            "The request you have made requires authentication."
+        );
+        let barbican = r#"{"code": 403, "title": "Forbidden", "description": "Secret retrieval attempt not allowed"}"#;
+        assert_eq!(
+            reason(barbican),
+            "Forbidden: Secret retrieval attempt not allowed"
+        );
+        assert_eq!(reason("<html>Bad Gateway</html>"), "");
+        assert_eq!(reason("[1]"), "");
+        assert_eq!(
+            reason(&format!(r#"{{"title": "{}"}}"#, "ä".repeat(900)))
+                .chars()
+                .count(),
+            REASON
+        );
+    }
+
+    #[test]
+    fn a_token_does_not_show() {
+        let mut headers = HeaderMap::new();
+        set_token(&mut headers, "x-auth-token", &"gAAAA".into()).unwrap();
+        assert!(!format!("{headers:?}").contains("gAAAA"));
+        assert!(matches!(
+            set_token(&mut headers, "x-auth-token", &"a\nb".into()),
+            Err(Error::NoToken)
+        ));
+    }
+}

@@ -1,0 +1,292 @@
+//! Logging in to Keystone with a user of this service's own, and asking it where services are.
+
+use std::sync::Arc;
+
+use api_compat::config::Credentials;
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::error::Error;
+use super::http::{Http, Request, Retries, Tls, json as decode, odd, set_token};
+
+/// How long before its end a token is not used any more.
+const MARGIN: TimeDelta = TimeDelta::minutes(2);
+
+/// A token of this service's own, and what came with it.
+#[derive(Debug)]
+pub struct Session {
+    /// The token.
+    pub token: SecretString,
+    /// The catalogue, as `api_compat::service_catalog` reads it.
+    pub catalog: Vec<Value>,
+    expires: DateTime<Utc>,
+}
+
+/// A user of this service's own.
+#[derive(Debug)]
+pub struct Login {
+    credentials: Credentials,
+    retries: Retries,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl Login {
+    /// A user, if the section says who that is.
+    pub fn new(credentials: Credentials, retries: Retries) -> Option<Self> {
+        credentials.auth_url.as_ref()?;
+        Some(Self {
+            credentials,
+            retries,
+            session: Mutex::default(),
+        })
+    }
+
+    /// Where Keystone is.
+    pub fn url(&self) -> &str {
+        self.credentials.auth_url.as_deref().unwrap_or_default()
+    }
+
+    /// A token that is good for a while: the last one, or a new one.
+    ///
+    /// # Errors
+    /// `Credentials` where some are missing; what Keystone answers.
+    pub async fn session(&self) -> Result<Arc<Session>, Error> {
+        let mut kept = self.session.lock().await;
+        if let Some(session) = kept.as_ref()
+            && Utc::now() < session.expires - MARGIN
+        {
+            return Ok(session.clone());
+        }
+        let session = Arc::new(self.log_in().await?);
+        *kept = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Forgets a token that was not accepted.
+    pub async fn forget(&self, refused: &Arc<Session>) {
+        let mut kept = self.session.lock().await;
+        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, refused)) {
+            *kept = None;
+        }
+    }
+
+    async fn log_in(&self) -> Result<Session, Error> {
+        let section = self.credentials.section;
+        let body = body(&self.credentials).map_err(|reason| Error::Credentials {
+            section,
+            reason: reason.to_owned(),
+        })?;
+        let path = self.credentials.cafile.clone();
+        let tls = Tls {
+            verify: !self.credentials.insecure,
+            authorities: path.map(|path| (format!("[{section}] cafile"), path)),
+        };
+        let http = Http::new(&tls, self.retries)?;
+        let url = format!("{}/auth/tokens", version_3(self.url()));
+        let request = Request {
+            body: Some(&body),
+            ..Request::new(Method::POST, url)
+        };
+        let response = http.send(&request).await?;
+        let token = response.headers().get("X-Subject-Token");
+        let token = token.and_then(|token| token.to_str().ok());
+        let token: SecretString = token
+            .ok_or_else(|| odd(&request, "the answer has no token"))?
+            .into();
+        let answer = decode(&request, response).await?;
+        let expires = answer["token"]["expires_at"].as_str();
+        let expires = expires.and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        Ok(Session {
+            token,
+            catalog: list(&answer["token"]["catalog"]),
+            expires: expires
+                .ok_or_else(|| odd(&request, "the token has no end"))?
+                .to_utc(),
+        })
+    }
+}
+
+/// The catalogue that goes with a user's token.
+pub(super) async fn catalog(
+    http: &Http,
+    keystone: &str,
+    token: &SecretString,
+) -> Result<Vec<Value>, Error> {
+    let url = format!("{}/auth/catalog", version_3(keystone));
+    let mut request = Request::new(Method::GET, url);
+    set_token(&mut request.headers, "x-auth-token", token)?;
+    let response = http.send(&request).await?;
+    Ok(list(&decode(&request, response).await?["catalog"]))
+}
+
+fn list(catalog: &Value) -> Vec<Value> {
+    catalog.as_array().cloned().unwrap_or_default()
+}
+
+/// Keystone's address with the version of its API, which may be missing or an older one.
+fn version_3(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    let bare = url.strip_suffix("/v2.0").or(url.strip_suffix("/v3"));
+    format!("{}/v3", bare.unwrap_or(url))
+}
+
+/// What is sent to log in.
+fn body(credentials: &Credentials) -> Result<SecretString, &'static str> {
+    let auth = match credentials.auth_type.as_deref() {
+        None | Some("password" | "v3password") => by_password(credentials)?,
+        Some("v3applicationcredential") => by_application(credentials)?,
+        Some(_) => return Err("auth_type must be password or v3applicationcredential"),
+    };
+    Ok(json!({"auth": auth}).to_string().into())
+}
+
+fn by_password(credentials: &Credentials) -> Result<Value, &'static str> {
+    let password = credentials.password.as_ref().ok_or("password is not set")?;
+    let mut user = named(
+        &credentials.user_id,
+        &credentials.username,
+        domain(&credentials.user_domain_id, &credentials.user_domain_name),
+    )
+    .ok_or("username is not set")?;
+    user["password"] = json!(password.expose_secret());
+    let project = named(
+        &credentials.project_id,
+        &credentials.project_name,
+        domain(
+            &credentials.project_domain_id,
+            &credentials.project_domain_name,
+        ),
+    )
+    .ok_or("project_name is not set")?;
+    Ok(json!({
+        "identity": {"methods": ["password"], "password": {"user": user}},
+        "scope": {"project": project},
+    }))
+}
+
+fn by_application(credentials: &Credentials) -> Result<Value, &'static str> {
+    let id = credentials.application_credential_id.as_ref();
+    let secret = credentials.application_credential_secret.as_ref();
+    let credential = json!({
+        "id": id.ok_or("application_credential_id is not set")?,
+        "secret": secret.ok_or("application_credential_secret is not set")?.expose_secret(),
+    });
+    Ok(json!({"identity": {
+        "methods": ["application_credential"], "application_credential": credential,
+    }}))
+}
+
+/// A user or a project, by its id or by its name in a domain.
+fn named(id: &Option<String>, name: &Option<String>, domain: Value) -> Option<Value> {
+    match (id, name) {
+        (Some(id), _) => Some(json!({"id": id})),
+        (None, Some(name)) => Some(json!({"name": name, "domain": domain})),
+        (None, None) => None,
+    }
+}
+
+fn domain(id: &Option<String>, name: &Option<String>) -> Value {
+    match (id, name) {
+        (Some(id), _) => json!({"id": id}),
+        (None, Some(name)) => json!({"name": name}),
+        (None, None) => json!({"id": "default"}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credentials() -> Credentials {
+        Credentials {
+            section: "keystone_authtoken",
+            auth_type: Some("password".to_owned()),
+            auth_url: Some("http://k:5000".to_owned()),
+            username: Some("cinder".to_owned()),
+            user_id: None,
+            password: Some("pass".into()),
+            user_domain_id: None,
+            user_domain_name: Some("Default".to_owned()),
+            project_name: Some("service".to_owned()),
+            project_id: None,
+            project_domain_id: Some("default".to_owned()),
+            project_domain_name: None,
+            application_credential_id: None,
+            application_credential_secret: None,
+            cafile: None,
+            insecure: false,
+        }
+    }
+
+    fn sent(credentials: &Credentials) -> Result<Value, &'static str> {
+        let body = body(credentials)?;
+        Ok(serde_json::from_str(body.expose_secret()).unwrap())
+    }
+
+    #[test]
+    fn a_password_is_sent_for_a_project() {
+        let mut credentials = credentials();
+        let user = json!({"name": "cinder", "domain": {"name": "Default"}, "password": "pass"});
+        let project = json!({"name": "service", "domain": {"id": "default"}});
+        let expected = json!({"auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": project},
+        }});
+        assert_eq!(sent(&credentials), Ok(expected));
+        credentials.user_id = Some("u".to_owned());
+        credentials.project_id = Some("p".to_owned());
+        let body = sent(&credentials).unwrap();
+        assert_eq!(body["auth"]["scope"], json!({"project": {"id": "p"}}));
+        let user = &body["auth"]["identity"]["password"]["user"];
+        assert_eq!(user, &json!({"id": "u", "password": "pass"}));
+        assert!(!format!("{credentials:?}").contains("pass\""));
+    }
+
+    #[test]
+    fn an_application_credential_needs_no_project() {
+        let credentials = Credentials {
+            auth_type: Some("v3applicationcredential".to_owned()),
+            application_credential_id: Some("i".to_owned()),
+            application_credential_secret: Some("s".into()),
+            ..credentials()
+        };
+        let expected = json!({"auth": {"identity": {
+            "methods": ["application_credential"],
+            "application_credential": {"id": "i", "secret": "s"},
+        }}});
+        assert_eq!(sent(&credentials), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let without = |change: fn(&mut Credentials)| {
+            let mut credentials = credentials();
+            change(&mut credentials);
+            sent(&credentials).unwrap_err()
+        };
+        assert_eq!(without(|c| c.password = None), "password is not set");
+        assert_eq!(without(|c| c.username = None), "username is not set");
+        assert_eq!(
+            without(|c| c.project_name = None),
+            "project_name is not set"
+        );
+        let odd = without(|c| c.auth_type = Some("v3kerberos".to_owned()));
+        assert_eq!(odd, "auth_type must be password or v3applicationcredential");
+    }
+
+    #[test]
+    fn the_version_is_added_where_it_is_missing() {
+        for url in [
+            "http://k:5000",
+            "http://k:5000/",
+            "http://k:5000/v3/",
+            "http://k:5000/v2.0",
+        ] {
+            assert_eq!(version_3(url), "http://k:5000/v3");
+        }
+        assert_eq!(version_3("http://k/identity"), "http://k/identity/v3");
+    }
+}

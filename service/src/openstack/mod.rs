@@ -1,0 +1,12 @@
+//! The cloud's REST APIs that a backup service needs: Keystone, to log in and to find the others,
+//! and Barbican. Knows neither backups nor volumes.
+
+mod barbican;
+mod error;
+mod http;
+mod keystone;
+
+pub use barbican::{Barbican, Caller, Options};
+pub use error::Error;
+pub use http::{Http, Retries, Tls};
+pub use keystone::{Login, Session};
