@@ -28,7 +28,7 @@ LAB_DIR=$PWD/.lab/$name
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-say "Bringing up Ceph (two clusters), RabbitMQ, MariaDB, Keystone, Cinder, and our cinder-backup"
+say "Bringing up Ceph (two clusters), RabbitMQ, MariaDB, Keystone, Barbican, Cinder, and our cinder-backup"
 "$lab" up --name "$name" --backup-worker "$worker"
 eval "$("$lab" env --name "$name" --user demo)"
 

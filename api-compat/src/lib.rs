@@ -15,6 +15,7 @@
 //! | [`volume_metadata`], [`backup_record`] | what is written beside a backup, and exported? |
 //! | [`state`] | which status may follow which, and with which words is the rest refused? |
 //! | [`notification`], [`user_message`], [`log_line`], [`log_json`] | what do operators and users get to read? |
+//! | [`secret`], [`service_catalog`] | what is a key in Barbican, and where is that? |
 //! | [`python_json`], [`hidden`] | how is it written as Python would, and kept out of logs? |
 //!
 //! Facts are those of Cinder 29.0.0 with oslo.messaging 18.3.1 and are checked against messages

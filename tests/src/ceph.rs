@@ -123,6 +123,19 @@ impl Cluster {
         Ok(Content(sum))
     }
 
+    /// Whether the LUKS header of an image opens with a key, as Nova does it: the passphrase is the
+    /// key in hexadecimal digits.
+    pub async fn opens_with(&self, image: &str, key: &[u8]) -> Result<bool> {
+        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let script = r#"file=$(mktemp) && trap 'rm -f "$file"' EXIT
+            rbd --conf "$1" export --no-progress "$2" - 2>/dev/null | head -c 16M >"$file"
+            printf %s "$3" | cryptsetup luksOpen --test-passphrase --key-file - "$file" 2>/dev/null
+            case $? in 0) echo yes;; 2) echo no;; *) exit 1;; esac"#;
+        let answer =
+            run(Command::new("bash").args(["-c", script, "-", &self.conf, image, &digits]));
+        Ok(answer.await?.trim() == "yes")
+    }
+
     /// Writes `data` into an image at an offset, as one diff that `rbd import-diff` applies.
     pub async fn write(&self, image: &str, offset: u64, data: &[u8]) -> Result<()> {
         self.import_diff(image, &[(offset, Some(data), data.len() as u64)])

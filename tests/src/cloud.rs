@@ -77,6 +77,11 @@ impl Cloud {
         })
     }
 
+    /// The token of this session.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The id of this session's project.
     pub fn project(&self) -> &str {
         &self.project
@@ -199,6 +204,22 @@ impl Cloud {
     pub async fn create_volume(&self, size: u64) -> Result<String> {
         let body = json!({"volume": {"size": size}});
         self.create(Resource::Volume, body).await
+    }
+
+    /// Creates a volume whose data is encrypted, with or without a backup's data; its id.
+    pub async fn create_encrypted_volume(&self, backup: Option<&str>) -> Result<String> {
+        let mut volume = json!({"size": 1, "volume_type": "rbd-luks"});
+        if let Some(backup) = backup {
+            volume["backup_id"] = json!(backup);
+        }
+        self.create(Resource::Volume, json!({"volume": volume}))
+            .await
+    }
+
+    /// The id of the key of a volume or a backup.
+    pub async fn key(&self, what: Resource, id: &str) -> Result<Option<String>> {
+        let shown = self.show(what, id).await?.context("it is gone")?;
+        Ok(shown["encryption_key_id"].as_str().map(str::to_owned))
     }
 
     /// Creates a resource and waits until it is available; its id.

@@ -59,6 +59,15 @@ impl Database {
         Ok(())
     }
 
+    /// Gives a volume another key behind Cinder's back.
+    pub async fn set_volume_key(&self, id: &str, key: &str) -> Result<()> {
+        self.execute(&format!(
+            "UPDATE volumes SET encryption_key_id = '{key}' WHERE id = '{id}'"
+        ))
+        .await?;
+        Ok(())
+    }
+
     /// The rows that a query finds, each as an object of texts; NULL is null.
     pub async fn rows(&self, sql: &str) -> Result<Vec<Value>> {
         let table = self.execute(sql).await?;

@@ -3,6 +3,7 @@
 //! Everything is asked of the running parts: Cinder's REST API, the `openstack` client, the `rbd`
 //! command, the database. Nothing is asked of the worker.
 
+mod barbican;
 mod broker;
 mod ceph;
 mod chain;
@@ -10,6 +11,7 @@ mod cloud;
 mod database;
 mod lab;
 
+pub use barbican::Barbican;
 pub use broker::Broker;
 pub use ceph::{Cluster, Content};
 pub use chain::Chain;

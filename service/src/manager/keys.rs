@@ -24,6 +24,8 @@ const FAILURES: usize = 3;
 /// What a restore does to the keys of its volume.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rekeying {
+    /// Whether the data is encrypted.
+    pub encrypted: bool,
     /// The key that was stored for the volume.
     pub copy: Option<String>,
     /// The key that the volume had, if it gets another or none.
@@ -173,8 +175,13 @@ impl Manager {
             MetadataChange::EncryptionKey(key) => Some(key),
             _ => None,
         });
+        let recorded_one = matches!(change, Some(Some(_)));
+        let same = Rekeying {
+            encrypted: recorded_one || backup.encryption_key_id.is_some(),
+            ..Rekeying::default()
+        };
         let Some(recorded) = change else {
-            return Ok(Rekeying::default());
+            return Ok(same);
         };
         let source = self.db.volume(backup.volume_id).await?;
         let wanted = decide(Known {
@@ -187,21 +194,19 @@ impl Manager {
         });
         let old = volume.encryption_key_id.clone();
         let keys = match wanted {
-            Wanted::Same => return Ok(Rekeying::default()),
+            Wanted::Same => return Ok(same),
             Wanted::CopyOf { key, adopt } => Rekeying {
                 copy: Some(self.keys.copy(context, key).await?),
                 old,
                 adopted: recorded.clone().filter(|_| adopt),
+                ..same
             },
             Wanted::None => {
                 warn!(
                     volume = %volume.id, backup = %backup.id,
                     "The volume is not encrypted any more: the backup is of one that was not"
                 );
-                Rekeying {
-                    old,
-                    ..Rekeying::default()
-                }
+                Rekeying { old, ..same }
             }
         };
         recorded.clone_from(&keys.copy);

@@ -18,7 +18,7 @@ use super::{Context, Error, Manager, about, now};
 use crate::attach::Attached;
 use crate::db::{Done, Subject};
 use crate::transfer::Progress;
-use crate::vault::{BackupRecord, RestorePoint, Volume};
+use crate::vault::{BackupRecord, RestorePoint, TargetSize, Volume};
 
 const GIB: u64 = 1 << 30;
 
@@ -37,6 +37,15 @@ impl Restoring<'_> {
             status: self.backup.status.unwrap_or(BackupStatus::Error),
             volume: Some((self.volume.id, &self.status)),
             snapshot: None,
+        }
+    }
+
+    /// How large the volume's image is to be.
+    fn size(&self, encrypted: bool) -> TargetSize {
+        let size = u64::try_from(self.volume.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        match encrypted {
+            true => TargetSize::AtLeast(size),
+            false => TargetSize::Exactly(size),
         }
     }
 }
@@ -246,7 +255,10 @@ impl Manager {
                 return Err(error);
             }
         };
-        let written = self.write_volume(&point, &attached, restoring, claim).await;
+        let size = restoring.size(keys.encrypted);
+        let written = self
+            .write_volume(&point, &attached, restoring, size, claim)
+            .await;
         let detached = self.attacher.detach(context, attached).await;
         if let Err(error) = &written {
             let detail = error.detail_or(Detail::BackupRestoreError);
@@ -273,9 +285,9 @@ impl Manager {
         point: &RestorePoint,
         attached: &Attached,
         restoring: &Restoring<'_>,
+        size: TargetSize,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let size = u64::try_from(restoring.volume.size.unwrap_or(0)).unwrap_or(0) * GIB;
         let target = Volume {
             pool: attached.pool.clone(),
             image: attached.image.clone(),

@@ -16,7 +16,7 @@ mod store;
 pub use error::{Error, Result};
 pub use owner::Worker;
 pub use plan::{BackupRecord, BackupSpec, Method, Parent};
-pub use restore::RestorePoint;
+pub use restore::{RestorePoint, TargetSize};
 pub use store::BackupPlan;
 
 use crate::rbd::{ClusterOptions, Image, Link, Pool};

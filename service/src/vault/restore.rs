@@ -23,6 +23,29 @@ pub struct RestorePoint {
     pub snapshot: Option<String>,
 }
 
+/// How large an image is that a backup is written into, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetSize {
+    /// So large.
+    Exactly(u64),
+    /// So large, or as large as it is, or as the backup is: an encrypted image begins with a header,
+    /// which counts for nothing in the size of its volume.
+    AtLeast(u64),
+}
+
+impl TargetSize {
+    /// The size of an image of `current` bytes that takes `needed` bytes.
+    fn of(self, current: u64, needed: u64) -> Result<u64> {
+        match self {
+            Self::Exactly(size) if needed > size => Err(Error::invalid(format!(
+                "The backup holds {needed} bytes, which do not fit into a volume of {size} bytes"
+            ))),
+            Self::Exactly(size) => Ok(size),
+            Self::AtLeast(size) => Ok(size.max(current).max(needed)),
+        }
+    }
+}
+
 impl Vault {
     /// Finds where a backup can be read: opened by name, without listing the pool.
     pub async fn find_restore_point(&self, record: &BackupRecord) -> Result<RestorePoint> {
@@ -59,7 +82,7 @@ impl Vault {
         Ok(found)
     }
 
-    /// Writes a restore point into a volume of `size` bytes. Afterwards the volume reads as the
+    /// Writes a restore point into a volume of that size. Afterwards the volume reads as the
     /// backup did, followed by zeroes, and no space is taken where the backup takes none.
     ///
     /// `new` promises that the volume was never written; it is believed unless the image's object
@@ -68,21 +91,16 @@ impl Vault {
         &self,
         point: &RestorePoint,
         target: &Volume,
-        size: u64,
+        size: TargetSize,
         new: bool,
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
         let pool = self.pool(&point.pool).await?;
         let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
-        let needed = source.known_size();
-        if needed > size {
-            return Err(Error::invalid(format!(
-                "The backup holds {needed} bytes, which do not fit into a volume of {size} bytes"
-            )));
-        }
         let image = target.open().await?;
         let written = async {
+            let size = size.of(image.known_size(), source.known_size())?;
             own(&image).await?;
             if image.known_size() != size {
                 image.resize(size).await?;
@@ -121,4 +139,26 @@ async fn is_blank(image: &Image) -> Result<bool> {
         })
         .await?;
     Ok(blank.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_volume_has_its_size() {
+        let exactly = TargetSize::Exactly(100);
+        assert_eq!(exactly.of(50, 100).unwrap(), 100);
+        assert_eq!(exactly.of(110, 80).unwrap(), 100);
+        assert!(exactly.of(110, 101).is_err());
+    }
+
+    #[test]
+    fn an_encrypted_volume_keeps_the_room_for_its_header() {
+        let at_least = TargetSize::AtLeast(100);
+        assert_eq!(at_least.of(102, 102).unwrap(), 102);
+        assert_eq!(at_least.of(100, 102).unwrap(), 102);
+        assert_eq!(at_least.of(202, 102).unwrap(), 202);
+        assert_eq!(at_least.of(50, 52).unwrap(), 100);
+    }
 }
