@@ -131,9 +131,9 @@ impl Cluster {
             rbd --conf "$1" export --no-progress "$2" - 2>/dev/null | head -c 16M >"$file"
             printf %s "$3" | cryptsetup luksOpen --test-passphrase --key-file - "$file" 2>/dev/null
             case $? in 0) echo yes;; 2) echo no;; *) exit 1;; esac"#;
-        let answer =
-            run(Command::new("bash").args(["-c", script, "-", &self.conf, image, &digits]));
-        Ok(answer.await?.trim() == "yes")
+        let words = ["-c", script, "-", &self.conf, image, &digits];
+        let answer = run(Command::new("bash").args(words)).await?;
+        Ok(answer.trim() == "yes")
     }
 
     /// Writes `data` into an image at an offset, as one diff that `rbd import-diff` applies.

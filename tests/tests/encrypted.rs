@@ -172,7 +172,6 @@ async fn a_volume_of_another_type_is_refused_before_the_first_byte() -> Result<(
     let (cloud, volumes) = (&setup.cloud, &setup.volumes);
     let volume = cloud.create_encrypted_volume(None).await?;
     let backup = cloud.back_up(&volume, false).await?;
-    let keys = setup.barbican.count().await?;
     let plain = cloud.create_volume(1).await?;
     volumes.write(&image(&plain), 0, &[3; 5000]).await?;
     let content = volumes.content(&image(&plain)).await?;
@@ -183,7 +182,6 @@ async fn a_volume_of_another_type_is_refused_before_the_first_byte() -> Result<(
     cloud.wait(Resource::Backup, &backup, "available").await?;
     ensure!(volumes.content(&image(&plain)).await? == content);
     ensure!(cloud.key(Resource::Volume, &plain).await?.is_none());
-    ensure!(setup.barbican.count().await? == keys, "a key is left over");
     setup.delete(Resource::Backup, &backup).await?;
     for volume in [&volume, &plain] {
         setup.delete(Resource::Volume, volume).await?;
@@ -204,16 +202,9 @@ async fn a_volume_loses_its_key_to_data_that_is_not_encrypted() -> Result<()> {
     let target = cloud.create_encrypted_volume(None).await?;
     let former = setup.opening_key(&target).await?;
     cloud.restore(&backup, Some(&target)).await?;
-    let restored = volumes.content(&image(&target)).await?;
+    ensure!(volumes.content(&image(&target)).await? == content);
     ensure!(cloud.key(Resource::Volume, &target).await?.is_none());
     ensure!(!setup.is_there(&former).await?);
-    // cinder-volume makes such an image one object larger, for the header.
-    let size = ["resize", "--allow-shrink", "--size", "1G", &image(&target)];
-    volumes.rbd(&size).await?;
-    ensure!(
-        volumes.content(&image(&target)).await? == content,
-        "{restored:?}"
-    );
     setup.delete(Resource::Backup, &backup).await?;
     for volume in [&plain, &target] {
         setup.delete(Resource::Volume, volume).await?;
