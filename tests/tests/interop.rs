@@ -3,8 +3,8 @@
 //!
 //! One of the two runs at a time, as when an operator swaps the service and puts it back.
 
-use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Database, Lab, Resource};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Barbican, Cloud, Database, Lab, Resource};
 use tokio::sync::Mutex;
 
 /// Each of these tests stops and starts the workers.
@@ -134,6 +134,40 @@ async fn what_one_exports_the_other_imports() -> Result<()> {
         );
         cloud.delete(Resource::Backup, &backup).await?;
         cloud.delete(Resource::Volume, &restored).await?;
+    }
+    workers.only(Worker::Ours).await?;
+    cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
+async fn the_keys_of_one_serve_the_other() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let workers = Workers { lab: lab.clone() };
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let (barbican, volumes) = (Barbican::new(&lab, &cloud)?, cloud.volumes()?);
+    let volume = cloud.create_encrypted_volume(None).await?;
+    volumes
+        .write(&image(&volume), 99 * MIB, &[0x55; 7000])
+        .await?;
+    let content = volumes.content(&image(&volume)).await?;
+    for maker in [Worker::Python, Worker::Ours] {
+        workers.only(maker).await?;
+        let backup = cloud.back_up(&volume, false).await?;
+        let key = cloud.key(Resource::Backup, &backup).await?;
+        let key = key.context("the backup has no key")?;
+        workers.only(maker.other()).await?;
+        let target = cloud.create_encrypted_volume(None).await?;
+        cloud.restore(&backup, Some(&target)).await?;
+        ensure!(volumes.content(&image(&target)).await? == content);
+        let restored = cloud.key(Resource::Volume, &target).await?;
+        let restored = restored.context("the volume has no key")?;
+        ensure!(restored != key);
+        let payload = barbican.payload(&restored).await?;
+        ensure!(volumes.opens_with(&image(&target), &payload).await?);
+        cloud.delete(Resource::Backup, &backup).await?;
+        ensure!(barbican.describe(&key).await?.is_none(), "{maker:?}'s key");
+        cloud.delete(Resource::Volume, &target).await?;
     }
     workers.only(Worker::Ours).await?;
     cloud.delete(Resource::Volume, &volume).await
