@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod dependents;
 mod import;
+mod keys;
 mod lab;
 mod messages;
 mod metadata;

@@ -240,6 +240,11 @@ fn a_delete() {
         refusal.change.fail_reason.as_deref(),
         Some("Delete backup is aborted due to backup service is down.")
     );
+    let kept = transition(B::Deleting, &Event::KeyDeleteFailed { reason: "away" }).unwrap();
+    assert_eq!(
+        (kept.backup, kept.fail_reason.as_deref()),
+        (Some(B::ErrorDeleting), Some("away"))
+    );
     let failed = transition(B::Deleting, &Event::DeleteFailed { reason: "busy" }).unwrap();
     assert_eq!(failed.backup, Some(B::Error));
     assert_eq!(failed.fail_reason.as_deref(), Some("busy"));
