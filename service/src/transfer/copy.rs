@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::block::BlockError;
+use super::block::{BlockError, BlockSink, BlockSource};
 use super::diff_plan::{Holes, whole_objects};
 use super::error::TransferError;
 use super::extent::Extent;
@@ -19,14 +19,14 @@ use crate::rbd::Image;
 /// With `since`, a snapshot of the source, only what changed since then is moved: `target` must
 /// read as the source did at that snapshot, apart from ranges that changed since, and must have the
 /// source's size now. Without it everything is moved; a target that may hold data is zeroed where
-/// the source has none, up to the target's end.
+/// the source has none, and behind the source's end as the options say.
 ///
 /// # Errors
 /// As [`pump`]; `NotFound` when the source has no such snapshot.
-pub async fn copy_diff(
+pub async fn copy_diff<K: BlockSink>(
     source: &Image,
     since: Option<&str>,
-    target: &Image,
+    target: &K,
     options: &PumpOptions,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
@@ -38,14 +38,41 @@ pub async fn copy_diff(
         Holes::Skip
     };
     let mut stats = Stats::default();
-    let (length, room) = (source.known_size(), target.known_size());
-    if replaces_everything && room > length {
-        let tail = Plan::of(vec![Extent::zero(length..room)], progress);
-        stats.add(&pump(tail, source, target, options, progress, cancel).await?);
+    if replaces_everything && let Some(excess) = excess(source.known_size(), target.size(), options)
+    {
+        let plan = Plan::of(vec![excess], progress);
+        stats.add(&pump(plan, source, target, options, progress, cancel).await?);
     }
     let plan = Plan::diff(source, since, options.scanners, holes, progress);
     stats.add(&pump(plan, source, target, options, progress, cancel).await?);
     Ok(stats)
+}
+
+/// Makes `target` read as `source` does, knowing nothing of either: every byte of the source is read.
+/// Zeros are left out where the target is fresh, and give space back elsewhere.
+///
+/// What a source has beyond the target's end is left out; what the target has beyond the source's end
+/// is zeroed or left alone, as the options say.
+///
+/// # Errors
+/// As [`pump`].
+pub async fn copy_whole<S: BlockSource, K: BlockSink>(
+    source: &S,
+    target: &K,
+    options: &PumpOptions,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Stats, TransferError> {
+    let end = source.size().min(target.size());
+    let mut extents = vec![Extent::data(0..end)];
+    extents.extend(excess(end, target.size(), options));
+    let plan = Plan::of(extents, progress);
+    pump(plan, source, target, options, progress, cancel).await
+}
+
+/// What is to be zeroed of a target with room for more than the source has.
+fn excess(length: u64, room: u64, options: &PumpOptions) -> Option<Extent> {
+    (options.zero_excess && room > length).then(|| Extent::zero(length..room))
 }
 
 /// Makes `image` read again as it did at its snapshot `then`: whole objects that differ are copied

@@ -2,13 +2,15 @@
 //!
 //! A [`Plan`] says which extents there are to move; [`pump`] reads them from a [`BlockSource`] and
 //! writes them to a [`BlockSink`], many at a time, within a memory [`Budget`], leaving out what is
-//! zero. [`copy_diff`] and [`take_back`] are the two transfers of RBD images, ready made.
+//! zero. Ready made are [`copy_diff`] and [`take_back`] for what RBD knows to have changed, and
+//! [`copy_whole`] for everything, between any two of image, block device and file.
 //!
 //! This room knows blocks and offsets. It does not know what a backup is, nor how anything is called.
 
 mod block;
 mod budget;
 mod copy;
+mod device;
 mod diff_plan;
 mod error;
 mod extent;
@@ -19,13 +21,16 @@ mod pump;
 mod zero_runs;
 
 #[cfg(test)]
+mod copy_tests;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod pump_tests;
 
 pub use block::{BlockError, BlockSink, BlockSource};
 pub use budget::{Budget, Buffer};
-pub use copy::{copy_diff, take_back};
+pub use copy::{copy_diff, copy_whole, take_back};
+pub use device::{Access, Device};
 pub use diff_plan::Holes;
 pub use error::{Side, TransferError};
 pub use extent::{Extent, ExtentKind};

@@ -48,6 +48,8 @@ pub struct PumpOptions {
     pub operation_size: u64,
     /// The shortest run of zeros that counts, in bytes.
     pub zero_grain: usize,
+    /// Whether a whole copy zeros what its destination has beyond the source's end.
+    pub zero_excess: bool,
 }
 
 impl PumpOptions {
@@ -61,6 +63,7 @@ impl PumpOptions {
             destination,
             operation_size: 4 << 20,
             zero_grain: 4096,
+            zero_excess: true,
         }
     }
 }
