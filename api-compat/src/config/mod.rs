@@ -41,6 +41,7 @@ use secrecy::ExposeSecret;
 pub use database_url::DatabaseUrl;
 pub use error::ConfigError;
 pub use files::ConfigPath;
+pub use options::attach::Attach;
 pub use options::backup::{Backup, Ceph};
 pub use options::cinderblock::{Cinderblock, RpcVersion};
 pub use options::database::Database;
@@ -84,6 +85,8 @@ pub struct Config {
     pub backup: Backup,
     /// The Ceph driver.
     pub ceph: Ceph,
+    /// How volumes that are not in Ceph are reached.
+    pub attach: Attach,
     /// Quotas.
     pub quota: Quota,
     /// Messaging in general.
@@ -175,6 +178,7 @@ impl Config {
         let service = Service::read(reader);
         let backup = Backup::read(reader);
         let ceph = Ceph::read(reader);
+        let attach = Attach::read(reader);
         let quota = Quota::read(reader);
         let messaging = Messaging::read(reader);
         let url = messaging.as_ref().map(|messaging| &messaging.transport_url);
@@ -201,6 +205,7 @@ impl Config {
             service: service?,
             backup: backup?,
             ceph: ceph?,
+            attach: attach?,
             quota: quota?,
             messaging: messaging?,
             rabbit: rabbit?,

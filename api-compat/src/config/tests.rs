@@ -218,13 +218,13 @@ fn spellings_of_zed_are_accepted() {
 #[test]
 fn what_has_no_effect_is_told_where_it_is_changed() {
     let text = "[DEFAULT]\nuse_syslog = no\nlog_rotation_type = none\nperiodic_interval = 060\n\
-                restore_discard_excess_bytes = True\nlog_config_append =\n\
+                backup_metadata_version = 2\nlog_config_append =\n\
                 [oslo_messaging_rabbit]\nkombu_reconnect_delay = 1\n\
                 [oslo_messaging_notifications]\ndriver = noop\ndriver = messaging\n";
     assert_eq!(load("effect-default", text).unwrap().warnings(), []);
 
     let text = "[DEFAULT]\nperiodic_interval = 0\nlog_config = /nonexistent\n\
-                restore_discard_excess_bytes = false\nbackup_ceph_chunk_size = big\n\
+                backup_service_inithost_offload = false\nbackup_metadata_version = new\n\
                 [oslo_messaging_notifications]\ndriver = log\nretry = 3\n";
     let folder = Folder::new("effect", &[("a.conf", text)]);
     let mut sources = folder.sources();
@@ -236,8 +236,8 @@ fn what_has_no_effect_is_told_where_it_is_changed() {
     for (place, told) in [
         "log_config in",
         &format!("periodic_interval (in {file})"),
-        &format!("backup_ceph_chunk_size (in {file})"),
-        &format!("restore_discard_excess_bytes (in {file})"),
+        &format!("backup_service_inithost_offload (in {file})"),
+        &format!("backup_metadata_version (in {file})"),
         &format!("log_config_append (in {file})"),
         "use_syslog (on the command line)",
         "retry",

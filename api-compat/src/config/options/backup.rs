@@ -49,6 +49,11 @@ options! {
         /// backups; 0 keeps all. A limit saves space; when every snapshot that is left belongs
         /// to a deleted backup, the next incremental backup is a full one.
         backup_ceph_max_snapshots: usize = default("0"),
+        /// Bytes of a volume that is not in Ceph that are read at once. Those of more than 4 MiB
+        /// are read in parts, several at a time.
+        backup_ceph_chunk_size: u64 = default("134217728"),
+        /// Whether a restore into a larger volume clears what lies behind the backup's end.
+        restore_discard_excess_bytes: bool = default("true"),
     }
 }
 

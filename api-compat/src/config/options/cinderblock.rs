@@ -36,5 +36,9 @@ options! {
         /// API shows it as a full backup. Incremental backups of this host that are there already are
         /// treated so at the start.
         independent_backups: bool = default("false"),
+        /// Python interpreter that has os-brick, with which volumes that are not in Ceph are
+        /// attached: a path, or a name that is looked for in PATH. Without os-brick, or with an
+        /// empty value, only volumes in Ceph can be backed up and restored.
+        os_brick_python: String = default("python3"),
     }
 }

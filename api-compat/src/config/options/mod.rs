@@ -1,5 +1,6 @@
 //! The options that the service knows, by topic.
 
+pub mod attach;
 pub mod backup;
 pub mod cinderblock;
 pub mod database;
@@ -19,6 +20,7 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
         service::Service::OPTIONS,
         backup::Backup::OPTIONS,
         backup::Ceph::OPTIONS,
+        attach::Attach::OPTIONS,
         quota::Quota::OPTIONS,
         messaging::Messaging::OPTIONS,
         logging::Logging::OPTIONS,

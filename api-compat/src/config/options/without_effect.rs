@@ -44,16 +44,6 @@ pub const DEFAULT: &[OptionSpec] = &[
         "backup_metadata_version",
         &["The metadata of a volume is always stored in version 2."],
     ),
-    default("134217728").ignored::<u64>(
-        "DEFAULT",
-        "backup_ceph_chunk_size",
-        &["transfer_depth and transfer_memory of the cinderblock section tell how much is read at once."],
-    ),
-    default("true").ignored::<bool>(
-        "DEFAULT",
-        "restore_discard_excess_bytes",
-        &["A restore into a larger volume always clears what lies behind the backup's end."],
-    ),
     unset()
         .formerly(&[("DEFAULT", "log-config"), ("DEFAULT", "log_config")])
         .ignored::<Option<String>>(
