@@ -1,80 +1,171 @@
 //! How a volume is reached: cinder-volume is asked for the connection, and what it names is opened.
 //!
 //! Volumes in Ceph are opened in process, with the volumes' own cephx user. Its keyring is read
-//! from where Nova and os-brick have it and never written anywhere.
+//! from where Nova and os-brick have it and never written anywhere. All others are attached to this
+//! host by os-brick and opened as block device or file.
 
 mod connector;
+mod device;
 mod error;
 mod keyring;
 mod links;
+mod os_brick;
+mod plug;
 
-use api_compat::ids::VolumeId;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api_compat::ids::{SnapshotId, VolumeId};
 use api_compat::messaging::RequestContext;
 use api_compat::objects::{ObjectHistory, Volume};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::rpc::{AccessMode, ConnectionInfo};
+use api_compat::rpc::{AccessMode, ConnectionError, ConnectionInfo, Outgoing};
 use api_compat::state::VolumeStatus;
 use serde_json::Value;
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
 
 pub use error::Error;
+pub use os_brick::{BrickError, OsBrick};
 
 use crate::amqp::Amqp;
 use crate::rbd::Pool;
+use crate::transfer::{Access, Device};
 use links::Links;
+use plug::Plugged;
 
 /// Attaches volumes on behalf of this host.
 pub struct Attacher {
     amqp: Amqp,
-    connector: Value,
+    os_brick: OsBrick,
+    /// What os-brick says of this host, once it was asked.
+    host: Mutex<Option<Arc<Host>>>,
     links: Links,
+}
+
+/// What cinder-volume is told of this host.
+struct Host {
+    connector: Value,
+    /// Why os-brick did not say it.
+    unknown: Option<BrickError>,
+}
+
+/// What is to be attached.
+pub struct Wanted<'a> {
+    /// The volume, or that of the snapshot.
+    pub volume: &'a Volume,
+    /// The snapshot to attach instead of the volume.
+    pub snapshot: Option<SnapshotId>,
+    /// What for. An image in Ceph is always opened for writing: a backup leaves a snapshot.
+    pub access: Access,
+    /// Whether the driver's files may be used as they are, if that is known
+    /// (`secure_file_operations`).
+    pub secure: Option<bool>,
+}
+
+/// Where the bytes of an attached volume are.
+pub enum Medium {
+    /// An image in Ceph.
+    Image {
+        /// The pool that holds it.
+        pool: Pool,
+        /// Its name.
+        image: String,
+    },
+    /// A block device or file.
+    Device(Device),
 }
 
 /// A volume that is attached, until [`Attacher::detach`].
 pub struct Attached {
-    /// The pool that holds the volume's image.
-    pub pool: Pool,
-    /// The image's name.
-    pub image: String,
-    id: VolumeId,
+    /// Where its bytes are.
+    pub medium: Medium,
+    connection: Connection,
+    device: Option<Plugged>,
+}
+
+/// A connection that cinder-volume keeps for this host.
+struct Connection {
     api: VolumeApi,
+    id: Id,
+    host: Arc<Host>,
+}
+
+#[derive(Clone, Copy)]
+enum Id {
+    Volume(VolumeId),
+    Snapshot(SnapshotId),
+}
+
+impl Connection {
+    fn terminate(&self) -> Outgoing {
+        let connector = self.host.connector.clone();
+        match self.id {
+            Id::Volume(id) => self.api.terminate_connection(id, connector, true),
+            Id::Snapshot(id) => self.api.terminate_connection_snapshot(id, connector, true),
+        }
+    }
+
+    fn remove_export(&self) -> Outgoing {
+        match self.id {
+            Id::Volume(id) => self.api.remove_export(id),
+            Id::Snapshot(id) => self.api.remove_export_snapshot(id),
+        }
+    }
 }
 
 impl Attacher {
-    /// An attacher for a host that other services know under `ip` (`my_ip`).
-    pub fn new(amqp: Amqp, ip: &str) -> Self {
+    /// An attacher for this host.
+    pub fn new(amqp: Amqp, os_brick: OsBrick) -> Self {
         Self {
             amqp,
-            connector: connector::properties(ip),
+            os_brick,
+            host: Mutex::default(),
             links: Links::default(),
         }
     }
 
-    /// Attaches a volume for writing (its snapshots, or its data).
+    /// Attaches a volume or a snapshot.
     ///
     /// # Errors
-    /// [`Error`] when cinder-volume refuses or does not answer, when the volume is not in Ceph, and
-    /// when its pool cannot be opened. The connection is given back then, except that of a volume
-    /// that somebody uses: it may be the same one.
+    /// [`Error`] when cinder-volume refuses or does not answer, when the volume cannot be attached
+    /// or opened, and when `cancel` ends it. The connection is given back then, except that of a
+    /// volume that somebody uses: it may be the same one.
     pub async fn attach(
         &self,
         context: &RequestContext,
-        volume: &Volume,
+        wanted: Wanted<'_>,
         history: ObjectHistory,
+        cancel: &CancellationToken,
     ) -> Result<Attached, Error> {
-        let api = Self::api(volume, history)?;
-        match self.initialize(context, &api, volume).await {
-            Ok((pool, image)) => Ok(Attached {
-                pool,
-                image,
-                id: volume.id,
-                api,
+        let volume = wanted.volume;
+        let connection = Connection {
+            api: Self::api(volume, history)?,
+            id: wanted.snapshot.map_or(Id::Volume(volume.id), Id::Snapshot),
+            host: self.host().await,
+        };
+        let reached = async {
+            let answer = self.initialize(context, &connection, volume).await?;
+            let info = ConnectionInfo::parse(answer.clone())?;
+            if info.driver_volume_type == "rbd" {
+                let (pool, image) = self.open(&info).await?;
+                return Ok((Medium::Image { pool, image }, None));
+            }
+            self.usable(&connection.host, &info)?;
+            let plugged = self.plug(context, &connection, &wanted, answer, cancel);
+            let (device, plugged) = plugged.await?;
+            Ok((Medium::Device(device), Some(plugged)))
+        };
+        match reached.await {
+            Ok((medium, device)) => Ok(Attached {
+                medium,
+                connection,
+                device,
             }),
             Err(error) => {
                 // Also of a call that failed: cinder-volume may have made the connection all the
                 // same.
                 if volume.previous_status != Some(VolumeStatus::InUse) {
-                    self.give_back(context, &api, volume.id).await;
+                    self.give_back(context, &connection).await;
                 }
                 Err(error)
             }
@@ -82,18 +173,30 @@ impl Attacher {
     }
 
     /// Where a volume lies that is nobody's of this service and may be in use. Nothing is given
-    /// back: a volume in Ceph has no export, and what another one has may be its user's.
+    /// back: a volume in Ceph has no export, and what another one has may be its user's. One that
+    /// is not in Ceph and not in use is given back.
     ///
     /// # Errors
-    /// As [`Attacher::attach`].
+    /// As [`Attacher::attach`], and when the volume is not in Ceph.
     pub async fn locate(
         &self,
         context: &RequestContext,
         volume: &Volume,
         history: ObjectHistory,
     ) -> Result<(Pool, String), Error> {
-        let api = Self::api(volume, history)?;
-        self.initialize(context, &api, volume).await
+        let connection = Connection {
+            api: Self::api(volume, history)?,
+            id: Id::Volume(volume.id),
+            host: self.host().await,
+        };
+        let answer = self.initialize(context, &connection, volume).await?;
+        let located = self.open(&ConnectionInfo::parse(answer)?).await;
+        if let Err(Error::Connection(ConnectionError::NotRbd(_))) = &located
+            && volume.status == Some(VolumeStatus::Available)
+        {
+            self.give_back(context, &connection).await;
+        }
+        located
     }
 
     fn api(volume: &Volume, history: ObjectHistory) -> Result<VolumeApi, Error> {
@@ -103,24 +206,69 @@ impl Attacher {
         Ok(VolumeApi::new(queue, history))
     }
 
+    /// What cinder-volume is told of this host. os-brick is asked at the first volume; without it
+    /// volumes in Ceph are reached all the same.
+    async fn host(&self) -> Arc<Host> {
+        if let Some(host) = &*self.known_host() {
+            return Arc::clone(host);
+        }
+        let host = Arc::new(match self.os_brick.connector_properties().await {
+            Ok(connector) => Host {
+                connector,
+                unknown: None,
+            },
+            Err(reason) => {
+                info!(%reason, "Only volumes in Ceph can be attached");
+                Host {
+                    connector: connector::properties(&self.os_brick.my_ip),
+                    unknown: Some(reason),
+                }
+            }
+        });
+        *self.known_host() = Some(Arc::clone(&host));
+        host
+    }
+
+    fn known_host(&self) -> std::sync::MutexGuard<'_, Option<Arc<Host>>> {
+        // Replacing is a single step.
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this host can attach what is not in Ceph. Where it cannot, the next volume has
+    /// os-brick looked for again.
+    fn usable(&self, host: &Host, info: &ConnectionInfo) -> Result<(), Error> {
+        let Some(reason) = &host.unknown else {
+            return Ok(());
+        };
+        *self.known_host() = None;
+        Err(Error::NoOsBrick {
+            protocol: info.driver_volume_type.chars().take(64).collect(),
+            reason: reason.clone(),
+        })
+    }
+
     async fn initialize(
         &self,
         context: &RequestContext,
-        api: &VolumeApi,
+        connection: &Connection,
         volume: &Volume,
-    ) -> Result<(Pool, String), Error> {
-        let request = api.initialize_connection(volume, self.connector.clone());
-        self.open(self.amqp.call(request, context).await?).await
+    ) -> Result<Value, Error> {
+        let (api, connector) = (&connection.api, connection.host.connector.clone());
+        let request = match connection.id {
+            Id::Volume(_) => api.initialize_connection(volume, connector),
+            Id::Snapshot(id) => api.initialize_connection_snapshot(id, connector),
+        };
+        Ok(self.amqp.call(request, context).await?)
     }
 
-    async fn give_back(&self, context: &RequestContext, api: &VolumeApi, id: VolumeId) {
-        if let Err(error) = self.disconnect(context, api, id).await {
-            debug!(volume = %id, %error, "Cannot give the connection back");
+    async fn give_back(&self, context: &RequestContext, connection: &Connection) {
+        if let Err(error) = self.disconnect(context, connection).await {
+            debug!(volume = %connection.id, %error, "Cannot give the connection back");
         }
     }
 
-    async fn open(&self, answer: Value) -> Result<(Pool, String), Error> {
-        let connection = ConnectionInfo::parse(answer)?.rbd()?;
+    async fn open(&self, info: &ConnectionInfo) -> Result<(Pool, String), Error> {
+        let connection = info.rbd()?;
         if connection.access_mode == AccessMode::ReadOnly {
             return Err(Error::ReadOnly);
         }
@@ -128,25 +276,45 @@ impl Attacher {
         Ok((self.links.pool(connection).await?, image))
     }
 
-    /// Gives a volume back.
+    /// Gives a volume back, as far as that is possible.
     ///
     /// # Errors
-    /// When cinder-volume does not confirm it.
+    /// The first step that failed.
     pub async fn detach(&self, context: &RequestContext, attached: Attached) -> Result<(), Error> {
-        self.disconnect(context, &attached.api, attached.id).await
+        if let Medium::Device(device) = attached.medium {
+            device.close().await;
+        }
+        let unplugged = match attached.device {
+            Some(plugged) => {
+                // Of what was only read nothing can be lost.
+                let ignore_errors = plugged.access == Access::Read;
+                self.unplug(plugged, ignore_errors).await
+            }
+            None => Ok(()),
+        };
+        let disconnected = self.disconnect(context, &attached.connection).await;
+        unplugged?;
+        disconnected
     }
 
     async fn disconnect(
         &self,
         context: &RequestContext,
-        api: &VolumeApi,
-        id: VolumeId,
+        connection: &Connection,
     ) -> Result<(), Error> {
-        let terminate = api.terminate_connection(id, self.connector.clone(), true);
-        let terminated = self.amqp.call(terminate, context).await;
+        let terminated = self.amqp.call(connection.terminate(), context).await;
         // Whatever became of the connection, nothing needs the export any more.
-        self.amqp.call(api.remove_export(id), context).await?;
+        self.amqp.call(connection.remove_export(), context).await?;
         terminated?;
         Ok(())
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Volume(id) => id.fmt(f),
+            Self::Snapshot(id) => id.fmt(f),
+        }
     }
 }

@@ -7,6 +7,7 @@ use api_compat::backup_record;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
+use api_compat::service_metadata;
 use api_compat::state::driver::{self, Operation};
 use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
@@ -190,8 +191,10 @@ impl Manager {
     ) -> Result<(), Error> {
         let record = self.record(row).await?;
         claim.carry(self.vault.delete(&record)).await?;
-        // A backup of a snapshot leaves none, nor does one without a base image.
-        if row.snapshot_id.is_none() && row.service_metadata.is_some() {
+        // A backup of a snapshot leaves none, nor does one of a device or without a base image.
+        let metadata = row.service_metadata.as_deref();
+        let of_image = metadata.is_some_and(|text| !service_metadata::is_of_device(text));
+        if row.snapshot_id.is_none() && of_image {
             // In a task of its own: calls to a cluster that is gone cannot be taken back.
             let (manager, context) = (Arc::clone(self), context.clone());
             let (backup, volume) = (row.id, row.volume_id);

@@ -17,8 +17,9 @@ use tracing::{info, warn};
 
 use super::claim::Claim;
 use super::create::source_volume;
+use super::disk::Disk;
 use super::volumes::Making;
-use super::{Context, Error, Manager, about, lock, now};
+use super::{Context, Error, GIB, Manager, about, lock, now};
 use crate::db::Done;
 use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
@@ -97,7 +98,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let row = &making.backup;
         self.own(row.id).await;
-        let attached = match self.attach_device(context, device).await {
+        let attached = match self.attach_device(context, device, making, claim).await {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Some(Detail::AttachError);
@@ -105,10 +106,7 @@ impl Manager {
                 return Err(error);
             }
         };
-        let source = Volume {
-            pool: attached.pool.clone(),
-            image: attached.image.clone(),
-        };
+        let source = Disk::from(&attached);
         let stored = self.store(context, making, &source, claim).await;
         // Others need not wait until everybody has been told.
         drop(room);
@@ -138,7 +136,7 @@ impl Manager {
             // Deleted by force in the last moment: nobody else knows of the data.
             Err(Error::BackupNotFound(_)) => {
                 info!(backup = %row.id, "The backup is gone: removing its data");
-                self.vault.undo(&plan, &source).await;
+                source.undo(&self.vault, &plan).await;
                 self.disown(row.id).await;
             }
             Err(error) => self.doubt_create(context, row.id, error, detail).await,
@@ -151,16 +149,20 @@ impl Manager {
         &self,
         context: &Context,
         making: &Making,
-        source: &Volume,
+        source: &Disk,
         claim: &Claim<'_>,
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
-        let planning = self.vault.plan_backup(&spec, source, now());
+        let size = u64::try_from(source_volume(making)?.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        let planning = source.plan(&self.vault, &spec, size);
         let plan = claim.carry(planning).await?;
         let forced = row.parent_id.is_some() && plan.method == Method::Full;
         // Before the first byte: whoever finds this row after a crash knows where its data lies.
-        let metadata = service_metadata::format(&plan.base);
+        let metadata = match source {
+            Disk::Image(_) => service_metadata::format(&plan.base),
+            Disk::Device(_) => service_metadata::format_of_device(&plan.base),
+        };
         self.db
             .place_backup(row.id, &metadata, forced, now().naive_utc())
             .await?;
@@ -175,7 +177,7 @@ impl Manager {
             self.store_message(context, &message).await;
         }
         if let Err(error) = self.transfer(making, &plan, source, claim).await {
-            let undoing = self.vault.undo(&plan, source);
+            let undoing = source.undo(&self.vault, &plan);
             if tokio::time::timeout(UNDO, undoing).await.is_err() {
                 warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
             }
@@ -188,17 +190,15 @@ impl Manager {
         &self,
         making: &Making,
         plan: &BackupPlan,
-        source: &Volume,
+        source: &Disk,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let text = self.metadata_text(source_volume(making)?).await?;
         let progress = Arc::new(Progress::default());
         let begun = Instant::now();
         let storing = async {
-            let stats = self
-                .vault
-                .store(plan, source, progress.clone(), claim.cancel())
-                .await?;
+            let storing = source.store(&self.vault, plan, progress.clone(), claim.cancel());
+            let stats = storing.await?;
             let (pool, backup) = (&plan.pool, plan.backup);
             self.vault.write_metadata(pool, backup, &text).await?;
             Ok((stats, begun.elapsed()))
@@ -213,7 +213,10 @@ impl Manager {
             seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Stored the volume's data"
         );
-        if let Err(error) = claim.carry(self.tidy_source(making, source)).await {
+        // A device keeps no snapshots of backups.
+        if let Disk::Image(source) = source
+            && let Err(error) = claim.carry(self.tidy_source(making, source)).await
+        {
             // The backup itself is complete.
             warn!(
                 backup = %plan.backup, image = %source.image, %error,

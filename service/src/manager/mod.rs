@@ -9,6 +9,7 @@ mod capacity;
 mod claim;
 mod create;
 mod delete;
+mod disk;
 mod error;
 mod independent;
 mod keys;
@@ -58,6 +59,8 @@ const RELEASES: usize = 8;
 
 /// How often the end of an operation is written when its rows change meanwhile.
 const WRITES: usize = 5;
+
+const GIB: u64 = 1 << 30;
 
 /// Who asks, and in which request.
 type Context = RequestContext;

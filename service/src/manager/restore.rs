@@ -14,13 +14,11 @@ use api_compat::volume_metadata::{self, Change as MetadataChange, Recorded, Targ
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
-use super::{Context, Error, Manager, about, now};
-use crate::attach::Attached;
+use super::disk::Disk;
+use super::{Context, Error, GIB, Manager, about, now};
 use crate::db::{Done, Subject};
 use crate::transfer::Progress;
-use crate::vault::{BackupRecord, RestorePoint, TargetSize, Volume};
-
-const GIB: u64 = 1 << 30;
+use crate::vault::{BackupRecord, RestorePoint, TargetSize};
 
 /// A restore that was accepted.
 struct Restoring<'a> {
@@ -246,7 +244,10 @@ impl Manager {
                 return Err(error);
             }
         };
-        let attached = match self.attach(context, restoring.volume.id).await {
+        let attached = match self
+            .attach_target(context, restoring.volume.id, claim)
+            .await
+        {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Detail::AttachError;
@@ -256,9 +257,11 @@ impl Manager {
             }
         };
         let size = restoring.size(keys.encrypted);
+        let target = Disk::from(&attached);
         let written = self
-            .write_volume(&point, &attached, restoring, size, claim)
+            .write_volume(&point, &target, restoring, size, claim)
             .await;
+        drop(target);
         let detached = self.attacher.detach(context, attached).await;
         if let Err(error) = &written {
             let detail = error.detail_or(Detail::BackupRestoreError);
@@ -283,23 +286,18 @@ impl Manager {
     async fn write_volume(
         &self,
         point: &RestorePoint,
-        attached: &Attached,
+        target: &Disk,
         restoring: &Restoring<'_>,
         size: TargetSize,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let target = Volume {
-            pool: attached.pool.clone(),
-            image: attached.image.clone(),
-        };
         let progress = Arc::new(Progress::default());
         let begun = Instant::now();
         let (new, cancel) = (restoring.new, claim.cancel());
         let writing = async {
-            let stats = self
-                .vault
-                .restore(point, &target, size, new, progress.clone(), cancel)
-                .await?;
+            let (extent, progress) = ((size, new), progress.clone());
+            let restoring = target.restore(&self.vault, point, extent, progress, cancel);
+            let stats = restoring.await?;
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self

@@ -7,9 +7,11 @@ use api_compat::objects::{Backup, BackupDevice, BackupDeviceInfo, Lazy, Snapshot
 use api_compat::state;
 use api_compat::state::{SnapshotStatus, VolumeStatus};
 
+use super::claim::Claim;
 use super::{Context, Error, Manager};
-use crate::attach::Attached;
+use crate::attach::{self, Attached, Wanted};
 use crate::db::Subject;
+use crate::transfer::Access;
 use crate::vault;
 
 /// A backup in the making, and what it is made of.
@@ -106,11 +108,35 @@ impl Manager {
         Ok(volume)
     }
 
-    /// Attaches a volume by its id.
-    pub(super) async fn attach(&self, context: &Context, id: VolumeId) -> Result<Attached, Error> {
+    /// Attaches a volume to which a backup is to be restored.
+    pub(super) async fn attach_target(
+        &self,
+        context: &Context,
+        id: VolumeId,
+        claim: &Claim<'_>,
+    ) -> Result<Attached, Error> {
         let volume = self.whole_volume(id).await?;
-        let history = self.settings.history;
-        Ok(self.attacher.attach(context, &volume, history).await?)
+        let wanted = Wanted {
+            volume: &volume,
+            snapshot: None,
+            access: Access::Write,
+            secure: None,
+        };
+        self.attach(context, wanted, claim).await
+    }
+
+    async fn attach(
+        &self,
+        context: &Context,
+        wanted: Wanted<'_>,
+        claim: &Claim<'_>,
+    ) -> Result<Attached, Error> {
+        let (history, cancel) = (self.settings.history, claim.cancel());
+        let attaching = self.attacher.attach(context, wanted, history, cancel);
+        attaching.await.map_err(|error| match error {
+            attach::Error::CalledOff => Error::CalledOff,
+            error => Error::Attach(error),
+        })
     }
 
     /// Where a volume lies, for what does not touch its data.
@@ -130,13 +156,21 @@ impl Manager {
         &self,
         context: &Context,
         device: &BackupDeviceInfo,
+        making: &Making,
+        claim: &Claim<'_>,
     ) -> Result<Attached, Error> {
-        match &device.device {
-            BackupDevice::Volume(volume) => self.attach(context, volume.id).await,
-            BackupDevice::Snapshot(snapshot) => Err(Error::Invalid(format!(
-                "Snapshot {} is offered as a device; only volumes in Ceph can be backed up.",
-                snapshot.id
-            ))),
-        }
+        let (volume, snapshot) = match &device.device {
+            BackupDevice::Volume(volume) => (volume.id, None),
+            // One of the volume that is backed up.
+            BackupDevice::Snapshot(snapshot) => (making.backup.volume_id, Some(snapshot.id)),
+        };
+        let volume = self.whole_volume(volume).await?;
+        let wanted = Wanted {
+            volume: &volume,
+            snapshot,
+            access: Access::Read,
+            secure: Some(device.secure_enabled),
+        };
+        self.attach(context, wanted, claim).await
     }
 }

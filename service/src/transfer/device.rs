@@ -81,6 +81,21 @@ impl Device {
         self.size
     }
 
+    /// Its first bytes; fewer if there are fewer.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn head(&self, length: usize) -> io::Result<Vec<u8>> {
+        let file = Arc::clone(&self.file);
+        blocking(move || {
+            let mut head = vec![0; length];
+            let read = file.read_at(&mut head, 0)?;
+            head.truncate(read);
+            Ok(head)
+        })
+        .await
+    }
+
     /// The same, for what is to hold `size` bytes: a file becomes as long as that, and what a block
     /// device has beyond is left out.
     ///

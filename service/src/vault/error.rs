@@ -14,6 +14,9 @@ pub enum Error {
     /// Moving bytes failed; the error names the side and the offset.
     #[error(transparent)]
     Transfer(#[from] transfer::TransferError),
+    /// A block device or file cannot be dealt with.
+    #[error("{0}")]
+    Device(std::io::Error),
     /// An image, snapshot or object that must exist does not.
     #[error("{0}")]
     Missing(String),

@@ -6,6 +6,7 @@
 //! interrupted after any of them can be repeated or undone.
 
 mod delete;
+mod device;
 mod error;
 mod metadata;
 mod owner;
@@ -42,6 +43,11 @@ pub struct Engine {
     pub depth: usize,
     /// Concurrent look-ups of exact extents in one operation.
     pub scanners: usize,
+    /// Bytes of a device that are read at once, at most (`backup_ceph_chunk_size`).
+    pub chunk_size: u64,
+    /// Whether a restore clears what a larger volume has behind the backup's end
+    /// (`restore_discard_excess_bytes`).
+    pub zero_excess: bool,
 }
 
 /// A volume's image and the pool that holds it.

@@ -35,7 +35,7 @@ pub enum TargetSize {
 
 impl TargetSize {
     /// The size of an image of `current` bytes that takes `needed` bytes.
-    fn of(self, current: u64, needed: u64) -> Result<u64> {
+    pub(super) fn of(self, current: u64, needed: u64) -> Result<u64> {
         match self {
             Self::Exactly(size) if needed > size => Err(Error::invalid(format!(
                 "The backup holds {needed} bytes, which do not fit into a volume of {size} bytes"

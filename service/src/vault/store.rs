@@ -132,7 +132,7 @@ impl Vault {
         stats
     }
 
-    async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
+    pub(super) async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
         if let Method::Incremental { .. } = plan.method {
             return Ok(Destination::MayHoldData);
         }
@@ -206,6 +206,7 @@ impl Vault {
         PumpOptions {
             depth: self.engine.depth,
             scanners: self.engine.scanners,
+            zero_excess: self.engine.zero_excess,
             ..PumpOptions::new(self.engine.budget.clone(), destination)
         }
     }
@@ -215,18 +216,22 @@ impl Vault {
     pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
         // Side by side: one of the clusters may be gone.
         let snapshots = [plan.snapshot.as_str()];
-        let (base, taken) = tokio::join!(
-            self.undo_base(plan),
+        let ((), taken) = tokio::join!(
+            self.undo_copy(plan),
             remove_snapshots(&source.pool, &source.image, &snapshots)
         );
-        if let Err(error) = base {
-            warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
-        }
         if let Err(error) = taken {
             warn!(
                 image = %source.image, snapshot = %plan.snapshot, %error,
                 "Cannot remove the snapshot of a failed backup from its volume"
             );
+        }
+    }
+
+    /// The same for a backup that leaves nothing on its source.
+    pub async fn undo_copy(&self, plan: &BackupPlan) {
+        if let Err(error) = self.undo_base(plan).await {
+            warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
         }
     }
 

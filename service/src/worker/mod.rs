@@ -118,7 +118,7 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         database,
         amqp.clone(),
         settings::vault(&config)?,
-        Attacher::new(amqp.clone(), &config.service.my_ip),
+        Attacher::new(amqp.clone(), settings::os_brick(&config)),
         KeyManager::from_config(&config),
         ready.clone(),
     ));

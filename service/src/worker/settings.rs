@@ -14,6 +14,7 @@ use api_compat::rpc::version;
 use super::BINARY;
 use super::command_line::CommandLine;
 use crate::amqp;
+use crate::attach::OsBrick;
 use crate::db::{self, QuotaRules, Versions};
 use crate::manager::Settings;
 use crate::rbd::ClusterOptions;
@@ -152,6 +153,21 @@ pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
     }
 }
 
+/// How volumes that are not in Ceph are attached.
+pub fn os_brick(config: &Config) -> OsBrick {
+    OsBrick {
+        python: config.cinderblock.os_brick_python.clone(),
+        config_files: config.files().to_vec(),
+        state_path: config.service.state_path.clone(),
+        host: config.service.host.clone(),
+        my_ip: config.service.my_ip.clone(),
+        rootwrap_config: config.attach.rootwrap_config.clone(),
+        multipath: config.attach.use_multipath_for_image_xfer,
+        enforce_multipath: config.attach.enforce_multipath_for_image_xfer,
+        scan_tries: config.attach.num_volume_device_scan_tries,
+    }
+}
+
 /// The backup pools.
 ///
 /// # Errors
@@ -173,6 +189,9 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
         budget: Budget::new(memory),
         depth: config.cinderblock.transfer_depth,
         scanners: config.cinderblock.diff_scanners,
+        // A page, at least: zero means nothing.
+        chunk_size: ceph.backup_ceph_chunk_size.max(4096),
+        zero_excess: ceph.restore_discard_excess_bytes,
     };
     let pool = ceph.backup_ceph_pool.clone();
     Ok(Vault::new(cluster, pool, format, engine))

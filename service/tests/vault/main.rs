@@ -32,6 +32,8 @@ fn vault_of(cluster: ClusterOptions) -> Vault {
         budget: Budget::new(64 << 20),
         depth: 16,
         scanners: 8,
+        chunk_size: 128 << 20,
+        zero_excess: true,
     };
     Vault::new(cluster, POOL.to_owned(), ImageFormat::default(), engine)
 }

@@ -1,0 +1,124 @@
+//! Opening what os-brick has attached.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::unistd::getuid;
+use tokio::process::Command;
+use tracing::warn;
+
+use super::Error;
+use crate::transfer::{Access, Device};
+
+/// How long changing an owner may take.
+const CHOWN: Duration = Duration::from_secs(60);
+
+/// A path that belongs to this process for a while.
+#[derive(Debug)]
+pub struct Ownership {
+    path: PathBuf,
+    owner: u32,
+    root_helper: [String; 3],
+}
+
+impl Ownership {
+    /// Makes a path this process's own, as Cinder does it: with cinder-rootwrap.
+    pub async fn take(path: &Path, root_helper: [String; 3]) -> Result<Self, Error> {
+        let owner = tokio::fs::metadata(path).await;
+        let owner = owner.map_err(|error| Error::open(path, &error))?.uid();
+        let taken = Self {
+            path: path.to_owned(),
+            owner,
+            root_helper,
+        };
+        taken.chown(getuid().as_raw()).await?;
+        Ok(taken)
+    }
+
+    /// Gives it back to its owner.
+    pub async fn give_back(self) {
+        if let Err(error) = self.chown(self.owner).await {
+            warn!(path = %self.path.display(), owner = self.owner, %error, "Cannot give a device back to its owner");
+        }
+    }
+
+    async fn chown(&self, owner: u32) -> Result<(), Error> {
+        let failed = |reason: String| Error::Ownership {
+            path: self.path.clone(),
+            reason,
+        };
+        let [program, words @ ..] = &self.root_helper;
+        let running = Command::new(program)
+            .args(words)
+            .arg("chown")
+            .arg(owner.to_string())
+            .arg(&self.path)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(CHOWN, running)
+            .await
+            .map_err(|_| failed(format!("{program} does not end")))?
+            .map_err(|error| failed(format!("{program}: {error}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next_back().unwrap_or_default();
+        Err(failed(format!("{} {said}", output.status)))
+    }
+}
+
+/// Opens a device; `None` if that is not permitted.
+pub async fn open(path: &Path, access: Access) -> Result<Option<Device>, Error> {
+    match Device::open(path, access).await {
+        Ok(device) => Ok(Some(device)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(Error::open(path, &error)),
+    }
+}
+
+/// Refuses to read a file that does not hold a volume's whole content, though it begins like one: a
+/// qcow2 file that rests on another, or is longer than the volume. Python copies what is there.
+pub async fn check_format(device: &Device, format: Option<&str>, size: u64) -> Result<(), Error> {
+    if format != Some("qcow2") {
+        return Ok(());
+    }
+    let path = device.path();
+    let head = device.head(16).await;
+    let head = head.map_err(|error| Error::open(path, &error))?;
+    if rests_on_another(&head) {
+        return Err(Error::Overlay(path.to_owned()));
+    }
+    if device.size() > size {
+        return Err(Error::TooLong {
+            path: path.to_owned(),
+            size,
+        });
+    }
+    Ok(())
+}
+
+/// Whether the head of a qcow2 file names a backing file: bytes 8 to 15 tell where its name is.
+fn rests_on_another(head: &[u8]) -> bool {
+    head.starts_with(b"QFI\xfb") && head.iter().skip(8).take(8).any(|byte| *byte != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlay_is_known_by_its_head() {
+        let mut head = *b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0";
+        assert!(!rests_on_another(&head));
+        head[14] = 2;
+        assert!(rests_on_another(&head));
+        head[0] = 0;
+        assert!(!rests_on_another(&head));
+        assert!(!rests_on_another(b""));
+    }
+}

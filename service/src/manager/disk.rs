@@ -1,0 +1,81 @@
+//! An attached volume, and the vault's way with it: by what RBD knows, or byte by byte.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::now;
+use crate::attach::{Attached, Medium};
+use crate::transfer::{Device, Progress, Stats};
+use crate::vault::{BackupPlan, BackupSpec, RestorePoint, Result, TargetSize, Vault, Volume};
+
+/// Where the bytes of an attached volume are.
+pub(super) enum Disk {
+    Image(Volume),
+    Device(Device),
+}
+
+impl From<&Attached> for Disk {
+    fn from(attached: &Attached) -> Self {
+        match &attached.medium {
+            Medium::Image { pool, image } => Self::Image(Volume {
+                pool: pool.clone(),
+                image: image.clone(),
+            }),
+            Medium::Device(device) => Self::Device(device.clone()),
+        }
+    }
+}
+
+impl Disk {
+    /// Decides how to back it up; a device as the `size` bytes of its volume.
+    pub async fn plan(&self, vault: &Vault, spec: &BackupSpec, size: u64) -> Result<BackupPlan> {
+        match self {
+            Self::Image(volume) => vault.plan_backup(spec, volume, now()).await,
+            Self::Device(_) => vault.plan_copy(spec, size, now()).await,
+        }
+    }
+
+    /// Backs it up.
+    pub async fn store(
+        &self,
+        vault: &Vault,
+        plan: &BackupPlan,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        match self {
+            Self::Image(volume) => vault.store(plan, volume, progress, cancel).await,
+            Self::Device(device) => vault.store_device(plan, device, progress, cancel).await,
+        }
+    }
+
+    /// Removes what a backup of it left that failed.
+    pub async fn undo(&self, vault: &Vault, plan: &BackupPlan) {
+        match self {
+            Self::Image(volume) => vault.undo(plan, volume).await,
+            Self::Device(_) => vault.undo_copy(plan).await,
+        }
+    }
+
+    /// Writes a restore point into it, as a volume of that size.
+    pub async fn restore(
+        &self,
+        vault: &Vault,
+        point: &RestorePoint,
+        (size, new): (TargetSize, bool),
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        match self {
+            Self::Image(volume) => {
+                let restoring = vault.restore(point, volume, size, new, progress, cancel);
+                restoring.await
+            }
+            Self::Device(device) => {
+                let restoring = vault.restore_device(point, device, size, progress, cancel);
+                restoring.await
+            }
+        }
+    }
+}

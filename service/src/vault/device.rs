@@ -1,0 +1,120 @@
+//! Backups of volumes that are block devices or files, and restores into such.
+
+use std::sync::Arc;
+
+use api_compat::names::{BackupImage, BackupSnapshot};
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::plan::{self, BackupSpec, Method};
+use super::store::{own, snapshots_if_exists};
+use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
+use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
+
+/// The shortest run of zeros for which a device is asked to give space back.
+const ZERO_GRAIN: usize = 64 << 10;
+
+impl Vault {
+    /// Decides how to make a backup of a volume of `size` bytes that is a device. Changes nothing.
+    ///
+    /// A device does not tell what changed: everything is copied, whatever the backup was to build
+    /// on. `now` is the time that the snapshot's name shall carry.
+    ///
+    /// # Errors
+    /// `Invalid` if the volume has no size.
+    pub async fn plan_copy(
+        &self,
+        spec: &BackupSpec,
+        size: u64,
+        now: DateTime<Utc>,
+    ) -> Result<BackupPlan> {
+        if size == 0 {
+            return Err(Error::invalid("Need non-zero volume size"));
+        }
+        let base = BackupImage::own(spec.volume, spec.backup);
+        let pool = self.pool(&spec.pool).await?;
+        // An attempt that did not come to its end may have made the restore point.
+        let there = snapshots_if_exists(&pool, &base.to_string()).await?;
+        let snapshot = plan::snapshots_of(spec.backup, &there.unwrap_or_default())
+            .pop()
+            .unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
+        Ok(BackupPlan {
+            backup: spec.backup,
+            pool: spec.pool.clone(),
+            base,
+            method: Method::Full,
+            snapshot,
+            size,
+        })
+    }
+
+    /// Makes the backup of a device: when this returns, its restore point stands. Repeating it is
+    /// safe, as with [`Vault::store`].
+    ///
+    /// What the device has beyond the volume's size is left out, and what it lacks reads as zeros.
+    pub async fn store_device(
+        &self,
+        plan: &BackupPlan,
+        source: &Device,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        let pool = self.pool(&plan.pool).await?;
+        let there = snapshots_if_exists(&pool, &plan.base.to_string()).await?;
+        if there.is_some_and(|snapshots| snapshots.contains(&plan.snapshot)) {
+            info!(image = %plan.base, "The restore point is complete already");
+            return Ok(Stats::default());
+        }
+        let destination = self.prepare_base(&pool, plan).await?;
+        let base = pool.open_rw(&plan.base.to_string()).await?;
+        let stored = async {
+            own(&base).await?;
+            let options = self.device_options(destination);
+            let stats = transfer::copy_whole(source, &base, &options, &progress, cancel).await?;
+            base.create_snapshot(&plan.snapshot).await?;
+            Ok(stats)
+        };
+        let stats = stored.await;
+        // Closed before anybody undoes what failed: an image that is open cannot be removed.
+        base.close().await;
+        stats
+    }
+
+    /// Writes a restore point into a device that is a volume of that size; then it reads as
+    /// after [`Vault::restore`]. What it holds is never believed to be zeros: a new volume may show
+    /// what its storage held before.
+    pub async fn restore_device(
+        &self,
+        point: &RestorePoint,
+        target: &Device,
+        size: TargetSize,
+        progress: Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        let pool = self.pool(&point.pool).await?;
+        let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
+        let written = async {
+            let size = size.of(target.size(), source.known_size())?;
+            let target = target.sized(size).await.map_err(Error::Device)?;
+            let options = self.device_options(Destination::MayHoldData);
+            Ok(transfer::copy_diff(&source, None, &target, &options, &progress, cancel).await?)
+        };
+        let stats = written.await;
+        source.close().await;
+        stats
+    }
+
+    fn device_options(&self, destination: Destination) -> PumpOptions {
+        let usual = self.pump_options(destination);
+        let zero_grain = match destination {
+            Destination::Fresh => usual.zero_grain,
+            Destination::MayHoldData => ZERO_GRAIN,
+        };
+        PumpOptions {
+            operation_size: usual.operation_size.min(self.engine.chunk_size),
+            zero_grain,
+            ..usual
+        }
+    }
+}
