@@ -17,7 +17,7 @@ pub struct Cluster {
 
 /// A checksum of everything in an image or volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content(String);
+pub struct Content(pub(crate) String);
 
 impl Cluster {
     /// The cluster of the volumes.

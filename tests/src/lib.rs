@@ -9,6 +9,7 @@ mod ceph;
 mod chain;
 mod cloud;
 mod database;
+mod files;
 mod lab;
 
 pub use barbican::Barbican;
@@ -17,4 +18,5 @@ pub use ceph::{Cluster, Content};
 pub use chain::Chain;
 pub use cloud::{Cloud, Resource};
 pub use database::Database;
+pub use files::Files;
 pub use lab::{Lab, Reconfigured, run};

@@ -46,6 +46,14 @@ pub enum Error {
         /// What was found instead of os-brick.
         reason: BrickError,
     },
+    /// The volume's driver asks for more than is known of this host without os-brick.
+    #[error("{refusal}; {reason}")]
+    Unknown {
+        /// What cinder-volume says.
+        refusal: amqp::CallError,
+        /// What was found instead of os-brick.
+        reason: BrickError,
+    },
     /// os-brick could not attach or detach the volume.
     #[error(transparent)]
     Brick(#[from] BrickError),

@@ -27,7 +27,7 @@ use tracing::{debug, info};
 pub use error::Error;
 pub use os_brick::{BrickError, OsBrick};
 
-use crate::amqp::Amqp;
+use crate::amqp::{Amqp, CallError};
 use crate::rbd::Pool;
 use crate::transfer::{Access, Device};
 use links::Links;
@@ -258,7 +258,15 @@ impl Attacher {
             Id::Volume(_) => api.initialize_connection(volume, connector),
             Id::Snapshot(id) => api.initialize_connection_snapshot(id, connector),
         };
-        Ok(self.amqp.call(request, context).await?)
+        let answer = self.amqp.call(request, context).await;
+        answer.map_err(|refusal| match (&refusal, &connection.host.unknown) {
+            (CallError::Remote(failure), Some(reason)) if failure.class == "InvalidInput" => {
+                *self.known_host() = None;
+                let reason = reason.clone();
+                Error::Unknown { refusal, reason }
+            }
+            _ => Error::Call(refusal),
+        })
     }
 
     async fn give_back(&self, context: &RequestContext, connection: &Connection) {

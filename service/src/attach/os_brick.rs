@@ -166,7 +166,14 @@ async fn exchange(child: &mut Child, request: &Value) -> Result<String, BrickErr
     let mut answer = String::new();
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output.take(LONGEST_ANSWER));
-        output.read_line(&mut answer).await.map_err(died)?;
+        let mut reading = std::pin::pin!(output.read_line(&mut answer));
+        let read = tokio::select! {
+            biased;
+            read = &mut reading => read,
+            // What it has left running may hold its output.
+            _ = child.wait() => tokio::time::timeout(FAREWELL, reading).await.unwrap_or(Ok(0)),
+        };
+        read.map_err(died)?;
     }
     if answer.ends_with('\n') {
         // It has nothing more to do; what is left of it goes with `child`.

@@ -10,7 +10,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from . import ceph, database
+from . import ceph, database, devices
 from .keystone import SERVE, Identity, credentials, request
 from .process import LabError, run, wait_until
 from .setup import require_environment
@@ -48,7 +48,8 @@ def up(lab: Lab) -> None:
     known = 0 if running else _size(_scheduler_log(lab))
     for part in ("scheduler", "volume"):
         argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part)]
-        start_inside(lab, f"cinder-{part}", [*argv, "--log-file", str(lab.path("log", f"cinder-{part}.log"))])
+        argv += ["--log-file", str(lab.path("log", f"cinder-{part}.log"))]
+        start_inside(lab, f"cinder-{part}", argv, devices.environment())
     log = lab.path("log", "cinder-api.log")
     api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
     lab.processes.start("cinder-api", api, QUIET)
@@ -58,10 +59,14 @@ def up(lab: Lab) -> None:
         return lab.processes.pid("cinder-scheduler") and lab.processes.pid("cinder-volume")
 
     def placed() -> bool:
-        return bool(_reports(lab, "volume", VOLUME_HOST, known))
+        return all(_reports(lab, "volume", host, known) for host in _volume_hosts(lab))
 
     wait_until("cinder-scheduler with cinder-volume", placed, 90, alive)
     _populate(lab)
+
+
+def _volume_hosts(lab: Lab) -> list[str]:
+    return [VOLUME_HOST, *(f"lab@{name}" for name in devices.BACKENDS if lab.devices)]
 
 
 def prepare_database(lab: Lab) -> None:
@@ -125,9 +130,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def start_inside(lab: Lab, name: str, argv: list[str]) -> None:
+def start_inside(lab: Lab, name: str, argv: list[str], extra: dict[str, str] | None = None) -> None:
     """Starts a service for which the lab's folder is /etc/ceph, as in a container of its own."""
-    lab.processes.start(name, inside(lab, argv), QUIET)
+    lab.processes.start(name, inside(lab, argv), {**QUIET, **(extra or {})})
 
 
 def inside(lab: Lab, argv: list[str]) -> list[str]:
@@ -135,9 +140,13 @@ def inside(lab: Lab, argv: list[str]) -> list[str]:
     if os.geteuid() != 0:
         raise LabError("Services see the lab's /etc/ceph in a mount namespace, which takes root")
     Path("/etc/ceph").mkdir(exist_ok=True)
-    bind = 'mount --bind "$0" /etc/ceph && exec "$@"'
-    folder = str(lab.path("etc", "ceph"))
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", bind, folder, *argv]
+    mounts = {str(lab.path("etc", "ceph")): "/etc/ceph"}
+    if lab.devices:
+        source, target = devices.mount(lab)
+        mounts[str(source)] = str(target)
+    binds = [f"mount --bind {shlex.quote(source)} {shlex.quote(target)}" for source, target in mounts.items()]
+    script = " && ".join([*binds, 'exec "$@"'])
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]
 
 
 def _files(lab: Lab, part: str) -> list[str]:
@@ -166,11 +175,14 @@ def _populate(lab: Lab) -> None:
         return
     admin = Identity(lab)
     url = f"{lab.cinder_url}/{admin.project}"
-    for name in ("rbd", "rbd-luks"):
-        specs = {"name": name, "extra_specs": {"volume_backend_name": "rbd-1"}}
-        made, _ = request("POST", f"{url}/types", admin.token, {"volume_type": specs})
+    types = {"rbd": "rbd-1", "rbd-luks": "rbd-1", **{name: name for name in devices.BACKENDS if lab.devices}}
+    made = {}
+    for name, backend in types.items():
+        specs = {"name": name, "extra_specs": {"volume_backend_name": backend}}
+        answer, _ = request("POST", f"{url}/types", admin.token, {"volume_type": specs})
+        made[name] = answer["volume_type"]["id"]
     encryption = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
-    request("POST", f"{url}/types/{made['volume_type']['id']}/encryption", admin.token, {"encryption": encryption})
+    request("POST", f"{url}/types/{made['rbd-luks']}/encryption", admin.token, {"encryption": encryption})
     quota = {"volumes": 1000, "gigabytes": 10000, "snapshots": 1000, "backups": 1000, "backup_gigabytes": 10000}
     for project in (admin.project, Identity(lab, "demo").project):
         request("PUT", f"{url}/os-quota-sets/{project}", admin.token, {"quota_set": quota})
@@ -236,7 +248,7 @@ state_path = {state}
 api_paste_config = {shared}/api-paste.ini
 resource_query_filters_file = {shared}/resource_filters.json
 rootwrap_config = {shared}/rootwrap.conf
-enabled_backends = rbd-1
+enabled_backends = {",".join(["rbd-1", *(devices.BACKENDS if lab.devices else ())])}
 default_volume_type = rbd
 backup_driver = cinder.backup.drivers.ceph.CephBackupDriver
 backup_ceph_conf = {ceph.backups_conf(lab)}
@@ -257,6 +269,7 @@ rbd_ceph_conf = /etc/ceph/ceph.conf
 rados_connect_timeout = 5
 report_discard_supported = true
 
+{devices.options(lab) if lab.devices else ""}
 [database]
 connection = {lab.database_url("cinder")}
 
@@ -295,4 +308,5 @@ helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
     )
     for part in ("api", "scheduler", "volume", "backup"):
         flavour = KOLLA.format(part=f"cinder-{part}") if lab.messaging == "kolla" else ""
-        (folder / f"{part}.conf").write_text(OWN.get(part, "") + flavour)
+        brick = f"[cinderblock]\nos_brick_python = {venv}/bin/python\n" if part == "backup" else ""
+        (folder / f"{part}.conf").write_text(OWN.get(part, "") + flavour + brick)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import cinder, database, lifecycle, rabbitmq, setup, state
+from . import cinder, database, devices, lifecycle, rabbitmq, setup, state
 from .process import LabError
 from .state import Lab
 
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--backups-on", choices=("second", "same"), help="the cluster of the backups (second)")
     up.add_argument("--database", choices=tuple(database.SYSTEMS), help="the database server (mariadb)")
     up.add_argument("--data-pools", choices=("none", "erasure"), help="where images of volumes and backups have their data (none)")
+    up.add_argument("--devices", action="store_true", default=None, help="with volumes that are not in Ceph, too")
     up.add_argument("--only", metavar="PART,…", help="only these and what they need: " + ", ".join(lifecycle.PARTS))
     down = verb("down", _down, "Stop everything that a lab has started, and remove it")
     down.add_argument("--keep", action="store_true", help="keep its folder, so that it can be brought up again")
@@ -92,7 +93,8 @@ def _signal(text: str) -> signal.Signals:
 
 def _up(arguments: argparse.Namespace) -> None:
     only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
-    lifecycle.up(arguments.name, arguments.backup_worker, arguments.messaging, arguments.backups_on, arguments.database, arguments.data_pools, only)
+    chosen = {field: getattr(arguments, field) for field in ("messaging", "backups_on", "database", "data_pools", "devices")}
+    lifecycle.up(arguments.name, arguments.backup_worker, chosen, only)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -118,6 +120,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_DIR": str(lab.dir),
         "LAB_VENV": str(venv),
         "LAB_CINDER_CONF": str(lab.path("etc", "cinder", "cinder.conf")),
+        "LAB_VOLUME_FILES": str(devices.folder(lab)),
         "LAB_WORKER_HOST": cinder.WORKER_HOST,
         "LAB_VOLUMES_CEPH_CONF": str(lab.path("ceph", "volumes", "ceph.conf")),
         "LAB_BACKUPS_CEPH_CONF": str(lab.path("ceph", "backups" if lab.backups_on == "second" else "volumes", "ceph.conf")),

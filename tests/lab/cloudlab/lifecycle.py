@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from . import barbican, ceph, cinder, database, keystone, mariadb, postgresql, rabbitmq, setup, state
+from . import barbican, ceph, cinder, database, devices, keystone, mariadb, postgresql, rabbitmq, setup, state
 from .process import MARKER, LabError
 from .state import Lab
 
@@ -43,10 +43,7 @@ def needed(parts: Iterable[str]) -> set[str]:
 def up(
     name: str,
     worker: str | None = None,
-    messaging: str | None = None,
-    backups_on: str | None = None,
-    system: str | None = None,
-    data_pools: str | None = None,
+    chosen: dict[str, str | bool | None] | None = None,
     only: Iterable[str] = tuple(PARTS),
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
@@ -56,13 +53,13 @@ def up(
     # For the commands that are run to their end, too: this one may be killed before they are.
     os.environ[MARKER] = str(lab.dir)
     with state.locked(lab.path(UP_LOCK)):
-        _choose(lab, worker, {"messaging": messaging, "backups_on": backups_on, "database": system, "data_pools": data_pools})
+        _choose(lab, worker, chosen or {})
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
 
 
-def _choose(lab: Lab, worker: str | None, fields: dict[str, str | None]) -> None:
-    for field, value in fields.items():
+def _choose(lab: Lab, worker: str | None, chosen: dict[str, str | bool | None]) -> None:
+    for field, value in chosen.items():
         if value in (None, getattr(lab, field)):
             continue
         if lab.processes.record("cinder-api") or (field == "database" and lab.processes.record(lab.database)):
@@ -151,6 +148,7 @@ def down(name: str, keep: bool) -> None:
     else:
         _stop_all(lab, sorted(others), signal.SIGKILL, 10)
     processes.sweep()
+    devices.release(lab)
     if not keep:
         state.remove(lab)
 

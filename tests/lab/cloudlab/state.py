@@ -80,6 +80,7 @@ class Lab:
     backups_on: str = "second"
     database: str = "mariadb"
     data_pools: str = "none"
+    devices: bool = False
     worker: str | None = None
 
     @property
