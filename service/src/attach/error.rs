@@ -50,7 +50,7 @@ pub enum Error {
     #[error("{refusal}; {reason}")]
     Unknown {
         /// What cinder-volume says.
-        refusal: amqp::CallError,
+        refusal: Box<amqp::CallError>,
         /// What was found instead of os-brick.
         reason: BrickError,
     },

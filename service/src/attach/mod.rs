@@ -263,6 +263,7 @@ impl Attacher {
             (CallError::Remote(failure), Some(reason)) if failure.class == "InvalidInput" => {
                 *self.known_host() = None;
                 let reason = reason.clone();
+                let refusal = Box::new(refusal);
                 Error::Unknown { refusal, reason }
             }
             _ => Error::Call(refusal),

@@ -5,6 +5,7 @@ mod ceph_lab;
 mod chains;
 mod clones;
 mod copies;
+mod devices;
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 #[path = "../ceph_lab/mod.rs"]
 mod ceph_lab;
+mod devices;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
