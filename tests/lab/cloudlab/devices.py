@@ -62,7 +62,7 @@ def release(lab: Lab) -> None:
     if not lab.devices:
         return
     listed = run(["losetup", "--json", "--list"])
-    for entry in json.loads(listed or '{"loopdevices": []}')["loopdevices"]:
+    for entry in json.loads(listed)["loopdevices"] if listed.strip() else []:
         # The file may be gone already.
         if entry["back-file"].startswith(f"{folder(lab)}/"):
             subprocess.run(["losetup", "--detach", entry["name"]], check=False)

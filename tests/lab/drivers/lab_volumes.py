@@ -86,9 +86,9 @@ class LabVolumes(driver.VolumeDriver):
 
     def _devices(self, resource):
         listed = subprocess.run(
-            ["losetup", "--json", "--associated", self._path(resource)], check=True, capture_output=True, text=True
+            ["losetup", "--json", "--list", "--associated", self._path(resource)], check=True, capture_output=True, text=True
         ).stdout
-        return [entry["name"] for entry in json.loads(listed or '{"loopdevices": []}')["loopdevices"]]
+        return [entry["name"] for entry in json.loads(listed)["loopdevices"]] if listed.strip() else []
 
     def _connect(self, resource, connector, *options):
         # os-brick tells this of every host.
