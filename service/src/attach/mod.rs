@@ -33,6 +33,9 @@ use crate::transfer::{Access, Device};
 use links::Links;
 use plug::Plugged;
 
+/// What cinder-volume raises where a driver misses something in what it was told of this host.
+const ASKING_FOR_MORE: [&str; 2] = ["InvalidInput", "VolumeBackendAPIException"];
+
 /// Attaches volumes on behalf of this host.
 pub struct Attacher {
     amqp: Amqp,
@@ -260,7 +263,9 @@ impl Attacher {
         };
         let answer = self.amqp.call(request, context).await;
         answer.map_err(|refusal| match (&refusal, &connection.host.unknown) {
-            (CallError::Remote(failure), Some(reason)) if failure.class == "InvalidInput" => {
+            (CallError::Remote(failure), Some(reason))
+                if ASKING_FOR_MORE.contains(&failure.class.as_str()) =>
+            {
                 *self.known_host() = None;
                 let reason = reason.clone();
                 let refusal = Box::new(refusal);

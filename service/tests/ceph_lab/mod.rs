@@ -3,7 +3,7 @@
 // Each test crate compiles this file for itself and uses its own part of it.
 #![allow(dead_code)]
 
-mod loop_device;
+pub mod loop_device;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use cinderblock::rbd::{Cluster, ClusterOptions, Features, Image, ImageOptions, Pool};
-
-pub use loop_device::LoopDevice;
 
 /// One MiB.
 pub const MIB: u64 = 1 << 20;

@@ -8,7 +8,8 @@ use cinderblock::transfer::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::ceph_lab::{LoopDevice, MIB, Noise, assert_same, backups, content};
+use crate::ceph_lab::loop_device::LoopDevice;
+use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
 use crate::{options, write, zero};
 
 async fn open(device: &LoopDevice, access: Access) -> Device {

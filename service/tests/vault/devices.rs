@@ -7,7 +7,8 @@ use cinderblock::transfer::{Access, Device, Progress};
 use cinderblock::vault::{BackupPlan, BackupRecord, BackupSpec, Error, Method, Parent, Vault};
 use tokio_util::sync::CancellationToken;
 
-use crate::ceph_lab::{LoopDevice, MIB, Noise, assert_same, conf, tool};
+use crate::ceph_lab::loop_device::LoopDevice;
+use crate::ceph_lab::{MIB, Noise, assert_same, conf, tool};
 use crate::{POOL, new_id, vault};
 
 const SIZE: u64 = 32 * MIB;
