@@ -111,6 +111,81 @@ fn rests_on_another(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    fn helper(words: [&str; 3]) -> [String; 3] {
+        words.map(str::to_owned)
+    }
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(content: &[u8]) -> Self {
+            let name = format!("cinderblock-{}", uuid::Uuid::new_v4());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, content).expect("it is written");
+            Self(path)
+        }
+
+        fn owner(&self) -> u32 {
+            std::fs::metadata(&self.0).expect("it is there").uid()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_is_owned_for_a_while() {
+        let scratch = Scratch::new(b"x");
+        let owner = match getuid().is_root() {
+            true => 4321,
+            false => getuid().as_raw(),
+        };
+        std::os::unix::fs::chown(&scratch.0, Some(owner), None).expect("chown");
+        let taken = Ownership::take(&scratch.0, helper(["env", "-u", "NONE"])).await;
+        let taken = taken.expect("taken");
+        assert_eq!(scratch.owner(), getuid().as_raw());
+        taken.give_back().await;
+        assert_eq!(scratch.owner(), owner);
+    }
+
+    #[tokio::test]
+    async fn rights_that_cannot_be_had_are_told() {
+        let scratch = Scratch::new(b"x");
+        let script = "echo 'not allowed' >&2; exit 99";
+        let refused = Ownership::take(&scratch.0, helper(["sh", "-c", script])).await;
+        let refused = refused.expect_err("refused").to_string();
+        assert!(refused.contains("99 not allowed"), "{refused}");
+        let missing = helper(["/nonexistent/sudo", "", ""]);
+        Ownership::take(&scratch.0, missing)
+            .await
+            .expect_err("no sudo");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_only_part_of_a_volume_is_refused() {
+        let mut content = b"QFI\xfb\0\0\0\x03".to_vec();
+        content.resize(1000, 0);
+        let check = async |content: &[u8], format, size| {
+            let scratch = Scratch::new(content);
+            let device = Device::open(&scratch.0, Access::Read).await;
+            let device = device.expect("it opens");
+            check_format(&device, format, size).await
+        };
+        let qcow2 = Some("qcow2");
+        check(&content, qcow2, 1000).await.expect("whole");
+        let too_long = check(&content, qcow2, 999).await;
+        assert!(matches!(too_long, Err(Error::TooLong { .. })));
+        content[15] = 1;
+        let overlay = check(&content, qcow2, 1000).await;
+        assert!(matches!(overlay, Err(Error::Overlay(_))));
+        // A guest may write what it likes into a raw volume.
+        check(&content, Some("raw"), 1000).await.expect("raw");
+        check(&content, None, 1000).await.expect("a device");
+    }
+
     #[test]
     fn an_overlay_is_known_by_its_head() {
         let mut head = *b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0";

@@ -200,3 +200,85 @@ async fn follow(stderr: ChildStderr) -> String {
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    fn os_brick(python: &Path) -> OsBrick {
+        OsBrick {
+            python: python.to_string_lossy().into_owned(),
+            config_files: Vec::new(),
+            state_path: "/nonexistent".into(),
+            host: "host".to_owned(),
+            my_ip: "192.0.2.1".to_owned(),
+            rootwrap_config: "/etc/cinder/rootwrap.conf".into(),
+            multipath: false,
+            enforce_multipath: false,
+            scan_tries: 3,
+        }
+    }
+
+    /// Asks an interpreter that is a shell script.
+    async fn ask(script: &str) -> Result<Value, BrickError> {
+        let path = std::env::temp_dir().join(format!("cinderblock-{}", uuid::Uuid::new_v4()));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("it is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it may run");
+        let request = json!({"command": "connect", "connection": {"data": {"secret": "hunter2"}}});
+        let answer = os_brick(&path).ask(request, Duration::from_secs(3)).await;
+        let _ = fs::remove_file(&path);
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_request_is_a_line_and_so_is_the_answer() {
+        // What it was asked, as its answer; the program is in the arguments, the request is not.
+        let answer = ask(
+            r#"case "$*" in *hunter2*) exit 1;; -c*os_brick*) ;; *) exit 2;; esac
+               read -r line; echo "{\"result\": $line}""#,
+        );
+        let answer = answer.await.expect("answered");
+        assert_eq!(answer["connection"]["data"]["secret"], "hunter2");
+        assert_eq!(
+            answer["root_helper"],
+            "sudo cinder-rootwrap /etc/cinder/rootwrap.conf"
+        );
+        let failed = ask(r#"echo '{"error": "no such target"}'"#).await;
+        let failed = failed.expect_err("failed").to_string();
+        assert_eq!(failed, "os-brick failed: no such target");
+        let missing = ask(r#"echo '{"unavailable": "No module"}'"#).await;
+        assert!(matches!(missing, Err(BrickError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn whatever_becomes_of_the_process_is_told() {
+        for (script, told) in [
+            ("exit 3", "exit status: 3"),
+            ("echo 'out of memory' >&2; kill -KILL $$", "out of memory"),
+            ("sleep 60 & exit 0", "exit status: 0"),
+            ("echo nonsense", "its answer cannot be read"),
+            ("yes | tr -d '\\n'", "signal"),
+        ] {
+            let error = ask(script).await.expect_err(script).to_string();
+            let expected = error.contains(told) || script.starts_with("yes");
+            assert!(expected, "{script}: {error}");
+        }
+        let hangs = ask("exec sleep 600").await;
+        assert!(matches!(hangs, Err(BrickError::TimedOut(_))), "{hangs:?}");
+    }
+
+    #[tokio::test]
+    async fn without_an_interpreter_there_is_no_os_brick() {
+        for python in ["", "/nonexistent/python"] {
+            let asked = os_brick(python.as_ref()).connector_properties().await;
+            assert!(
+                matches!(asked, Err(BrickError::Unavailable(_))),
+                "{asked:?}"
+            );
+        }
+    }
+}
