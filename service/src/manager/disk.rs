@@ -50,11 +50,11 @@ impl Disk {
         }
     }
 
-    /// Removes what a backup of it left that failed.
-    pub async fn undo(&self, vault: &Vault, plan: &BackupPlan) {
+    /// The image, in which backups leave snapshots; a device keeps nothing of them.
+    pub fn image(&self) -> Option<Volume> {
         match self {
-            Self::Image(volume) => vault.undo(plan, volume).await,
-            Self::Device(_) => vault.undo_copy(plan).await,
+            Self::Image(volume) => Some(volume.clone()),
+            Self::Device(_) => None,
         }
     }
 
@@ -77,5 +77,13 @@ impl Disk {
                 restoring.await
             }
         }
+    }
+}
+
+/// Removes what a failed backup left, also on the image of which it was made.
+pub(super) async fn undo(vault: &Vault, plan: &BackupPlan, image: Option<&Volume>) {
+    match image {
+        Some(volume) => vault.undo(plan, volume).await,
+        None => vault.undo_copy(plan).await,
     }
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::claim::Claim;
 use super::create::source_volume;
-use super::disk::Disk;
+use super::disk::{Disk, undo};
 use super::volumes::Making;
 use super::{Context, Error, GIB, Manager, about, lock, now};
 use crate::db::Done;
@@ -108,6 +108,9 @@ impl Manager {
         };
         let source = Disk::from(&attached);
         let stored = self.store(context, making, &source, claim).await;
+        let image = source.image();
+        // A device that is open cannot be detached.
+        drop(source);
         // Others need not wait until everybody has been told.
         drop(room);
         if let Err(error) = self.attacher.detach(context, attached).await {
@@ -136,7 +139,7 @@ impl Manager {
             // Deleted by force in the last moment: nobody else knows of the data.
             Err(Error::BackupNotFound(_)) => {
                 info!(backup = %row.id, "The backup is gone: removing its data");
-                source.undo(&self.vault, &plan).await;
+                undo(&self.vault, &plan, image.as_ref()).await;
                 self.disown(row.id).await;
             }
             Err(error) => self.doubt_create(context, row.id, error, detail).await,
@@ -177,7 +180,8 @@ impl Manager {
             self.store_message(context, &message).await;
         }
         if let Err(error) = self.transfer(making, &plan, source, claim).await {
-            let undoing = source.undo(&self.vault, &plan);
+            let image = source.image();
+            let undoing = undo(&self.vault, &plan, image.as_ref());
             if tokio::time::timeout(UNDO, undoing).await.is_err() {
                 warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
             }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::plan::{self, BackupSpec, Method};
+use super::plan::{self, BackupSpec, Forced, Method};
 use super::store::{own, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
@@ -44,6 +44,7 @@ impl Vault {
             pool: spec.pool.clone(),
             base,
             method: Method::Full,
+            forced: spec.parent.map(|_| Forced::NotInCeph),
             snapshot,
             size,
         })

@@ -65,6 +65,9 @@ impl fmt::Display for Method {
 /// Why an incremental backup cannot be made of what is there, so that a full one is made instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Forced {
+    /// The source is a block device or file, which does not tell what changed.
+    #[error("the volume is not in Ceph")]
+    NotInCeph,
     /// The source has no snapshot that a backup builds on: trimmed by `backup_ceph_max_snapshots`,
     /// migrated or retyped.
     #[error("the volume does not have the parent's snapshot")]
