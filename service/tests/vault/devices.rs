@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use cinderblock::transfer::{Access, Device, Progress};
-use cinderblock::vault::{BackupPlan, BackupRecord, BackupSpec, Error, Method, Parent, Vault};
+use cinderblock::vault::{
+    BackupPlan, BackupRecord, BackupSpec, Error, Method, Parent, TargetSize, Vault,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::loop_device::LoopDevice;
@@ -55,6 +57,7 @@ async fn restore(
     let point = vault.find_restore_point(record).await?;
     let target = Device::open(device.path(), Access::Write).await;
     let target = target.expect("it opens");
+    let size = TargetSize::Exactly(size);
     let restoring = vault.restore_device(&point, &target, size, progress, &cancel);
     let restored = restoring.await;
     target.close().await;
