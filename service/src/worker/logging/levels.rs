@@ -13,8 +13,17 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::reload::{Handle, Layer};
 
 /// The rooms of this crate; each is a logger.
-const ROOMS: [&str; 8] = [
-    "amqp", "attach", "db", "manager", "rbd", "transfer", "vault", "worker",
+const ROOMS: [&str; 10] = [
+    "amqp",
+    "attach",
+    "db",
+    "keys",
+    "manager",
+    "openstack",
+    "rbd",
+    "transfer",
+    "vault",
+    "worker",
 ];
 
 /// The libraries that log, quieter than the service itself, as with oslo.log's
@@ -157,7 +166,7 @@ mod tests {
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=DEBUG"]);
         assert_eq!(of(&levels, "cinder.backup.rbd"), ["cinder.backup.rbd=INFO"]);
         assert_eq!(of(&levels, "lapin"), ["lapin=CRITICAL"]);
-        assert_eq!(levels.set("", log_line::Level::Warning), 10);
+        assert_eq!(levels.set("", log_line::Level::Warning), 12);
         assert_eq!(of(&levels, "lapin"), ["lapin=WARNING"]);
         assert_eq!(levels.set("nova", log_line::Level::Debug), 0);
     }
