@@ -42,7 +42,7 @@ LAB_DATABASE_URL=$("$lab" sqlite "$PWD/.lab/$name/cinder.sqlite") \
     cargo test --locked -p cinderblock-service --test db -- --skip server:: --skip mysql::
 # Many of these start a Python of their own: a few at a time is all that two cores can carry.
 cargo test --locked -p cinderblock-service --test amqp -- --test-threads=4
-suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins pools devices outages encrypted key_managers interop parity
+suites life_cycle chains independent restores bad_input records log_levels progress cancel killed twins fallback pools devices outages encrypted key_managers interop parity
 "$lab" down --name "$name"
 
 # As Kolla sets the broker up, with the backups in the volumes' cluster, with erasure-coded data, and with

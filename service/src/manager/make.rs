@@ -159,9 +159,47 @@ impl Manager {
         let spec = self.spec(row).await?;
         let size = u64::try_from(source_volume(making)?.size.unwrap_or(0)).unwrap_or(0) * GIB;
         let planning = source.plan(&self.vault, &spec, size);
-        let plan = claim.carry(planning).await?;
-        let forced = row.parent_id.is_some() && plan.method == Method::Full;
-        // Before the first byte: whoever finds this row after a crash knows where its data lies.
+        let mut plan = claim.carry(planning).await?;
+        let mut told = false;
+        loop {
+            told = self.place(context, row, source, &plan, told).await?;
+            let Err(error) = self.transfer(making, &plan, source, claim).await else {
+                return Ok(plan);
+            };
+            let image = source.image();
+            let undoing = undo(&self.vault, &plan, image.as_ref());
+            if tokio::time::timeout(UNDO, undoing).await.is_err() {
+                warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
+                return Err(error);
+            }
+            let instead = match &error {
+                Error::Vault(error) => plan.instead(error),
+                _ => None,
+            };
+            let Some(instead) = instead else {
+                return Err(error);
+            };
+            warn!(
+                backup = %row.id, %error, failed = %plan.method, next = %instead.method,
+                "The backup failed; making it in another way"
+            );
+            plan = instead;
+        }
+    }
+
+    /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
+    /// knows where its data is. Tells, once, that it is a full one although it has a parent; whether
+    /// that has been told.
+    async fn place(
+        &self,
+        context: &Context,
+        row: &Backup,
+        source: &Disk,
+        plan: &BackupPlan,
+        told: bool,
+    ) -> Result<bool, Error> {
+        let incremental = matches!(plan.method, Method::Incremental { .. });
+        let forced = row.parent_id.is_some() && !incremental;
         let metadata = match source {
             Disk::Image(_) => service_metadata::format(&plan.base),
             Disk::Device(_) => service_metadata::format_of_device(&plan.base),
@@ -169,7 +207,7 @@ impl Manager {
         self.db
             .place_backup(row.id, &metadata, forced, now().naive_utc())
             .await?;
-        if forced {
+        if forced && !told {
             warn!(
                 backup = %row.id, parent = row.parent_id.map(tracing::field::display),
                 reason = plan.forced.map(tracing::field::display),
@@ -179,15 +217,7 @@ impl Manager {
             let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);
             self.store_message(context, &message).await;
         }
-        if let Err(error) = self.transfer(making, &plan, source, claim).await {
-            let image = source.image();
-            let undoing = undo(&self.vault, &plan, image.as_ref());
-            if tokio::time::timeout(UNDO, undoing).await.is_err() {
-                warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
-            }
-            return Err(error);
-        }
-        Ok(plan)
+        Ok(forced)
     }
 
     async fn transfer(

@@ -81,7 +81,7 @@ impl ErrorKind {
 
 impl Error {
     /// The error behind a negative return value of librados or librbd.
-    pub(super) fn from_code(operation: &'static str, object: &str, code: i64) -> Self {
+    pub(crate) fn from_code(operation: &'static str, object: &str, code: i64) -> Self {
         let errno = i32::try_from(code.unsigned_abs()).unwrap_or(libc::EIO);
         let kind = ErrorKind::from_errno(errno);
         let reason = match kind {

@@ -41,6 +41,15 @@ impl Error {
         Self::Invalid(text.into())
     }
 
+    /// What Ceph or a device said, where it was one of them that failed.
+    pub fn kind(&self) -> Option<rbd::ErrorKind> {
+        match self {
+            Self::Rbd(error) | Self::Volume(error) => Some(error.kind()),
+            Self::Transfer(error) => error.kind(),
+            _ => None,
+        }
+    }
+
     /// Whether the cause is that something does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {

@@ -8,6 +8,8 @@ use api_compat::ids::{BackupId, VolumeId};
 use api_compat::names::{BackupImage, BackupSnapshot};
 
 use super::error::Error;
+use crate::rbd::ErrorKind;
+use crate::transfer::TransferError;
 
 /// A backup that is to be made.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct ParentFacts {
 pub enum Method {
     /// Everything that is allocated, into an image of its own.
     Full,
+    /// Every byte, into an image of its own: it is not asked what is allocated.
+    Whole,
     /// What changed since this snapshot, which stands on the source and in the base image.
     Incremental {
         /// The parent's snapshot.
@@ -57,6 +61,7 @@ impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("full"),
+            Self::Whole => f.write_str("full, byte by byte"),
             Self::Incremental { from } => write!(f, "incremental since {from}"),
         }
     }
@@ -72,6 +77,9 @@ pub enum Forced {
     /// migrated or retyped.
     #[error("the volume does not have the parent's snapshot")]
     NotOnSource,
+    /// It was tried.
+    #[error("the incremental backup failed")]
+    Failed,
     /// The parent's image does not exist.
     #[error("the parent's image does not exist")]
     NoImage,
@@ -96,6 +104,36 @@ pub fn choose(parent: &Parent, facts: &ParentFacts) -> Result<Method, Forced> {
         }),
         [_] => Err(Forced::NotOnSource),
         several => Err(Forced::Ambiguous(several.len())),
+    }
+}
+
+/// How to make a backup after `method` has failed; none where that would fail for the same reason.
+pub fn instead(method: &Method, error: &Error) -> Option<Method> {
+    use ErrorKind::{NoSpace, Permission, Shutdown, Unreachable};
+
+    if let Some(NoSpace | Permission | Shutdown | Unreachable) = error.kind() {
+        return None;
+    }
+    match (method, error) {
+        (Method::Whole, _) => None,
+        // The snapshot since which changes were asked for is gone.
+        (Method::Incremental { .. }, Error::Transfer(TransferError::Plan(error)))
+            if error.kind() == ErrorKind::NotFound =>
+        {
+            Some(Method::Full)
+        }
+        (_, Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff)) => {
+            Some(Method::Whole)
+        }
+        // What is wrong with the image of the chain is not with a new one.
+        (
+            Method::Incremental { .. },
+            Error::Missing(_)
+            | Error::Damaged(_)
+            | Error::Rbd(_)
+            | Error::Transfer(TransferError::Write { .. } | TransferError::Flush(_)),
+        ) => Some(Method::Full),
+        _ => None,
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::plan::Candidate;
 use super::store::{own, snapshots_if_exists};
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
-use crate::transfer::{self, Destination, Progress, Stats};
+use crate::transfer::{self, Destination, Progress, Stats, TransferError};
 
 /// Where a backup can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,17 @@ impl Vault {
                 false => Destination::MayHoldData,
             };
             let options = self.pump_options(destination);
-            Ok(transfer::copy_diff(&source, None, &image, &options, &progress, cancel).await?)
+            let copying = transfer::copy_diff(&source, None, &image, &options, &progress, cancel);
+            match copying.await {
+                Err(error @ TransferError::Plan(_)) => {
+                    warn!(image = %point.image, %error, "Restoring byte by byte");
+                    let options = self.pump_options(Destination::MayHoldData);
+                    let copying =
+                        transfer::copy_whole(&source, &image, &options, &progress, cancel);
+                    Ok(copying.await?)
+                }
+                copied => Ok(copied?),
+            }
         };
         let stats = written.await;
         image.close().await;

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool};
-use crate::transfer::{self, Destination, Progress, PumpOptions, Stats};
+use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
 
 /// What will be done to make one backup.
 #[derive(Debug, Clone)]
@@ -32,6 +32,21 @@ pub struct BackupPlan {
     pub snapshot: String,
     /// The source's size in bytes.
     pub size: u64,
+}
+
+impl BackupPlan {
+    /// Another way to make the same backup after this one has failed; none where that would fail for
+    /// the same reason.
+    pub fn instead(&self, error: &Error) -> Option<Self> {
+        let method = plan::instead(&self.method, error)?;
+        let was_incremental = matches!(self.method, Method::Incremental { .. });
+        Some(Self {
+            base: BackupImage::own(self.base.volume(), self.backup),
+            method,
+            forced: self.forced.or(was_incremental.then_some(Forced::Failed)),
+            ..self.clone()
+        })
+    }
 }
 
 impl Vault {
@@ -175,11 +190,15 @@ impl Vault {
         if base.known_size() != from.known_size() {
             base.resize(from.known_size()).await?;
         }
+        let options = self.pump_options(destination);
         let since = match &plan.method {
             Method::Incremental { from } => Some(from.as_str()),
             Method::Full => None,
+            Method::Whole => {
+                let copying = transfer::copy_whole(from, base, &options, &progress, cancel);
+                return Ok(copying.await?);
+            }
         };
-        let options = self.pump_options(destination);
         Ok(transfer::copy_diff(from, since, base, &options, &progress, cancel).await?)
     }
 
@@ -190,7 +209,15 @@ impl Vault {
     /// wrote is still there, and a range that the volume got and lost again since is in no diff.
     async fn settle(&self, base: &Image, from: &str, cancel: &CancellationToken) -> Result<()> {
         let options = self.pump_options(Destination::MayHoldData);
-        let stats = transfer::take_back(base, from, &options, cancel).await?;
+        let taken_back = transfer::take_back(base, from, &options, cancel).await;
+        let stats = taken_back.map_err(|error| match error {
+            // Of the chain, not of the volume.
+            TransferError::Read { .. } | TransferError::Plan(_) => Error::damaged(format!(
+                "{} cannot be taken back to {from}: {error}",
+                base.name()
+            )),
+            error => error.into(),
+        })?;
         if stats != Stats::default() {
             info!(
                 image = base.name(),

@@ -3,6 +3,7 @@
 #[path = "../ceph_lab/mod.rs"]
 mod ceph_lab;
 mod devices;
+mod fallback;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;

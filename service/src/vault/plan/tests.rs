@@ -1,4 +1,6 @@
 use super::*;
+use crate::rbd;
+use crate::transfer::BlockError;
 
 const VOLUME: &str = "06a314a8-3f21-44ef-b19e-2fb9b505d554";
 const FULL: &str = "246c011b-8fab-4538-90c2-f0ded6b69811";
@@ -208,4 +210,38 @@ fn an_image_with_a_snapshot_made_by_hand_is_left_as_it_is() {
     // The image stays with another backup.
     last.sole = false;
     assert_eq!(deletion(&last, &image, true).snapshots, [snapshot(FULL)]);
+}
+
+#[test]
+fn what_failed_is_made_in_another_way_unless_that_fails_alike() {
+    let from = snapshot(FULL);
+    let incremental = Method::Incremental { from };
+    let ceph = |errno| rbd::Error::from_code("do", "something", -i64::from(errno));
+    let write = |errno| {
+        Error::Transfer(TransferError::Write {
+            offset: 0,
+            length: 1,
+            error: BlockError::Rbd(ceph(errno)),
+        })
+    };
+    let list = |errno| Error::Transfer(TransferError::Plan(BlockError::Rbd(ceph(errno))));
+    let eio = libc::EIO;
+    for (error, after_incremental, after_full) in [
+        (Error::missing("gone"), Some(Method::Full), None),
+        (Error::damaged("odd"), Some(Method::Full), None),
+        (Error::Rbd(ceph(libc::EBUSY)), Some(Method::Full), None),
+        (write(eio), Some(Method::Full), None),
+        (list(eio), Some(Method::Whole), Some(Method::Whole)),
+        (list(libc::ENOENT), Some(Method::Full), Some(Method::Whole)),
+        // These hold for every copy.
+        (write(libc::ENOSPC), None, None),
+        (list(libc::ESHUTDOWN), None, None),
+        (Error::Rbd(ceph(libc::EPERM)), None, None),
+        (Error::Volume(ceph(libc::ENOENT)), None, None),
+        (Error::Transfer(TransferError::Cancelled), None, None),
+    ] {
+        assert_eq!(instead(&incremental, &error), after_incremental, "{error}");
+        assert_eq!(instead(&Method::Full, &error), after_full, "{error}");
+        assert_eq!(instead(&Method::Whole, &error), None, "{error}");
+    }
 }

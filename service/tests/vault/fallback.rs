@@ -1,0 +1,76 @@
+//! Another way to make a backup after one that failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cinderblock::transfer::Progress;
+use cinderblock::vault::{BackupPlan, Method};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
+use crate::{Source, restore_point, vault};
+
+#[tokio::test]
+async fn byte_by_byte_it_is_the_same_backup() {
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    source.write(9 * MIB, Noise::new(6).bytes(5 * MIB)).await;
+    let whole = BackupPlan {
+        method: Method::Whole,
+        ..source.plan(&vault, None).await
+    };
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let storing = vault.store(&whole, &source.volume, progress, &cancel);
+    let stats = storing.await.expect("stored");
+    assert_eq!(stats.bytes_read, 24 * MIB);
+    assert!(stats.bytes_written < 6 * MIB, "{stats:?}");
+    let expected = content(&source.image).await;
+    assert_same(&restore_point(&whole).await, &expected);
+
+    // An incremental builds on it.
+    source.write(0, Noise::new(7).bytes(4096)).await;
+    let next = source.back_up(&vault, Some(&whole)).await;
+    assert!(matches!(next.method, Method::Incremental { .. }));
+    let expected = content(&source.image).await;
+    assert_same(&restore_point(&next).await, &expected);
+    source.delete(&vault, [&whole, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn an_image_of_its_own_is_made_after_an_incremental_that_failed() {
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    source.write(0, Noise::new(8).bytes(3 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    source.write(MIB, Noise::new(9).bytes(MIB)).await;
+    let plan = source.plan(&vault, Some(&full)).await;
+
+    let rival = backups().await.pool.open_rw(&full.base.to_string()).await;
+    let rival = rival.expect("open");
+    rival.own().await.expect("own");
+    let error = {
+        let mut storing = std::pin::pin!(source.try_store(&vault, &plan));
+        let early = timeout(Duration::from_secs(3), &mut storing).await;
+        assert!(early.is_err(), "it did not wait");
+        let gone = source.image.remove_snapshot(&full.snapshot).await;
+        gone.expect("remove");
+        rival.close().await;
+        storing.await.expect_err("a snapshot is missing")
+    };
+    vault.undo(&plan, &source.volume).await;
+
+    let instead = plan.instead(&error).expect("another way");
+    assert_eq!(instead.method, Method::Full);
+    assert_ne!(instead.base, full.base);
+    source.store(&vault, &instead).await;
+    let expected = content(&source.image).await;
+    assert_same(&restore_point(&instead).await, &expected);
+    vault
+        .delete(&source.record(&instead, true))
+        .await
+        .expect("delete");
+    source.delete(&vault, [&full]).await;
+    source.image.close().await;
+}

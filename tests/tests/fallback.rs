@@ -1,0 +1,60 @@
+//! A backup that fails in the middle is made in another way.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Chain, Lab, Resource};
+use serde_json::json;
+use tokio::time::sleep;
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn an_incremental_that_fails_becomes_a_full_backup() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, MIB).await?;
+    let full = chain.back_up(false).await?;
+    let base = format!("backups/volume-{}.backup.{full}", chain.volume);
+    chain.write(64 * MIB, 2, 600 * MIB).await?;
+    let content = chain.volumes.content(&chain.image()).await?;
+    let before = chain.volumes.snapshots(&chain.image()).await?;
+    ensure!(before.len() == 1, "{before:?}");
+
+    let body = json!({"backup": {"volume_id": chain.volume, "incremental": true}});
+    let backup = chain.cloud.begin_create(Resource::Backup, body).await?;
+    for _ in 0..300 {
+        if chain.backups.used(&base).await? > 16 * MIB {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    // What the parent left on the volume is removed by somebody: the changes since then are unknown.
+    let removing = async {
+        let snapshot = format!("{}@{}", chain.image(), before[0]);
+        chain.volumes.rbd(&["snap", "rm", &snapshot]).await
+    };
+    lab.while_stopped("ceph-osd-backups", removing).await?;
+    chain
+        .cloud
+        .wait(Resource::Backup, &backup, "available")
+        .await?;
+
+    let shown = chain.cloud.show(Resource::Backup, &backup).await?;
+    ensure!(shown.is_some_and(|backup| backup["is_incremental"] == false));
+    let logged = lab.logged(&backup)?;
+    let count = |text: &str| logged.iter().filter(|line| line.contains(text)).count();
+    ensure!(count("making it in another way") == 1, "{logged:?}");
+    let told = "Making a full backup instead of an incremental one";
+    ensure!(count(told) == 1, "{logged:?}");
+    let messages = chain.cloud.messages(&chain.volume).await?;
+    ensure!(messages.len() == 1, "{messages:?}");
+    chain.made.push((backup.clone(), content));
+    chain.verify().await?;
+    for backup in [&backup, &full] {
+        chain.delete(backup).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    ensure!(chain.volumes.snapshots(&chain.image()).await?.is_empty());
+    chain.cloud.delete(Resource::Volume, &chain.volume).await
+}
