@@ -36,7 +36,7 @@ volumes() { rbd --conf "$LAB_VOLUMES_CEPH_CONF" --pool volumes "$@"; }
 backups() { rbd --conf "$LAB_BACKUPS_CEPH_CONF" --pool backups "$@"; }
 # Writes random data into a volume: ID OFFSET_MIB LENGTH_MIB, three at a time.
 fill() { tests/fill-volume.py "$LAB_VOLUMES_CEPH_CONF" "$@"; }
-checksum() { volumes export --no-progress "volume-$1" - | sha256sum | cut -d' ' -f1; }
+checksum() { volumes export --no-progress "volume-$1" - | openssl dgst -sha256 -r | cut -d' ' -f1; }
 status() { openstack volume "$1" show "$2" -f value -c status; }
 # Waits until a backup or volume has left its transient status: KIND ID WANTED
 await() {

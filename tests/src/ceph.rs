@@ -118,7 +118,7 @@ impl Cluster {
 
     /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.
     pub async fn content(&self, image: &str) -> Result<Content> {
-        let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | sha256sum"#;
+        let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | openssl dgst -sha256 -r"#;
         let sum = run(Command::new("bash").args(["-c", script, "-", &self.conf, image])).await?;
         Ok(Content(sum))
     }

@@ -48,7 +48,7 @@ impl Files {
 
     /// The checksum of everything in a volume; the same as that of an image that holds the same.
     pub async fn content(&self, volume: &str) -> Result<Content> {
-        let script = r#"sha256sum < "$1""#;
+        let script = r#"openssl dgst -sha256 -r < "$1""#;
         let path = self.path(volume);
         let sum = run(Command::new("bash").args(["-c", script, "-"]).arg(&path)).await?;
         Ok(Content(sum))
@@ -56,7 +56,7 @@ impl Files {
 
     /// The same of its first bytes.
     pub async fn content_of_first(&self, volume: &str, bytes: u64) -> Result<Content> {
-        let script = r#"set -o pipefail; head -c "$2" "$1" | sha256sum"#;
+        let script = r#"set -o pipefail; head -c "$2" "$1" | openssl dgst -sha256 -r"#;
         let (path, bytes) = (self.path(volume), bytes.to_string());
         let mut command = Command::new("bash");
         command.args(["-c", script, "-"]).arg(&path).arg(bytes);
