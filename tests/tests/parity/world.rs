@@ -63,7 +63,7 @@ impl World {
     /// Notes what stands after a step.
     pub async fn observe(&mut self, step: &str) -> Result<()> {
         // What is told comes a moment after the status.
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         let (count, size) = self.cloud.backup_usage().await?;
         let mut rows = Map::new();
         for table in ["volumes", "backups", "snapshots"] {
