@@ -50,4 +50,5 @@ suites life_cycle chains independent restores bad_input records log_levels progr
 cloud --messaging kolla --backups-on same --data-pools erasure --database postgresql
 cargo test --locked -p cinderblock-service --test db -- --skip mysql::
 cargo test --locked -p cinderblock-service --test start -- database
-suites life_cycle restores interop data_pools
+suites life_cycle restores data_pools
+cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns

@@ -14,7 +14,7 @@ use crate::objects::Backup;
 pub enum BackupEvent {
     /// A backup begins.
     CreateStart,
-    /// A backup is complete, or was deleted while it was made.
+    /// A backup is complete.
     CreateEnd,
     /// A restore begins.
     RestoreStart,
