@@ -85,6 +85,11 @@ impl Reconfigured {
         Self::restart(lab, options, &["restart", "worker", "--wait"]).await
     }
 
+    /// A worker that moves one piece after the other, so that it can be met in the middle.
+    pub async fn slow_worker(lab: &Lab) -> Result<Self> {
+        Self::worker(lab, "[cinderblock]\ntransfer_depth = 1\n").await
+    }
+
     /// The same for options with which it cannot work.
     pub async fn broken_worker(lab: &Lab, options: &str) -> Result<Self> {
         Self::restart(lab, options, &["restart", "worker"]).await

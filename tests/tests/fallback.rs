@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Chain, Lab, Resource};
+use cinderblock_tests::{Chain, Lab, Reconfigured, Resource};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -12,6 +12,7 @@ const MIB: u64 = 1 << 20;
 #[tokio::test]
 async fn an_incremental_that_fails_becomes_a_full_backup() -> Result<()> {
     let lab = Lab::from_env()?;
+    let slow = Reconfigured::slow_worker(&lab).await?;
     let mut chain = Chain::begin(1).await?;
     chain.write(0, 1, MIB).await?;
     let full = chain.back_up(false).await?;
@@ -56,5 +57,6 @@ async fn an_incremental_that_fails_becomes_a_full_backup() -> Result<()> {
     }
     ensure!(chain.base_image().await?.is_none());
     ensure!(chain.volumes.snapshots(&chain.image()).await?.is_empty());
-    chain.cloud.delete(Resource::Volume, &chain.volume).await
+    chain.cloud.delete(Resource::Volume, &chain.volume).await?;
+    slow.restore().await
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource};
+use cinderblock_tests::{Cloud, Lab, Reconfigured, Resource};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -18,6 +18,7 @@ async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
 #[tokio::test]
 async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     let lab = Lab::from_env()?;
+    let slow = Reconfigured::slow_worker(&lab).await?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
     let image = format!("volumes/volume-{volume}");
@@ -54,5 +55,6 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     for backup in [&incremental, &backup] {
         cloud.delete(Resource::Backup, backup).await?;
     }
-    cloud.delete(Resource::Volume, &volume).await
+    cloud.delete(Resource::Volume, &volume).await?;
+    slow.restore().await
 }
