@@ -25,6 +25,14 @@ impl Blocklisted {
             .to_owned();
         let conf = site.conf.clone();
         tool("ceph", &conf, &["osd", "blocklist", "add", &address]);
+        // The monitor answers before the OSD has heard of it.
+        let number = |command: &[&str], field: &str| {
+            let answer = tool("ceph", &conf, &[command, &["--format", "json"]].concat());
+            let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+            answer[field].as_u64().expect("a number")
+        };
+        let epoch = number(&["osd", "dump"], "epoch");
+        while number(&["tell", "osd.0", "status"], "newest_map") < epoch {}
         Self { conf, address }
     }
 }
