@@ -62,7 +62,7 @@ other_sources_and_clouds() {
     cloud 3 --messaging kolla --backups-on same --data-pools erasure --database postgresql
     service --test db -- --skip mysql::
     service --test start -- database
-    suites life_cycle restores data_pools
+    suites life_cycle data_pools
     cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
 }
 
