@@ -79,10 +79,20 @@ impl Database {
             .add(backups::Column::Status.is_in(unfinished.map(BackupStatus::as_str)))
             .add(backups::Column::Status.is_null());
         let find = live()
-            .filter(backups::Column::Host.eq(host))
             .filter(status)
             .order_by_with_nulls(backups::Column::CreatedAt, Order::Desc, NullOrdering::Last)
             .order_by_desc(backups::Column::Id);
+        self.find_of_host(find, host).await
+    }
+
+    /// The backups of a host among those that are asked for. A row that holds what is no backup's is
+    /// logged and left out.
+    pub(super) async fn find_of_host(
+        &self,
+        find: Select<backups::Entity>,
+        host: &str,
+    ) -> Result<Vec<Backup>> {
+        let find = find.filter(backups::Column::Host.eq(host));
         let rows = self.find_all(find).await?;
         Ok(rows
             .into_iter()

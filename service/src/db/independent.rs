@@ -2,6 +2,7 @@
 //! to delete only what another row names as its parent.
 
 use api_compat::ids::BackupId;
+use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::Expr;
@@ -14,38 +15,15 @@ use super::{Database, Result};
 /// How many backups one statement names.
 const AT_ONCE: usize = 500;
 
-/// A backup and the one that it was built on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Increment {
-    /// The backup.
-    pub backup: BackupId,
-    /// Its parent.
-    pub parent: String,
-    /// The driver that made it, as its row names it.
-    pub service: Option<String>,
-}
-
 impl Database {
     /// The increments of a host whose rows tell by themselves where their data lies, save those that
     /// are being made.
-    pub async fn increments(&self, host: &str) -> Result<Vec<Increment>> {
+    pub async fn increments(&self, host: &str) -> Result<Vec<Backup>> {
         let find = live()
-            .filter(backups::Column::Host.eq(host))
             .filter(backups::Column::ParentId.is_not_null())
             .filter(backups::Column::ServiceMetadata.is_not_null())
             .filter(backups::Column::Status.ne(BackupStatus::Creating.as_str()));
-        let rows = self.find_all(find).await?;
-        Ok(rows
-            .into_iter()
-            .filter(|row| row.host.as_deref() == Some(host))
-            .filter_map(|row| {
-                Some(Increment {
-                    backup: row.id.parse().ok()?,
-                    parent: row.parent_id?,
-                    service: row.service,
-                })
-            })
-            .collect())
+        self.find_of_host(find, host).await
     }
 
     /// Records that backups build on no other any more, save those that are being made.
@@ -64,12 +42,12 @@ impl Database {
     }
 
     /// Records that no backup builds on these any more.
-    pub async fn forget_dependents(&self, ids: &[String], now: NaiveDateTime) -> Result<()> {
+    pub async fn forget_dependents(&self, ids: &[BackupId], now: NaiveDateTime) -> Result<()> {
         for ids in ids.chunks(AT_ONCE) {
             let update = backups::Entity::update_many()
                 .col_expr(backups::Column::NumDependentBackups, 0.into())
                 .col_expr(backups::Column::UpdatedAt, now.into())
-                .filter(backups::Column::Id.is_in(ids))
+                .filter(backups::Column::Id.is_in(ids.iter().map(ToString::to_string)))
                 .filter(backups::Column::NumDependentBackups.gt(0));
             self.patience
                 .run(|| async { Ok(update.clone().exec(&self.pool).await?) })

@@ -6,10 +6,10 @@ use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-use tracing::error;
 
+use super::backups::live;
 use super::entity::{backups, snapshots};
-use super::{Database, Result, convert};
+use super::{Database, Result};
 
 /// Another key for a backup.
 #[derive(Debug, Clone, Copy)]
@@ -58,20 +58,8 @@ impl Database {
     /// The backups of a host that have this key. A row that holds what is no backup's is logged and
     /// left out.
     pub async fn backups_with_key(&self, host: &str, key: &str) -> Result<Vec<Backup>> {
-        let find = backups::Entity::find()
-            .filter(backups::Column::Host.eq(host))
-            .filter(backups::Column::EncryptionKeyId.eq(key))
-            .filter(backups::Column::Deleted.eq(false));
-        let rows = self.find_all(find).await?;
-        Ok(rows
-            .into_iter()
-            .filter(|row| row.host.as_deref() == Some(host))
-            .filter_map(|row| {
-                convert::backup(row)
-                    .inspect_err(|error| error!(%error, "A backup is left alone"))
-                    .ok()
-            })
-            .collect())
+        let find = live().filter(backups::Column::EncryptionKeyId.eq(key));
+        self.find_of_host(find, host).await
     }
 
     /// Whether a snapshot of a volume has this key. Cinder gives a snapshot its volume's own.

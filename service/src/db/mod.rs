@@ -27,7 +27,6 @@ pub use change::{Done, Subject};
 pub use connect::Options;
 pub use error::{Error, ErrorKind};
 pub use import::Importer;
-pub use independent::Increment;
 pub use keys::NewKey;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};

@@ -1,7 +1,8 @@
 //! Backups that may be deleted in any order: `[cinderblock] independent_backups`.
 
+use std::collections::HashSet;
+
 use api_compat::ids::BackupId;
-use api_compat::state::driver;
 use tracing::{info, warn};
 
 use super::{Error, Manager, now};
@@ -16,18 +17,16 @@ impl Manager {
             return Ok(());
         }
         let mut increments = self.db.increments(&self.settings.host).await?;
-        increments.retain(|increment| {
-            driver::is_ours(&self.settings.driver, increment.service.as_deref())
-        });
+        increments.retain(|increment| self.is_ours(increment));
         if increments.is_empty() {
             return Ok(());
         }
-        let (ids, mut parents): (Vec<_>, Vec<_>) = increments
-            .into_iter()
-            .map(|increment| (increment.backup, increment.parent))
-            .unzip();
-        parents.sort_unstable();
-        parents.dedup();
+        let ids: Vec<BackupId> = increments.iter().map(|increment| increment.id).collect();
+        let parents: HashSet<BackupId> = increments
+            .iter()
+            .filter_map(|increment| increment.parent_id)
+            .collect();
+        let parents: Vec<BackupId> = parents.into_iter().collect();
         let now = now().naive_utc();
         self.db.make_independent(&ids, now).await?;
         // An increment of another host keeps its parent's number, until that host starts.

@@ -18,8 +18,8 @@ use tracing::{info, warn};
 use super::claim::Claim;
 use super::create::source_volume;
 use super::disk::{Disk, undo};
-use super::volumes::Making;
-use super::{Context, Error, GIB, Manager, about, lock, now};
+use super::volumes::{Making, size_of};
+use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
 use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
@@ -157,7 +157,7 @@ impl Manager {
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
-        let size = u64::try_from(source_volume(making)?.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        let size = size_of(source_volume(making)?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
         let mut told = false;

@@ -60,8 +60,6 @@ const RELEASES: usize = 8;
 /// How often the end of an operation is written when its rows change meanwhile.
 const WRITES: usize = 5;
 
-const GIB: u64 = 1 << 30;
-
 /// Who asks, and in which request.
 type Context = RequestContext;
 

@@ -15,7 +15,8 @@ use tracing::{error, info, warn};
 
 use super::claim::Claim;
 use super::disk::Disk;
-use super::{Context, Error, GIB, Manager, about, now};
+use super::volumes::size_of;
+use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
 use crate::transfer::Progress;
 use crate::vault::{BackupRecord, RestorePoint, TargetSize};
@@ -40,7 +41,7 @@ impl Restoring<'_> {
 
     /// How large the volume's image is to be.
     fn size(&self, encrypted: bool) -> TargetSize {
-        let size = u64::try_from(self.volume.size.unwrap_or(0)).unwrap_or(0) * GIB;
+        let size = size_of(self.volume);
         match encrypted {
             true => TargetSize::AtLeast(size),
             false => TargetSize::Exactly(size),

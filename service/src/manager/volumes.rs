@@ -14,6 +14,13 @@ use crate::db::Subject;
 use crate::transfer::Access;
 use crate::vault;
 
+const GIB: u64 = 1 << 30;
+
+/// The bytes of a volume, as its row says.
+pub(super) fn size_of(volume: &Volume) -> u64 {
+    u64::try_from(volume.size.unwrap_or(0)).unwrap_or(0) * GIB
+}
+
 /// A backup in the making, and what it is made of.
 pub(super) struct Making {
     pub backup: Backup,
