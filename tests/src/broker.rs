@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -85,6 +85,28 @@ impl Broker {
         Ok(methods)
     }
 
+    /// A queue that gets whatever is sent to an exchange, for as long as this connection lasts.
+    pub async fn overhear(&self, exchange: &str) -> Result<String> {
+        let queue = format!("overheard_{}", Uuid::new_v4().simple());
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.channel
+            .queue_declare(queue.as_str().into(), options, FieldTable::default())
+            .await?;
+        self.channel
+            .queue_bind(
+                queue.as_str().into(),
+                exchange.into(),
+                "".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        Ok(queue)
+    }
+
     /// Takes the messages out of a queue; none if there is no such queue.
     pub async fn take(&self, queue: &str) -> Result<Vec<Value>> {
         // On a channel of its own, which the broker closes if there is no such queue.
@@ -145,6 +167,21 @@ impl Broker {
 
     /// Calls the worker; the failure that it answers with, or null.
     pub async fn call_worker(&self, method: &str, version: &str, args: Value) -> Result<Value> {
+        let answer = self.call(method, version, args).await?;
+        match answer["failure"].as_str() {
+            Some(failure) => Ok(serde_json::from_str(failure)?),
+            None => Ok(Value::Null),
+        }
+    }
+
+    /// Calls the worker; what it answers.
+    pub async fn ask_worker(&self, method: &str, version: &str, args: Value) -> Result<Value> {
+        let answer = self.call(method, version, args).await?;
+        anyhow::ensure!(answer["failure"].is_null(), "{answer}");
+        Ok(answer["result"].clone())
+    }
+
+    async fn call(&self, method: &str, version: &str, args: Value) -> Result<Value> {
         let queue = format!("reply_{}", Uuid::new_v4().simple());
         let options = QueueDeclareOptions {
             auto_delete: true,
@@ -173,11 +210,8 @@ impl Broker {
             .with_context(|| format!("no answer to {method}"))?
             .context("the reply queue is gone")??;
         let envelope: Value = serde_json::from_slice(&delivery.data)?;
-        let answer: Value =
-            serde_json::from_str(envelope["oslo.message"].as_str().context("no envelope")?)?;
-        match answer["failure"].as_str() {
-            Some(failure) => Ok(serde_json::from_str(failure)?),
-            None => Ok(Value::Null),
-        }
+        Ok(serde_json::from_str(
+            envelope["oslo.message"].as_str().context("no envelope")?,
+        )?)
     }
 }

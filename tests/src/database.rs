@@ -50,19 +50,18 @@ impl Database {
         Ok(())
     }
 
-    /// Gives a backup another status behind its worker's back.
-    pub async fn set_backup_status(&self, id: &str, status: &str) -> Result<()> {
-        self.execute(&format!(
-            "UPDATE backups SET status = '{status}' WHERE id = '{id}'"
-        ))
-        .await?;
+    /// Changes columns of a row behind Cinder's back, such as `status = 'error'`.
+    pub async fn change(&self, table: &str, id: &str, columns: &str) -> Result<()> {
+        self.execute(&format!("UPDATE {table} SET {columns} WHERE id = '{id}'"))
+            .await?;
         Ok(())
     }
 
-    /// Gives a volume another key behind Cinder's back.
-    pub async fn set_volume_key(&self, id: &str, key: &str) -> Result<()> {
+    /// Gives a volume many pairs of metadata, more than Cinder's API would take.
+    pub async fn add_metadata(&self, volume: &str, pairs: u32, value: &str) -> Result<()> {
         self.execute(&format!(
-            "UPDATE volumes SET encryption_key_id = '{key}' WHERE id = '{id}'"
+            "INSERT INTO volume_metadata (created_at, deleted, volume_id, `key`, value) \
+             SELECT NOW(), 0, '{volume}', CONCAT('key-', seq), '{value}' FROM seq_1_to_{pairs}"
         ))
         .await?;
         Ok(())

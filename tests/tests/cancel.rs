@@ -178,7 +178,9 @@ async fn a_status_that_another_worker_changes_ends_the_transfer() -> Result<()> 
         let backup = setup.begin().await?;
         sleep(UNDER_WAY).await;
         // As cinder-api does before it sends the deletion to whichever worker is up.
-        database.set_backup_status(&backup, "deleting").await?;
+        database
+            .change("backups", &backup, "status = 'deleting'")
+            .await?;
         Ok(backup)
     };
     let backup = setup.while_stopped(changing).await?;

@@ -203,6 +203,11 @@ async fn a_key_manager_that_is_not_supported_matters_to_encrypted_volumes_only()
         .await
 }
 
+async fn set_key(database: &Database, volume: &str, key: &str) -> Result<()> {
+    let columns = format!("encryption_key_id = '{key}'");
+    database.change("volumes", volume, &columns).await
+}
+
 /// Cinder's ConfKeyManager has one key for everything; Barbican takes its place some day.
 #[tokio::test]
 async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
@@ -214,7 +219,7 @@ async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
     let digits: String = key.iter().map(|byte| format!("{byte:02X}")).collect();
     let volume = cloud.create_encrypted_volume(None).await?;
     let own = setup.key(Resource::Volume, &volume).await?;
-    database.set_volume_key(&volume, FIXED).await?;
+    set_key(&database, &volume, FIXED).await?;
 
     let class = "cinder.keymgr.conf_key_mgr.ConfKeyManager";
     let options = format!("[key_manager]\nbackend = {class}\nfixed_key = {digits}\n");
@@ -249,6 +254,6 @@ async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
         cloud.delete(Resource::Backup, backup).await?;
         ensure!(setup.barbican.describe(key).await?.is_none());
     }
-    database.set_volume_key(&volume, &own).await?;
+    set_key(&database, &volume, &own).await?;
     setup.tidy(&[], &[&volume]).await
 }

@@ -46,7 +46,9 @@ impl Setup {
         let begun = self.lab.while_stopped("ceph-osd-backups", killing).await?;
         let backup = &begun.backup;
         let database = Database::new(&self.lab)?;
-        database.set_backup_status(backup, "deleting").await?;
+        database
+            .change("backups", backup, "status = 'deleting'")
+            .await?;
         self.lab.command(&["start", "worker", "--wait"]).await?;
         self.cloud.wait_gone(Resource::Backup, backup).await?;
         Ok(begun)

@@ -104,6 +104,15 @@ impl ObjectHistory {
     }
 }
 
+impl fmt::Display for ObjectHistory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_38 => "1.38",
+            Self::V1_39 => "1.39",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,12 @@ impl Capacity {
         Self((most > 0).then(|| Arc::new(Semaphore::new(most))))
     }
 
+    /// Whether an operation would have to wait.
+    pub fn is_full(&self) -> bool {
+        let free = self.0.as_ref().map(|room| room.available_permits());
+        free == Some(0)
+    }
+
     /// Waits for room, which is given back when the returned value is dropped.
     pub async fn admit(&self) -> Option<OwnedSemaphorePermit> {
         match &self.0 {
@@ -33,8 +39,10 @@ mod tests {
         let capacity = Capacity::new(2);
         let first = capacity.admit().await;
         let _second = capacity.admit().await;
+        assert!(capacity.is_full());
         assert!(futures_util::FutureExt::now_or_never(capacity.admit()).is_none());
         drop(first);
+        assert!(!capacity.is_full());
         assert!(capacity.admit().await.is_some());
     }
 
@@ -42,6 +50,7 @@ mod tests {
     async fn zero_does_not_limit() {
         let capacity = Capacity::new(0);
         for _ in 0..100 {
+            assert!(!capacity.is_full());
             assert!(capacity.admit().await.is_none());
         }
     }

@@ -53,6 +53,10 @@ impl Claim<'_> {
     /// Waits for room among the operations, for as long as the backup has `status` and nobody calls
     /// the operation off.
     pub async fn admit(&self, status: BackupStatus) -> Option<OwnedSemaphorePermit> {
+        if self.manager.capacity.is_full() {
+            let most = self.manager.settings.max_operations;
+            info!(backup = %self.backup, most, "Waiting until another operation has ended");
+        }
         tokio::select! {
             biased;
             () = self.running.cancel.cancelled() => None,

@@ -104,7 +104,7 @@ impl Manager {
         let queue = volume
             .service_topic_queue()
             .ok_or_else(|| Error::Invalid(format!("Volume {} has no host.", volume.id)))?;
-        let request = VolumeApi::new(queue, self.settings.history).get_backup_device(&message);
+        let request = VolumeApi::new(queue, self.history()).get_backup_device(&message);
         Ok(self.amqp.cast(request, context).await?)
     }
 

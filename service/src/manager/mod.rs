@@ -86,13 +86,13 @@ pub struct Settings {
     pub message_ttl: Duration,
     /// How usages are kept.
     pub quota: QuotaRules,
-    /// The versions of objects that every service understands.
-    pub history: ObjectHistory,
 }
 
 /// Serves the requests of the backup API.
 pub struct Manager {
     settings: Settings,
+    /// The versions of objects in which other services are spoken to.
+    history: Mutex<ObjectHistory>,
     /// This process, as others of the same host see it.
     me: Worker,
     db: Database,
@@ -131,6 +131,7 @@ impl Manager {
                 id: Uuid::new_v4(),
             },
             settings,
+            history: Mutex::default(),
             // A request that was taken on is carried out or given up in the rows, whenever those can
             // be reached again: nobody would send it once more.
             db: db.enduring(),
@@ -144,6 +145,15 @@ impl Manager {
             releasing: Semaphore::new(RELEASES),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// From now on other services are sent objects of these versions; Cinder 29's until then.
+    pub fn speak(&self, history: ObjectHistory) {
+        *lock(&self.history) = history;
+    }
+
+    fn history(&self) -> ObjectHistory {
+        *lock(&self.history)
     }
 
     /// The backup pools, for whoever watches their health.

@@ -119,7 +119,7 @@ impl Manager {
             return Err(Error::NobodyImports(service));
         };
         info!(backup = %backup.id, host, "The record is another driver's: asking the next worker");
-        let history = self.settings.history;
+        let history = self.history();
         let cast = peer::import_record(&host, backup, &service, &url, &hosts, history);
         Ok(self.amqp.cast(cast, context).await?)
     }

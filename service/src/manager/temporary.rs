@@ -30,7 +30,7 @@ impl Manager {
         if backup.temp_volume_id.is_none() && backup.temp_snapshot_id.is_none() {
             return Ok(());
         }
-        let history = self.settings.history;
+        let history = self.history();
         if let Some(id) = &backup.temp_volume_id
             && let Some(volume) = self.db.volume(id.parse()?).await?
             && let Some(queue) = volume.service_topic_queue()

@@ -138,7 +138,7 @@ impl Manager {
         wanted: Wanted<'_>,
         claim: &Claim<'_>,
     ) -> Result<Attached, Error> {
-        let (history, cancel) = (self.settings.history, claim.cancel());
+        let (history, cancel) = (self.history(), claim.cancel());
         let attaching = self.attacher.attach(context, wanted, history, cancel);
         attaching.await.map_err(|error| match error {
             attach::Error::CalledOff => Error::CalledOff,
@@ -153,7 +153,7 @@ impl Manager {
         id: VolumeId,
     ) -> Result<vault::Volume, Error> {
         let volume = self.whole_volume(id).await?;
-        let history = self.settings.history;
+        let history = self.history();
         let (pool, image) = self.attacher.locate(context, &volume, history).await?;
         Ok(vault::Volume { pool, image })
     }

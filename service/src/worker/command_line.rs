@@ -11,7 +11,7 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 /// Reads the same cinder.conf as Python's cinder-backup and takes its place: it serves
 /// `openstack volume backup create`, `restore` and `delete` for volumes kept in Ceph, and may run
 /// beside Python workers.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "cinder-backup",
     version,

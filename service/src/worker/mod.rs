@@ -5,6 +5,7 @@ mod capabilities;
 pub mod command_line;
 mod heartbeat;
 mod logging;
+mod reload;
 mod settings;
 mod signals;
 mod vault_watch;
@@ -36,6 +37,7 @@ use capabilities::Capabilities;
 use command_line::CommandLine;
 use heartbeat::Heartbeat;
 use logging::{Levels, Log};
+use reload::Reload;
 use signals::{Signal, Signals};
 
 /// The name of the binary, of its service row and of its topic.
@@ -64,7 +66,7 @@ pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
         // First, so that a signal during the start ends it in order.
         let mut signals = Signals::new()?;
         let worker = tokio::select! {
-            worker = start(config, log) => worker?,
+            worker = start(config, log, command_line) => worker?,
             () = signals.terminated() => return Ok(()),
         };
         worker.serve(signals).await
@@ -89,11 +91,12 @@ struct Worker {
     stop: CancellationToken,
     /// What shows others that this process lives.
     living: AbortHandle,
-    log: Log,
+    levels: Levels,
+    reload: Reload,
 }
 
 /// Everything up to the first request.
-async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
+async fn start(config: Config, log: Log, command_line: &CommandLine) -> anyhow::Result<Worker> {
     let host = config.service.host.clone();
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -109,19 +112,19 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         "Reached the database"
     );
     let heartbeat = Heartbeat::register(&config, database.clone()).await?;
-    let versions = database.versions().await?;
-    let history = settings::history(&versions)?;
+    let history = settings::history(&database.versions().await?)?;
 
     let (readiness, ready) = watch::channel(false);
     let manager = Arc::new(Manager::new(
-        settings::manager(&config, history),
-        database,
+        settings::manager(&config),
+        database.clone(),
         amqp.clone(),
         settings::vault(&config)?,
         Attacher::new(amqp.clone(), settings::os_brick(&config)),
         KeyManager::from_config(&config),
         ready.clone(),
     ));
+    manager.speak(history);
     let living = tokio::spawn({
         let manager = manager.clone();
         async move { manager.live().await }
@@ -131,6 +134,8 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
     }
     manager.replace_fixed_key();
 
+    let levels = log.levels().clone();
+    let reload = Reload::new(command_line.clone(), log, database, manager.clone());
     let worker = Worker {
         manager,
         amqp,
@@ -139,7 +144,8 @@ async fn start(config: Config, log: Log) -> anyhow::Result<Worker> {
         stop: CancellationToken::new(),
         living: living.abort_handle(),
         config,
-        log,
+        levels,
+        reload,
     };
     let interval = Duration::from_secs(worker.config.backup.backup_driver_init_check_interval);
     tokio::spawn(vault_watch::run(
@@ -185,7 +191,7 @@ impl Worker {
                 },
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => self.reload.take_up(),
                 },
             }
         }
@@ -207,13 +213,6 @@ impl Worker {
         outcome
     }
 
-    fn reload(&self) {
-        match self.log.reopen() {
-            Ok(()) => info!("Opened the log anew; other options need a restart"),
-            Err(error) => error!("{error:#}"),
-        }
-    }
-
     /// Takes a request on and starts what it asks for. What cannot be understood is answered, if
     /// somebody waits, and logged.
     async fn take(&self, incoming: Incoming) {
@@ -225,7 +224,7 @@ impl Worker {
             return;
         };
         let (manager, publish) = (self.manager.clone(), self.publish.clone());
-        let levels = self.log.levels().clone();
+        let levels = self.levels.clone();
         let operation = async move {
             let outcome = match method {
                 Ok(BackupMethod::PublishServiceCapabilities) => {
@@ -270,7 +269,7 @@ impl Worker {
                 },
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => self.reload.take_up(),
                 },
             }
         }

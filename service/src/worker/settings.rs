@@ -133,7 +133,7 @@ pub fn history(versions: &[Versions]) -> anyhow::Result<ObjectHistory> {
 }
 
 /// How the manager behaves.
-pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
+pub fn manager(config: &Config) -> Settings {
     Settings {
         host: config.service.host.clone(),
         availability_zone: config.service.storage_availability_zone.clone(),
@@ -149,7 +149,6 @@ pub fn manager(config: &Config, history: ObjectHistory) -> Settings {
             max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
             reservation_expire: i64::try_from(config.quota.reservation_expire).unwrap_or(i64::MAX),
         },
-        history,
     }
 }
 

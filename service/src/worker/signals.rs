@@ -1,4 +1,4 @@
-//! Signals: TERM and INT end the worker in order, HUP has it open its log anew.
+//! Signals: TERM and INT end the worker in order, HUP has it look at its configuration again.
 
 use tokio::signal::unix::{self, SignalKind};
 

@@ -32,36 +32,47 @@ const ROOMS: [&str; 10] = [
 const LIBRARIES: [(&str, LevelFilter); 2] =
     [("lapin", LevelFilter::OFF), ("sqlx", LevelFilter::WARN)];
 
+/// By the targets of events.
+type ByTarget = BTreeMap<String, LevelFilter>;
+
 /// The levels in force. Clones change the same.
 #[derive(Clone)]
 pub struct Levels {
-    /// By the targets of events.
-    current: Arc<Mutex<BTreeMap<String, LevelFilter>>>,
+    current: Arc<Mutex<Current>>,
     filter: Handle<Targets, Registry>,
+}
+
+struct Current {
+    /// What the configuration said last.
+    debug: bool,
+    levels: ByTarget,
 }
 
 impl Levels {
     /// The levels of a start, and the filter that they change.
     pub fn new(debug: bool) -> (Self, Layer<Targets, Registry>) {
-        let own = match debug {
-            true => LevelFilter::DEBUG,
-            false => LevelFilter::INFO,
-        };
-        let rooms = ROOMS.map(|room| (format!("cinderblock::{room}"), own));
-        let libraries = LIBRARIES.map(|(name, level)| (name.to_owned(), level));
-        let current = rooms.into_iter().chain(libraries).collect();
-        let (layer, filter) = Layer::new(targets(&current));
-        let levels = Self {
-            current: Arc::new(Mutex::new(current)),
-            filter,
-        };
-        (levels, layer)
+        let levels = configured(debug);
+        let (layer, filter) = Layer::new(targets(&levels));
+        let current = Arc::new(Mutex::new(Current { debug, levels }));
+        (Self { current, filter }, layer)
+    }
+
+    /// Takes up what the configuration says now. Levels that were set since stay, unless it says
+    /// something else than before.
+    pub fn configure(&self, debug: bool) {
+        let mut current = self.lock();
+        if current.debug != debug {
+            current.debug = debug;
+            current.levels = configured(debug);
+            self.apply(&current.levels);
+        }
     }
 
     /// The loggers whose names begin with `prefix`, with their levels.
     pub fn get(&self, prefix: &str) -> Vec<LogLevel> {
-        self.lock()
-            .iter()
+        let current = self.lock();
+        let named = current.levels.iter();
+        named
             .map(|(target, level)| (logger(target), name(*level)))
             .filter(|(logger, _)| logger.starts_with(prefix))
             .map(|(logger, level)| LogLevel {
@@ -75,24 +86,38 @@ impl Levels {
     pub fn set(&self, prefix: &str, level: log_line::Level) -> usize {
         let mut current = self.lock();
         let mut found = 0;
-        for (target, own) in current.iter_mut() {
+        for (target, own) in &mut current.levels {
             if logger(target).starts_with(prefix) {
                 *own = filter(level);
                 found += 1;
             }
         }
-        // The only error is that the subscriber, which lives as long as the process, is gone.
-        let _ = self.filter.reload(targets(&current));
+        self.apply(&current.levels);
         found
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LevelFilter>> {
+    fn apply(&self, levels: &ByTarget) {
+        // The only error is that the subscriber, which lives as long as the process, is gone.
+        let _ = self.filter.reload(targets(levels));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
         // A map of levels stays whole when its holder panics.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn targets(levels: &BTreeMap<String, LevelFilter>) -> Targets {
+fn configured(debug: bool) -> ByTarget {
+    let own = match debug {
+        true => LevelFilter::DEBUG,
+        false => LevelFilter::INFO,
+    };
+    let rooms = ROOMS.map(|room| (format!("cinderblock::{room}"), own));
+    let libraries = LIBRARIES.map(|(name, level)| (name.to_owned(), level));
+    rooms.into_iter().chain(libraries).collect()
+}
+
+fn targets(levels: &ByTarget) -> Targets {
     let levels = levels
         .iter()
         .map(|(target, level)| (target.clone(), *level));
@@ -169,5 +194,15 @@ mod tests {
         assert_eq!(levels.set("", log_line::Level::Warning), 12);
         assert_eq!(of(&levels, "lapin"), ["lapin=WARNING"]);
         assert_eq!(levels.set("nova", log_line::Level::Debug), 0);
+    }
+
+    #[test]
+    fn levels_that_were_set_stay_until_the_configuration_changes() {
+        let (levels, _layer) = Levels::new(false);
+        levels.set("cinder.backup.db", log_line::Level::Error);
+        levels.configure(false);
+        assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=ERROR"]);
+        levels.configure(true);
+        assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=DEBUG"]);
     }
 }

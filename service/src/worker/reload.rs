@@ -1,0 +1,64 @@
+//! What SIGHUP takes up: the log, its level, and the versions of the other services. All else needs a
+//! restart.
+
+use std::sync::Arc;
+
+use tracing::{error, info};
+
+use super::command_line::CommandLine;
+use super::logging::Log;
+use super::settings;
+use crate::db::Database;
+use crate::manager::Manager;
+
+/// What can change while the worker runs.
+pub struct Reload {
+    command_line: CommandLine,
+    log: Log,
+    database: Database,
+    manager: Arc<Manager>,
+}
+
+impl Reload {
+    /// Knows where to look, and what to change.
+    pub fn new(
+        command_line: CommandLine,
+        log: Log,
+        database: Database,
+        manager: Arc<Manager>,
+    ) -> Self {
+        Self {
+            command_line,
+            log,
+            database,
+            manager,
+        }
+    }
+
+    /// Looks again. What cannot be used is told, and stays as it is.
+    pub fn take_up(&self) {
+        if let Err(error) = self.log.reopen() {
+            error!("{error:#}");
+        }
+        match settings::load(&self.command_line) {
+            Ok(config) => {
+                let wanted = config.logging.debug;
+                self.log.levels().configure(wanted);
+                info!(debug = wanted, "Reloaded the configuration of the log");
+            }
+            Err(error) => error!("Cannot reload: {error:#}"),
+        }
+        // Not here: the database may be away.
+        let (database, manager) = (self.database.clone(), self.manager.clone());
+        tokio::spawn(async move {
+            let versions = database.versions().await.map_err(anyhow::Error::from);
+            match versions.and_then(|versions| settings::history(&versions)) {
+                Ok(history) => {
+                    manager.speak(history);
+                    info!(objects = %history, "Read the versions of the other services again");
+                }
+                Err(error) => error!("Cannot read the versions of the other services: {error:#}"),
+            }
+        });
+    }
+}

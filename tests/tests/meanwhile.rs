@@ -1,0 +1,218 @@
+//! What others do while data is moved: the backup that is complete stands, and the worker goes on
+//! answering.
+//!
+//! The cluster of the backups is stopped, so that everything is met in its middle.
+
+use std::env::temp_dir;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// Each of these tests stops what the others need.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// By then the worker waits for the cluster.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+
+struct Setup {
+    lab: Lab,
+    cloud: Cloud,
+    database: Database,
+}
+
+impl Setup {
+    async fn new() -> Result<Self> {
+        let lab = Lab::from_env()?;
+        Ok(Self {
+            cloud: Cloud::login(&lab, "demo").await?,
+            database: Database::new(&lab)?,
+            lab,
+        })
+    }
+
+    async fn volume_with_data(&self) -> Result<String> {
+        let volume = self.cloud.create_volume(1).await?;
+        let image = format!("volumes/volume-{volume}");
+        let volumes = self.cloud.volumes()?;
+        volumes.write(&image, 0, &[0x5A; 1 << 20]).await?;
+        Ok(volume)
+    }
+
+    async fn begin_backup(&self, volume: &str) -> Result<String> {
+        let body = json!({"backup": {"volume_id": volume}});
+        self.cloud.begin_create(Resource::Backup, body).await
+    }
+
+    /// Waits until the user is told this, and nothing else.
+    async fn told(&self, backup: &str, message: &str) -> Result<()> {
+        let mut told = Vec::new();
+        for _ in 0..100 {
+            told = self.cloud.messages(backup).await?;
+            if told == [format!("\"{message}\"")] {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        bail!("{backup}: {told:?}")
+    }
+
+    /// How often the worker has told that it lives.
+    async fn report_count(&self) -> Result<u64> {
+        let select = "SELECT report_count FROM services \
+                      WHERE `binary` = 'cinder-backup' AND deleted = 0";
+        let rows = self.database.rows(select).await?;
+        let count = rows.first().and_then(|row| row["report_count"].as_str());
+        Ok(count.context("the worker has no row")?.parse()?)
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let impatient = Reconfigured::worker(lab, "[DEFAULT]\nrpc_response_timeout = 3\n").await?;
+    let mut volumes = Vec::new();
+    for _ in 0..3 {
+        volumes.push(setup.volume_with_data().await?);
+    }
+    let [held, deleted, source] = [&volumes[0], &volumes[1], &volumes[2]];
+    let standing = cloud.back_up(source, false).await?;
+
+    let changing = async {
+        let of_held = setup.begin_backup(held).await?;
+        let of_deleted = setup.begin_backup(deleted).await?;
+        let target = cloud.begin_restore(&standing, None).await?;
+        cloud
+            .wait(Resource::Volume, &target, "restoring-backup")
+            .await?;
+        sleep(UNDER_WAY).await;
+        let gone = "deleted = 1, status = 'deleted'";
+        setup.database.change("volumes", deleted, gone).await?;
+        lab.signal("cinder-volume", "STOP").await?;
+        Ok((of_held, of_deleted, target))
+    };
+    let (of_held, of_deleted, target) = lab.while_stopped("ceph-osd-backups", changing).await?;
+
+    for backup in [&of_held, &of_deleted, &standing] {
+        cloud.wait(Resource::Backup, backup, "available").await?;
+    }
+    for volume in [held, &target] {
+        cloud.wait(Resource::Volume, volume, "available").await?;
+    }
+    setup
+        .told(&of_held, "create backup:Failed to detach volume.")
+        .await?;
+    setup
+        .told(&standing, "restore backup:Failed to detach volume.")
+        .await?;
+    let late = |line: &String| line.contains("terminate_connection") && line.contains("3 s");
+    ensure!(lab.logged(&of_held)?.iter().any(late));
+    lab.signal("cinder-volume", "CONT").await?;
+
+    let restored = cloud.restore(&of_deleted, None).await?;
+    let there = "deleted = 0, status = 'available'";
+    setup.database.change("volumes", deleted, there).await?;
+    let clusters = cloud.volumes()?;
+    let content = async |volume: &str| clusters.content(&format!("volumes/volume-{volume}")).await;
+    for volume in [&restored, &target] {
+        ensure!(content(volume).await? == content(deleted).await?);
+    }
+    for backup in [&of_held, &of_deleted, &standing] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    for volume in volumes.iter().chain([&restored, &target]) {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    impatient.restore().await
+}
+
+#[tokio::test]
+async fn what_cannot_be_cleaned_up_costs_no_backup() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let cloud = &setup.cloud;
+    let volume = setup.volume_with_data().await?;
+    let changing = async {
+        let backup = setup.begin_backup(&volume).await?;
+        sleep(UNDER_WAY).await;
+        let unknown = "temp_volume_id = 'no id of a volume'";
+        setup.database.change("backups", &backup, unknown).await?;
+        Ok(backup)
+    };
+    let lab = &setup.lab;
+    let backup = lab.while_stopped("ceph-osd-backups", changing).await?;
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    setup
+        .told(&backup, "create backup:Failed to do cleanup.")
+        .await?;
+    cloud.wait(Resource::Volume, &volume, "available").await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
+async fn the_worker_lives_and_answers_while_data_stands_still() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let pinging = Reconfigured::worker(lab, "[DEFAULT]\nrpc_ping_enabled = true\n").await?;
+    let broker = Broker::connect(lab).await?;
+    let mut volumes = Vec::new();
+    for _ in 0..6 {
+        volumes.push(setup.volume_with_data().await?);
+    }
+    let looking = async {
+        let mut backups = Vec::new();
+        for volume in &volumes {
+            backups.push(setup.begin_backup(volume).await?);
+        }
+        sleep(UNDER_WAY).await;
+        let before = setup.report_count().await?;
+        while setup.report_count().await? < before + 2 {
+            sleep(Duration::from_millis(500)).await;
+        }
+        let pong = broker
+            .ask_worker("oslo_rpc_server_ping", "1.0", json!({}))
+            .await?;
+        ensure!(pong == json!("pong"), "{pong}");
+        no_key_of_ceph_on_disk(lab).await?;
+        Ok(backups)
+    };
+    let backups = lab.while_stopped("ceph-osd-backups", looking).await?;
+    for (backup, volume) in backups.iter().zip(&volumes) {
+        cloud.wait(Resource::Backup, backup, "available").await?;
+        cloud.delete(Resource::Backup, backup).await?;
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    pinging.restore().await
+}
+
+/// Python's worker keeps the key of the volumes' user in a temporary file while a volume is attached.
+async fn no_key_of_ceph_on_disk(lab: &Lab) -> Result<()> {
+    let volumes = Cloud::login(lab, "demo").await?.volumes()?;
+    let print = ["auth", "print-key", "client.cinder"];
+    let key = volumes.ceph(&print).await?;
+    let folder = PathBuf::from(lab.variable("LAB_DIR")?);
+    for folder in [temp_dir(), folder.join("run"), folder.join("log")] {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            // Those of the other services are none of ours.
+            if !path.is_file() || path.extension().is_some_and(|end| end == "log") {
+                continue;
+            }
+            // It may be gone by now.
+            let text = fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            ensure!(!text.contains(key.trim()), "the key is in {path:?}");
+        }
+    }
+    ensure!(lab.logged(key.trim())?.is_empty(), "the key is in the log");
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Options of the operator's: what the images look like, how many operations run, who is told.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Broker, Chain, Lab, Reconfigured, Resource};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// Each of these tests restarts the worker.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+const UNUSUAL: &str = "[DEFAULT]
+backup_ceph_stripe_unit = 65536
+backup_ceph_stripe_count = 4
+backup_ceph_image_journals = true
+backup_ceph_max_snapshots = 2
+backup_metadata_version = 1
+[oslo_messaging_notifications]
+driver = noop
+";
+
+#[tokio::test]
+async fn images_snapshots_and_notifications_are_as_configured() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let mut chain = Chain::begin(1).await?;
+    let broker = Broker::connect(&lab).await?;
+    let other = Reconfigured::worker(&lab, UNUSUAL).await?;
+    let notified = "notifications.info";
+    broker.take(notified).await?;
+
+    for turn in 1..=4 {
+        chain
+            .write(u64::from(turn) * 100_000, turn, 3_000_000)
+            .await?;
+        chain.back_up(turn > 1).await?;
+        let kept = chain.volumes.snapshots(&chain.image()).await?;
+        ensure!(kept.len() == usize::from(turn).min(2), "{kept:?}");
+    }
+    let taken = broker.take(notified).await?;
+    let about_backups = |taken: &Value| {
+        let event = taken["event_type"].as_str().unwrap_or_default();
+        event.starts_with("backup.")
+    };
+    ensure!(!taken.iter().any(about_backups), "{taken:?}");
+
+    let base = chain.base_image().await?.unwrap_or_default();
+    let path = format!("backups/{base}");
+    let info = chain
+        .backups
+        .rbd(&["info", &path, "--format", "json"])
+        .await?;
+    let info: Value = serde_json::from_str(&info)?;
+    ensure!(
+        info["stripe_unit"] == 65536 && info["stripe_count"] == 4,
+        "{info}"
+    );
+    let features = info["features"].to_string();
+    ensure!(features.contains("journaling"), "{features}");
+    let object = format!("backup.{}.meta", chain.made[0].0);
+    let object = chain
+        .backups
+        .rados(&["-p", "backups", "get", &object, "-"])
+        .await?;
+    let object: Value = serde_json::from_str(&object)?;
+    ensure!(object["version"] == 2, "{object}");
+    let warned = "backup_metadata_version";
+    ensure!(
+        lab.logged(warned)?
+            .iter()
+            .any(|line| line.contains(" WARNING "))
+    );
+
+    chain.verify().await?;
+    for (backup, _) in chain.made.clone().iter().rev() {
+        chain.delete(backup).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    chain.cloud.delete(Resource::Volume, &chain.volume).await?;
+    other.restore().await
+}
+
+#[tokio::test]
+async fn no_more_operations_run_at_once_than_configured() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let chain = Chain::begin(1).await?;
+    let cloud = &chain.cloud;
+    let standing = cloud.back_up(&chain.volume, false).await?;
+    let another = cloud.create_volume(1).await?;
+    let limited = Reconfigured::worker(&lab, "[DEFAULT]\nbackup_max_operations = 1\n").await?;
+
+    let begun = async {
+        let target = cloud.begin_restore(&standing, None).await?;
+        cloud
+            .wait(Resource::Volume, &target, "restoring-backup")
+            .await?;
+        sleep(Duration::from_secs(1)).await;
+        let body = json!({"backup": {"volume_id": another}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        sleep(Duration::from_secs(3)).await;
+        Ok((target, backup))
+    };
+    let (target, backup) = lab.while_stopped("ceph-osd-backups", begun).await?;
+    cloud.wait(Resource::Volume, &target, "available").await?;
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    let waiting = "Waiting until another operation has ended";
+    let waited = |about: &str| -> Result<bool> {
+        Ok(lab.logged(about)?.iter().any(|line| line.contains(waiting)))
+    };
+    ensure!(waited(&backup)? && !waited(&standing)?);
+
+    for backup in [&standing, &backup] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    for volume in [&target, &another, &chain.volume] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    limited.restore().await
+}

@@ -1,0 +1,242 @@
+//! Signals in the middle of the work: what runs is finished or given up in order, and told.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// Each of these tests ends the worker that the others need.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// By then the worker waits for the cluster.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+
+struct Setup {
+    lab: Lab,
+    cloud: Cloud,
+    database: Database,
+}
+
+impl Setup {
+    async fn new() -> Result<Self> {
+        let lab = Lab::from_env()?;
+        Ok(Self {
+            cloud: Cloud::login(&lab, "demo").await?,
+            database: Database::new(&lab)?,
+            lab,
+        })
+    }
+
+    async fn volume_with_data(&self) -> Result<String> {
+        let volume = self.cloud.create_volume(1).await?;
+        let image = format!("volumes/volume-{volume}");
+        let volumes = self.cloud.volumes()?;
+        volumes.write(&image, 0, &[0x5A; 1 << 20]).await?;
+        Ok(volume)
+    }
+
+    async fn begin_backup(&self, volume: &str) -> Result<String> {
+        let body = json!({"backup": {"volume_id": volume}});
+        self.cloud.begin_create(Resource::Backup, body).await
+    }
+
+    /// How often something has been logged.
+    fn logged(&self, text: &str) -> Result<usize> {
+        Ok(self.lab.logged(text)?.len())
+    }
+
+    async fn wait_logged(&self, text: &str, known: usize) -> Result<()> {
+        for _ in 0..200 {
+            if self.logged(text)? > known {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the worker does not say {text:?}")
+    }
+}
+
+const STOPPING: &str = "Stopping: no new requests are taken";
+const STOPPED: &str = "] Stopped";
+const LEFT: &str = "Operations still run";
+const VERSIONS: &str = "Read the versions of the other services again";
+
+#[tokio::test]
+async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let broker = Broker::connect(lab).await?;
+    let volume = setup.volume_with_data().await?;
+    let told = broker.overhear("cinder-scheduler_fanout").await?;
+    let (stopping, stopped) = (setup.logged(STOPPING)?, setup.logged(STOPPED)?);
+
+    let ending = async {
+        let backup = setup.begin_backup(&volume).await?;
+        sleep(UNDER_WAY).await;
+        lab.signal("worker", "TERM").await?;
+        setup.wait_logged(STOPPING, stopping).await?;
+        sleep(UNDER_WAY).await;
+        let shown = cloud.show(Resource::Backup, &backup).await?;
+        ensure!(shown.is_some_and(|shown| shown["status"] == "creating"));
+        ensure!(setup.logged(STOPPED)? == stopped, "it does not wait");
+        // A backup that is asked for now goes to another worker, or fails with a reason.
+        let host = lab.variable("LAB_WORKER_HOST")?;
+        let reports = broker.take(&told).await?;
+        let last = reports.iter().rfind(|told| told["args"]["host"] == host);
+        let last = last.context("the scheduler is told nothing")?;
+        ensure!(
+            last["args"]["capabilities"]["backend_state"] == json!(false),
+            "{last}"
+        );
+        Ok(backup)
+    };
+    let backup = lab.while_stopped("ceph-osd-backups", ending).await?;
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    cloud.wait(Resource::Volume, &volume, "available").await?;
+    setup.wait_logged(STOPPED, stopped).await?;
+
+    lab.command(&["start", "worker", "--wait"]).await?;
+    let restored = cloud.restore(&backup, None).await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    for volume in [&restored, &volume] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let volume = setup.volume_with_data().await?;
+    let lost = setup.volume_with_data().await?;
+    let standing = cloud.back_up(&volume, false).await?;
+    let (stopping, left) = (setup.logged(STOPPING)?, setup.logged(LEFT)?);
+
+    let ending = async {
+        let backup = setup.begin_backup(&volume).await?;
+        let target = cloud.begin_restore(&standing, None).await?;
+        cloud
+            .wait(Resource::Volume, &target, "restoring-backup")
+            .await?;
+        sleep(UNDER_WAY).await;
+        lab.signal("worker", "INT").await?;
+        setup.wait_logged(STOPPING, stopping).await?;
+        ensure!(setup.logged(LEFT)? == left, "it does not wait");
+        lab.signal("worker", "INT").await?;
+        setup.wait_logged(LEFT, left).await?;
+        Ok((backup, target))
+    };
+    let (backup, target) = lab.while_stopped("ceph-osd-backups", ending).await?;
+    for (what, id, status) in [
+        (Resource::Backup, &backup, "creating"),
+        (Resource::Backup, &standing, "restoring"),
+    ] {
+        let shown = cloud.show(what, id).await?.context("it is gone")?;
+        ensure!(shown["status"] == status, "{shown}");
+    }
+    // Nobody is there who could take this one on, and its message is lost.
+    let request_lost = setup.begin_backup(&lost).await?;
+    cloud.wait_failed(&request_lost).await?;
+    let waiting = "status = 'creating', service = NULL, fail_reason = NULL";
+    let database = &setup.database;
+    database.change("backups", &request_lost, waiting).await?;
+    let held = "status = 'backing-up', previous_status = 'available'";
+    database.change("volumes", &lost, held).await?;
+
+    let impatient = Reconfigured::worker(lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
+    for (backup, reason) in [
+        (&backup, "incomplete backup reset on manager restart"),
+        (&request_lost, "incomplete backup reset on manager restart"),
+    ] {
+        let mut said = cloud.wait_failed(backup).await?;
+        said.truncate(reason.len());
+        ensure!(said == reason, "{said}");
+    }
+    cloud.wait(Resource::Backup, &standing, "available").await?;
+    for (volume, status) in [
+        (&volume, "available"),
+        (&lost, "available"),
+        (&target, "error_restoring"),
+    ] {
+        let shown = cloud.show(Resource::Volume, volume).await?;
+        let shown = shown.context("the volume is gone")?;
+        ensure!(shown["status"] == status, "{shown}");
+    }
+    // The worker acts for itself here: there is no user to tell.
+    for backup in [&backup, &standing] {
+        let told = cloud.messages(backup).await?;
+        ensure!(told.is_empty(), "{told:?}");
+    }
+    for backup in [&backup, &standing, &request_lost] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    for volume in [&volume, &lost, &target] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    impatient.restore().await
+}
+
+#[tokio::test]
+async fn a_hangup_takes_up_the_log_its_level_and_the_versions_of_others() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let lab = &setup.lab;
+    let admin = Cloud::login(lab, "admin").await?;
+    let levels = async || {
+        let body = json!({"binary": "cinder-backup", "prefix": "cinder.backup.manager"});
+        let path = "/os-services/get-log";
+        let (_, answer) = admin.request(Method::PUT, path, Some(body)).await?;
+        Ok::<Value, anyhow::Error>(answer["log_levels"][0]["levels"].clone())
+    };
+    let folder = PathBuf::from(lab.variable("LAB_DIR")?);
+    let (log, conf) = (
+        folder.join("log/worker.log"),
+        folder.join("etc/cinder/backup.conf"),
+    );
+    let (moved, original) = (log.with_extension("log.1"), fs::read_to_string(&conf)?);
+
+    fs::rename(&log, &moved)?;
+    fs::write(&conf, format!("{original}[DEFAULT]\ndebug = false\n"))?;
+    let row = "INSERT INTO services (created_at, updated_at, deleted, host, `binary`, topic, \
+               report_count, disabled, rpc_current_version, object_current_version, uuid) \
+               VALUES (NOW(), NOW(), 0, 'older', 'cinder-volume', 'cinder-volume', 0, 1, '3.17', \
+               '1.38', '7b0b8c3e-0000-4000-8000-000000000001')";
+    setup.database.rows(row).await?;
+    lab.signal("worker", "HUP").await?;
+    // In the new file.
+    for _ in 0..100 {
+        if log.exists() && setup.logged(VERSIONS)? == 1 {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let told = lab.logged(VERSIONS)?;
+    let changed = levels().await?;
+    setup
+        .database
+        .rows("DELETE FROM services WHERE host = 'older'")
+        .await?;
+    fs::write(&conf, &original)?;
+    // What another process reads afterwards is whole.
+    let new = fs::read_to_string(&log)?;
+    fs::write(&log, fs::read_to_string(&moved)? + &new)?;
+    lab.signal("worker", "HUP").await?;
+    ensure!(
+        told.len() == 1 && told[0].contains("objects=1.38"),
+        "{told:?}"
+    );
+    ensure!(changed["cinder.backup.manager"] == "INFO", "{changed}");
+    setup.wait_logged("objects=1.39", 0).await?;
+    let changed = levels().await?;
+    ensure!(changed["cinder.backup.manager"] == "DEBUG", "{changed}");
+    Ok(())
+}
