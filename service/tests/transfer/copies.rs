@@ -1,6 +1,7 @@
 //! Whole images, once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cinderblock::rbd::{ErrorKind, Features, ImageOptions};
@@ -173,6 +174,13 @@ async fn a_transfer_that_was_cut_off_can_be_repeated() {
         } => {}
     }
     target.close().await;
+    // What was being read is given back when the cluster has answered.
+    for _ in 0..100 {
+        if options.budget.allocated() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(options.budget.allocated(), 0);
 
     let target = backups.pool.open_rw(&target_name.name).await.expect("open");
