@@ -4,9 +4,11 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
+use tokio::time::sleep;
 
 /// The lab's addresses and commands.
 #[derive(Clone)]
@@ -50,6 +52,25 @@ impl Lab {
         let log = fs::read_to_string(&path).with_context(|| format!("{path:?}"))?;
         let lines = log.lines().filter(|line| line.contains(about));
         Ok(lines.map(str::to_owned).collect())
+    }
+
+    /// How many volumes cinder-volume has given out connections to so far.
+    pub fn connections(&self) -> Result<usize> {
+        let given_out = "Initialize volume connection completed successfully";
+        Ok(self.logged_by("cinder-volume", given_out)?.len())
+    }
+
+    /// Waits until cinder-volume has given out so many connections: the operations that asked for them
+    /// are about to move data.
+    pub async fn wait_connections(&self, count: usize) -> Result<()> {
+        for _ in 0..600 {
+            if self.connections()? >= count {
+                sleep(Duration::from_secs(1)).await;
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("cinder-volume does not give out {count} connections")
     }
 
     /// Sends a signal, such as `STOP`, to a part of the lab.

@@ -75,6 +75,20 @@ impl Setup {
         self.admin.action(Resource::Backup, backup, forced).await
     }
 
+    /// What somebody asked for is no failure.
+    async fn nobody_is_told(&self, backup: &str) -> Result<()> {
+        // It would come a moment after the status.
+        sleep(Duration::from_secs(1)).await;
+        let told = self.cloud.messages(backup).await?;
+        ensure!(told.is_empty(), "{told:?}");
+        let lines = self.lab.logged(backup)?;
+        ensure!(
+            !lines.iter().any(|line| line.contains(" ERROR ")),
+            "{lines:?}"
+        );
+        Ok(())
+    }
+
     /// The volume can be used again, and neither pool holds anything of its backups.
     async fn nothing_is_left(&self) -> Result<()> {
         let volume = &self.volume;
@@ -142,6 +156,7 @@ async fn a_backup_that_is_reset_while_it_is_made_ends_there() -> Result<()> {
         .wait(Resource::Volume, &setup.volume, "available")
         .await?;
     cloud.wait_failed(&backup).await?;
+    setup.nobody_is_told(&backup).await?;
     cloud.delete(Resource::Backup, &backup).await?;
     setup.nothing_is_left().await
 }
@@ -212,6 +227,7 @@ async fn a_restore_ends_when_its_backup_is_reset() -> Result<()> {
     cloud
         .wait(Resource::Volume, &target, "error_restoring")
         .await?;
+    setup.nobody_is_told(&backup).await?;
     let restored = cloud.restore(&backup, None).await?;
     for volume in [&target, &restored] {
         cloud.delete(Resource::Volume, volume).await?;

@@ -1,7 +1,7 @@
 //! What others do while data is moved: the backup that is complete stands, and the worker goes on
 //! answering.
 //!
-//! The cluster of the backups is stopped, so that everything is met in its middle.
+//! A cluster is stopped, so that everything is met in its middle.
 
 use std::env::temp_dir;
 use std::fs;
@@ -16,9 +16,6 @@ use tokio::time::sleep;
 
 /// Each of these tests stops what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// By then the worker waits for the cluster.
-const UNDER_WAY: Duration = Duration::from_secs(3);
 
 struct Setup {
     lab: Lab,
@@ -77,28 +74,28 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let (lab, cloud) = (&setup.lab, &setup.cloud);
-    let impatient = Reconfigured::worker(lab, "[DEFAULT]\nrpc_response_timeout = 3\n").await?;
+    let impatient = Reconfigured::worker(lab, "[DEFAULT]\nrpc_response_timeout = 15\n").await?;
     let mut volumes = Vec::new();
     for _ in 0..3 {
         volumes.push(setup.volume_with_data().await?);
     }
     let [held, deleted, source] = [&volumes[0], &volumes[1], &volumes[2]];
     let standing = cloud.back_up(source, false).await?;
+    let target = cloud.create_volume(1).await?;
 
     let changing = async {
+        let known = lab.connections()?;
         let of_held = setup.begin_backup(held).await?;
         let of_deleted = setup.begin_backup(deleted).await?;
-        let target = cloud.begin_restore(&standing, None).await?;
-        cloud
-            .wait(Resource::Volume, &target, "restoring-backup")
-            .await?;
-        sleep(UNDER_WAY).await;
+        cloud.begin_restore(&standing, Some(&target)).await?;
+        lab.wait_connections(known + 3).await?;
         let gone = "deleted = 1, status = 'deleted'";
         setup.database.change("volumes", deleted, gone).await?;
         lab.signal("cinder-volume", "STOP").await?;
-        Ok((of_held, of_deleted, target))
+        Ok((of_held, of_deleted))
     };
-    let (of_held, of_deleted, target) = lab.while_stopped("ceph-osd-backups", changing).await?;
+    let (of_held, of_deleted) = lab.while_stopped("ceph-osd-volumes", changing).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
 
     for backup in [&of_held, &of_deleted, &standing] {
         cloud.wait(Resource::Backup, backup, "available").await?;
@@ -112,7 +109,7 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     setup
         .told(&standing, "restore backup:Failed to detach volume.")
         .await?;
-    let late = |line: &String| line.contains("terminate_connection") && line.contains("3 s");
+    let late = |line: &String| line.contains("Cannot detach") && line.contains("after 15 s");
     ensure!(lab.logged(&of_held)?.iter().any(late));
     lab.signal("cinder-volume", "CONT").await?;
 
@@ -139,18 +136,22 @@ async fn what_cannot_be_cleaned_up_costs_no_backup() -> Result<()> {
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
     let volume = setup.volume_with_data().await?;
+    let lab = &setup.lab;
     let changing = async {
+        let known = lab.connections()?;
         let backup = setup.begin_backup(&volume).await?;
-        sleep(UNDER_WAY).await;
+        lab.wait_connections(known + 1).await?;
         let unknown = "temp_volume_id = 'no id of a volume'";
         setup.database.change("backups", &backup, unknown).await?;
         Ok(backup)
     };
-    let lab = &setup.lab;
     let backup = lab.while_stopped("ceph-osd-backups", changing).await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     setup
-        .told(&backup, "create backup:Failed to do cleanup.")
+        .told(
+            &backup,
+            "create backup:Cleanup of temporary volume/snapshot failed.",
+        )
         .await?;
     cloud.wait(Resource::Volume, &volume, "available").await?;
     cloud.delete(Resource::Backup, &backup).await?;
@@ -169,11 +170,12 @@ async fn the_worker_lives_and_answers_while_data_stands_still() -> Result<()> {
         volumes.push(setup.volume_with_data().await?);
     }
     let looking = async {
+        let known = lab.connections()?;
         let mut backups = Vec::new();
         for volume in &volumes {
             backups.push(setup.begin_backup(volume).await?);
         }
-        sleep(UNDER_WAY).await;
+        lab.wait_connections(known + volumes.len()).await?;
         let before = setup.report_count().await?;
         while setup.report_count().await? < before + 2 {
             sleep(Duration::from_millis(500)).await;

@@ -1,8 +1,12 @@
 //! Records: a backup whose rows are lost becomes known again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use cinderblock_tests::{Cloud, Database, Lab, Resource};
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 async fn admin() -> Result<(Lab, Cloud)> {
     let lab = Lab::from_env()?;
@@ -84,4 +88,41 @@ async fn a_record_that_cannot_be_imported_says_why() -> Result<()> {
     );
     cloud.delete(Resource::Backup, &backup).await?;
     cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
+async fn a_record_under_another_id_is_imported_and_leaves_the_original_alone() -> Result<()> {
+    let (_, cloud) = admin().await?;
+    let volume = cloud.create_volume(1).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    let mut record = cloud.export_record(&backup).await?;
+    let text = record["backup_url"].as_str().context("no backup_url")?;
+    let mut said: Value = serde_json::from_slice(&BASE64_STANDARD.decode(text)?)?;
+    let other = Uuid::new_v4().to_string();
+    said["id"] = json!(other);
+    record["backup_url"] = json!(BASE64_STANDARD.encode(said.to_string()));
+    cloud.begin_import(&record).await?;
+    cloud.wait(Resource::Backup, &other, "available").await?;
+
+    // There is no data of that name.
+    let target = cloud.create_volume(1).await?;
+    cloud.begin_restore(&other, Some(&target)).await?;
+    let failed = async {
+        loop {
+            let shown = cloud.show(Resource::Volume, &target).await?;
+            if shown.is_some_and(|shown| shown["status"] == "error_restoring") {
+                return Ok::<_, anyhow::Error>(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), failed).await??;
+    cloud.wait(Resource::Backup, &other, "available").await?;
+    cloud.delete(Resource::Backup, &other).await?;
+    let restored = cloud.restore(&backup, None).await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    for volume in [&restored, &target, &volume] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Restores into volumes that are new, larger, used before, and the backup's own.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Cluster, Content, Lab, Resource};
+use cinderblock_tests::{Cloud, Cluster, Content, Database, Lab, Resource};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
@@ -162,4 +162,61 @@ async fn without_the_data_it_fails_and_says_so() -> Result<()> {
         .await?;
     cloud.delete(Resource::Backup, incremental).await?;
     cloud.delete(Resource::Backup, full).await
+}
+
+#[tokio::test]
+async fn several_volumes_are_created_from_one_backup_at_a_time() -> Result<()> {
+    let setup = set_up().await?;
+    let (cloud, lab) = (&setup.cloud, Lab::from_env()?);
+    let asking = async {
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let body = json!({"volume": {"size": 1, "backup_id": setup.incremental}});
+            asked.push(cloud.begin_create(Resource::Volume, body).await?);
+        }
+        Ok(asked)
+    };
+    // Each is accepted while the backup is available.
+    let made = lab.while_stopped("cinder-volume", asking).await?;
+    for volume in &made {
+        cloud.wait(Resource::Volume, volume, "available").await?;
+        let content = setup.volumes.content(&image(volume)).await?;
+        ensure!(content == setup.content, "{volume} holds something else");
+    }
+    let backup = &setup.incremental;
+    cloud.wait(Resource::Backup, backup, "available").await?;
+    for volume in &made {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn metadata_of_more_than_a_mebibyte_comes_back() -> Result<()> {
+    const PAIRS: u32 = 5000;
+    let lab = Lab::from_env()?;
+    let (cloud, database) = (Cloud::login(&lab, "demo").await?, Database::new(&lab)?);
+    let volume = cloud.create_volume(1).await?;
+    database
+        .add_metadata(&volume, PAIRS, &"v".repeat(255))
+        .await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    let object = format!("backup.{backup}.meta");
+    let backups = cloud.backups()?;
+    let stat = backups.rados(&["-p", "backups", "stat", &object]).await?;
+    let size = stat.rsplit("size ").next().unwrap_or_default().trim();
+    ensure!(size.parse::<u64>()? > MIB, "{stat}");
+
+    let restored = cloud.restore(&backup, None).await?;
+    let count = format!(
+        "SELECT COUNT(*) AS n FROM volume_metadata \
+         WHERE volume_id = '{restored}' AND deleted = 0 AND `key` LIKE 'key-%'"
+    );
+    let counted = database.rows(&count).await?;
+    ensure!(counted[0]["n"] == PAIRS.to_string(), "{counted:?}");
+    cloud.delete(Resource::Backup, &backup).await?;
+    for volume in [&restored, &volume] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    Ok(())
 }

@@ -14,9 +14,6 @@ use tokio::time::sleep;
 /// Each of these tests ends the worker that the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// By then the worker waits for the cluster.
-const UNDER_WAY: Duration = Duration::from_secs(3);
-
 struct Setup {
     lab: Lab,
     cloud: Cloud,
@@ -78,11 +75,12 @@ async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<
     let (stopping, stopped) = (setup.logged(STOPPING)?, setup.logged(STOPPED)?);
 
     let ending = async {
+        let known = lab.connections()?;
         let backup = setup.begin_backup(&volume).await?;
-        sleep(UNDER_WAY).await;
+        lab.wait_connections(known + 1).await?;
         lab.signal("worker", "TERM").await?;
         setup.wait_logged(STOPPING, stopping).await?;
-        sleep(UNDER_WAY).await;
+        sleep(Duration::from_secs(3)).await;
         let shown = cloud.show(Resource::Backup, &backup).await?;
         ensure!(shown.is_some_and(|shown| shown["status"] == "creating"));
         ensure!(setup.logged(STOPPED)? == stopped, "it does not wait");
@@ -97,7 +95,8 @@ async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<
         );
         Ok(backup)
     };
-    let backup = lab.while_stopped("ceph-osd-backups", ending).await?;
+    let backup = lab.while_stopped("ceph-osd-volumes", ending).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     cloud.wait(Resource::Volume, &volume, "available").await?;
     setup.wait_logged(STOPPED, stopped).await?;
@@ -119,23 +118,23 @@ async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
     let volume = setup.volume_with_data().await?;
     let lost = setup.volume_with_data().await?;
     let standing = cloud.back_up(&volume, false).await?;
+    let target = cloud.create_volume(1).await?;
     let (stopping, left) = (setup.logged(STOPPING)?, setup.logged(LEFT)?);
 
     let ending = async {
+        let known = lab.connections()?;
         let backup = setup.begin_backup(&volume).await?;
-        let target = cloud.begin_restore(&standing, None).await?;
-        cloud
-            .wait(Resource::Volume, &target, "restoring-backup")
-            .await?;
-        sleep(UNDER_WAY).await;
+        cloud.begin_restore(&standing, Some(&target)).await?;
+        lab.wait_connections(known + 2).await?;
         lab.signal("worker", "INT").await?;
         setup.wait_logged(STOPPING, stopping).await?;
         ensure!(setup.logged(LEFT)? == left, "it does not wait");
         lab.signal("worker", "INT").await?;
         setup.wait_logged(LEFT, left).await?;
-        Ok((backup, target))
+        Ok(backup)
     };
-    let (backup, target) = lab.while_stopped("ceph-osd-backups", ending).await?;
+    let backup = lab.while_stopped("ceph-osd-volumes", ending).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     for (what, id, status) in [
         (Resource::Backup, &backup, "creating"),
         (Resource::Backup, &standing, "restoring"),

@@ -221,8 +221,9 @@ async fn a_restore_to_what_is_gone_or_unfit_is_refused() -> Result<()> {
     setup.while_it_sleeps(sent).await?;
 
     let unfit = "restore backup:Backup status is invalid.";
+    let failed = "restore backup:Backup driver failed to restore backup.";
     let cases = [
-        ("available", None, "could not be found", None),
+        ("available", None, "could not be found", Some(failed)),
         (
             "available",
             Some("error_restoring"),
@@ -233,7 +234,7 @@ async fn a_restore_to_what_is_gone_or_unfit_is_refused() -> Result<()> {
             "available",
             Some("error_restoring"),
             "1 GiB is smaller than the backup's 2 GiB",
-            None,
+            Some(failed),
         ),
         (
             "error",

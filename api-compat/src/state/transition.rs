@@ -129,6 +129,11 @@ fn restore(status: BackupStatus, target: &VolumeStatus) -> Result<Change, Refusa
         target,
         VolumeStatus::RestoringBackup | VolumeStatus::Creating
     );
+    // Several volumes may be created from one backup: cinder-volume asks for each, and the first that
+    // is done has made the backup `available` again.
+    if status == BackupStatus::Available && *target == VolumeStatus::Creating {
+        return Ok(Change::of_backup(BackupStatus::Restoring));
+    }
     if restoring && !waiting {
         let expected = "restoring-backup,creating";
         let reason = unexpected(OPERATION, "volume", expected, target.as_str());

@@ -18,6 +18,9 @@ use crate::vault;
 /// How often the status of a backup is looked at while its data is moved.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// The same while it waits for room, as thousands may.
+const LOOK_WAITING: Duration = Duration::from_secs(60);
+
 /// How long an operation that is called off may take to end in order. More than a transfer takes to
 /// drain.
 const LEAVE: Duration = Duration::from_secs(20);
@@ -198,8 +201,12 @@ impl Manager {
         progress: Option<&Progress>,
     ) {
         let mut stall = Stall::default();
+        let interval = match progress {
+            Some(_) => LOOK,
+            None => LOOK_WAITING,
+        };
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(interval).await;
             if let Some(progress) = progress
                 && status == BackupStatus::Creating
             {

@@ -47,6 +47,7 @@ impl Manager {
             }
             // By the deletion that this one waited for.
             Err(Error::BackupNotFound(_)) => info!(backup = %id, "The backup is gone already"),
+            Err(error @ Error::CalledOff) => info!(backup = %id, %error, "Delete backup ended"),
             Err(error) => error!(backup = %id, %error, "Delete backup failed"),
         }
         outcome
@@ -114,13 +115,31 @@ impl Manager {
             self.disown(row.id).await;
         }
         key_deleted?;
-        let making = self.making(row.id).await?;
+        let written = Self::write_anew(|| self.write_deleted(row.id)).await;
+        match &written {
+            Ok(()) => {}
+            Err(Error::BackupNotFound(_)) => return written,
+            Err(error) => {
+                self.fail_delete(context, row, error).await;
+                return written;
+            }
+        }
+        // The backup is gone, whatever becomes of this.
+        if let Err(error) = self.release_target(row).await {
+            error!(backup = %row.id, %error, "Cannot give up the volume of a restore");
+        }
+        Ok(())
+    }
+
+    /// Writes that a backup is gone, whatever it is called by now: it has no data any more.
+    async fn write_deleted(&self, id: BackupId) -> Result<(), Error> {
+        let making = self.making(id).await?;
         let making = match self.is_held_for(&making).await? {
             false => making,
             // cinder-api takes a volume for a new backup before that has a row.
             true => {
                 tokio::time::sleep(SETTLE).await;
-                self.making(row.id).await?
+                self.making(id).await?
             }
         };
         // Deleted by force while it was being made, perhaps by another worker: its source waits.
@@ -128,6 +147,7 @@ impl Manager {
             true => making.held(),
             false => Source::Gone,
         };
+        let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::DeleteSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
@@ -138,12 +158,7 @@ impl Manager {
             rules: &self.settings.quota,
         };
         let now = now().naive_utc();
-        self.db.change(making.subject(), &change, done, now).await?;
-        // The backup is gone, whatever becomes of this.
-        if let Err(error) = self.release_target(row).await {
-            error!(backup = %row.id, %error, "Cannot give up the volume of a restore");
-        }
-        Ok(())
+        Ok(self.db.change(making.subject(), &change, done, now).await?)
     }
 
     /// Gives up the volume to which the backup was being restored: whoever did so may be gone, or
@@ -179,7 +194,7 @@ impl Manager {
             self.write(subject, &change, Done::Nothing).await;
         }
         let detail = Detail::BackupDeleteDriverError;
-        self.tell_user(context, Action::Delete, row.id, detail)
+        self.tell_failure(context, Action::Delete, row.id, error, detail)
             .await;
     }
 
@@ -190,7 +205,13 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let record = self.record(row).await?;
-        claim.carry(self.vault.delete(&record)).await?;
+        {
+            let _turn = tokio::select! {
+                turn = self.deleting.acquire() => turn,
+                () = claim.cancel().cancelled() => return Err(Error::CalledOff),
+            };
+            claim.carry(self.vault.delete(&record)).await?;
+        }
         // A backup of a snapshot leaves none, nor does one of a device or without a base image.
         let metadata = row.service_metadata.as_deref();
         let of_image = metadata.is_some_and(|text| !service_metadata::is_of_device(text));

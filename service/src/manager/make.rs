@@ -55,7 +55,11 @@ impl Manager {
                 Err(error)
             }
         };
-        self.remove_temporary(&context, id).await;
+        // Whoever has been told of a failure need not hear of another.
+        if !self.remove_temporary(&context, id).await && outcome.is_ok() {
+            let detail = Detail::BackupCreateCleanupError;
+            self.tell_user(&context, Action::Create, id, detail).await;
+        }
         outcome
     }
 

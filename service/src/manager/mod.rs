@@ -54,6 +54,9 @@ use claim::Running;
 pub use error::Error;
 use records::ImportRequest;
 
+/// How many deletes work in the backups' cluster at once.
+const DELETES: usize = 16;
+
 /// How many deletes look for a snapshot on a volume at once.
 const RELEASES: usize = 8;
 
@@ -107,8 +110,10 @@ pub struct Manager {
     running: Mutex<HashMap<BackupId, Running>>,
     /// Backups for which cinder-volume has been asked; cancelled when it answers.
     awaiting: Mutex<HashMap<BackupId, CancellationToken>>,
-    /// The deletes that look for a snapshot on a volume. Each may hold a thread for as long as the
-    /// volume's cluster does not answer.
+    /// The deletes that work in the backups' cluster. Each holds threads for as long as that does not
+    /// answer.
+    deleting: Semaphore,
+    /// The deletes that look for a snapshot on a volume, for which the same holds.
     releasing: Semaphore,
     tasks: TaskTracker,
 }
@@ -142,6 +147,7 @@ impl Manager {
             ready,
             running: Mutex::default(),
             awaiting: Mutex::default(),
+            deleting: Semaphore::new(DELETES),
             releasing: Semaphore::new(RELEASES),
             tasks: TaskTracker::new(),
         }
@@ -293,6 +299,20 @@ impl Manager {
             _ => false,
         };
         (|| write()).retry(again).when(conflict).await
+    }
+
+    /// Tells the user of a failure, unless it is what somebody asked for.
+    async fn tell_failure(
+        &self,
+        context: &Context,
+        action: Action,
+        id: BackupId,
+        error: &Error,
+        detail: Detail,
+    ) {
+        if !matches!(error, Error::CalledOff) {
+            self.tell_user(context, action, id, detail).await;
+        }
     }
 
     /// Tells the user what became of a request. Failing to do so changes nothing.

@@ -67,6 +67,15 @@ impl Manager {
         in_time(asking).await.flatten()
     }
 
+    /// Waits until no other worker of this host is at work on a backup: several volumes may be created
+    /// from one at a time.
+    pub(super) async fn wait_for_others(&self, backup: BackupId) {
+        while let Some(owner) = self.other_owner(backup).await {
+            debug!(%backup, worker = %owner.id, "Waiting for another worker of this host");
+            tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
+        }
+    }
+
     /// Looks at an unfinished backup again when the worker that is at work on it has ended.
     pub(super) fn look_again(self: &Arc<Self>, row: &Backup, owner: Worker) {
         info!(

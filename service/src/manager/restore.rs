@@ -8,28 +8,32 @@ use api_compat::names::{self, Lineage};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Change, Event, VolumeChange, VolumeStatus, transition};
+use api_compat::state::{
+    BackupStatus, Change, Event, Refusal, VolumeChange, VolumeStatus, transition,
+};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use api_compat::volume_metadata::{self, Change as MetadataChange, Recorded, Target};
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
 use super::disk::Disk;
+use super::keys::Rekeying;
 use super::volumes::size_of;
 use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
 use crate::transfer::Progress;
 use crate::vault::{BackupRecord, RestorePoint, TargetSize};
 
-/// A restore that was accepted.
-struct Restoring<'a> {
-    backup: &'a Backup,
-    volume: &'a VolumeObject,
+/// A backup, and the volume that it is restored to.
+struct Restoring {
+    backup: Backup,
+    volume: VolumeObject,
+    /// The volume's.
     status: VolumeStatus,
     new: bool,
 }
 
-impl Restoring<'_> {
+impl Restoring {
     fn subject(&self) -> Subject<'_> {
         Subject {
             backup: self.backup.id,
@@ -41,12 +45,20 @@ impl Restoring<'_> {
 
     /// How large the volume's image is to be.
     fn size(&self, encrypted: bool) -> TargetSize {
-        let size = size_of(self.volume);
+        let size = size_of(&self.volume);
         match encrypted {
             true => TargetSize::AtLeast(size),
             false => TargetSize::Exactly(size),
         }
     }
+}
+
+/// What is known of a restore before its first byte.
+struct Prepared {
+    point: RestorePoint,
+    /// What the metadata object changes of the volume.
+    changes: Vec<MetadataChange>,
+    keys: Rekeying,
 }
 
 impl Manager {
@@ -60,11 +72,17 @@ impl Manager {
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Restore);
         let claim = self.claim_next(id).await;
+        self.wait_for_others(id).await;
+        self.own(id).await;
         let _room = claim.admit(BackupStatus::Restoring).await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, new, &claim).await;
+        self.disown(id).await;
         match &outcome {
             Ok(()) => info!(backup = %id, %volume, "Finished restoring the backup"),
+            Err(error @ Error::CalledOff) => {
+                info!(backup = %id, %volume, %error, "Restore backup ended");
+            }
             Err(error) => error!(backup = %id, %volume, %error, "Restore backup failed"),
         }
         outcome
@@ -78,26 +96,22 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let backup = self.backup(claim.backup).await?;
+        let Some(volume) = self.db.volume(volume_id).await? else {
+            return Err(self.volume_is_gone(context, &backup, volume_id).await);
+        };
         self.notify(context, &backup, BackupEvent::RestoreStart)
             .await;
-        let Some(volume) = self.db.volume(volume_id).await? else {
-            return Err(self.volume_is_gone(&backup, volume_id).await);
-        };
-        let restoring = Restoring {
-            backup: &backup,
-            volume: &volume,
-            status: volume
-                .status
-                .clone()
-                .unwrap_or_else(|| VolumeStatus::from("")),
+        let status = volume.status.clone();
+        let mut restoring = Restoring {
+            backup,
+            volume,
+            status: status.unwrap_or_else(|| VolumeStatus::from("")),
             new,
         };
-        self.accept(context, &restoring).await?;
+        self.accept(context, &mut restoring).await?;
 
-        self.own(claim.backup).await;
         let outcome = self.run(context, &restoring, claim).await;
         let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
-        self.disown(claim.backup).await;
         if outcome.is_err()
             && let Err(error) = &written
         {
@@ -112,7 +126,7 @@ impl Manager {
 
     /// Writes how a restore ended. The backup is read again: it may have been reset meanwhile, and
     /// keeps that status.
-    async fn write_end(&self, restoring: &Restoring<'_>, done: bool) -> Result<(), Error> {
+    async fn write_end(&self, restoring: &Restoring, done: bool) -> Result<(), Error> {
         let Some(backup) = self.db.backup(restoring.backup.id).await? else {
             let volume = restoring.volume.id;
             self.give_target_up(volume, &restoring.status).await?;
@@ -152,7 +166,10 @@ impl Manager {
     }
 
     /// The backup goes back to `available`: nobody will restore to a volume that is not there.
-    async fn volume_is_gone(&self, backup: &Backup, volume: VolumeId) -> Error {
+    async fn volume_is_gone(&self, context: &Context, backup: &Backup, volume: VolumeId) -> Error {
+        let detail = Detail::BackupRestoreError;
+        self.tell_user(context, Action::Restore, backup.id, detail)
+            .await;
         let status = backup.status.unwrap_or(BackupStatus::Error);
         if status == BackupStatus::Restoring {
             let subject = Subject::alone(backup.id, status);
@@ -165,41 +182,28 @@ impl Manager {
         Error::VolumeNotFound(volume.to_string())
     }
 
-    /// Refuses what must not be begun.
-    async fn accept(&self, context: &Context, restoring: &Restoring<'_>) -> Result<(), Error> {
-        let backup = restoring.backup;
+    /// Refuses what must not be begun, and takes the backup for this restore.
+    async fn accept(&self, context: &Context, restoring: &mut Restoring) -> Result<(), Error> {
+        let backup = &restoring.backup;
         let target = &restoring.status;
         let status = backup.status.unwrap_or(BackupStatus::Error);
-        let refused = match transition(status, &Event::Restore { target }) {
-            Err(refusal) => Some(refusal),
-            Ok(_) if !self.is_ours(backup) => Some(driver::refuse(
+        let decided = match transition(status, &Event::Restore { target }) {
+            Ok(_) if !self.is_ours(backup) => Err(driver::refuse(
                 Operation::Restore,
                 &self.settings.driver,
                 backup.service.as_deref().unwrap_or_default(),
             )),
-            Ok(_) => None,
+            decided => decided,
         };
-        if let Some(refusal) = refused {
-            // Python's message about a volume names the volume under the type of a backup.
-            if refusal.detail == Some(Detail::VolumeInvalidState) {
-                let message = UserMessage {
-                    action: Action::Restore,
-                    detail: Detail::VolumeInvalidState,
-                    resource_type: ResourceType::Backup,
-                    resource_uuid: restoring.volume.id.to_string(),
-                };
-                self.store_message(context, &message).await;
-                self.write(restoring.subject(), &refusal.change, Done::Nothing)
-                    .await;
-                return Err(Error::Refused(Box::new(refusal)));
-            }
-            let subject = restoring.subject();
-            return Err(self
-                .refuse(context, subject, refusal, Action::Restore)
-                .await);
-        }
+        let change = match decided {
+            Ok(change) => change,
+            Err(refusal) => return Err(self.refuse_restore(context, restoring, refusal).await),
+        };
         let (needed, have) = (backup.size.unwrap_or(0), restoring.volume.size.unwrap_or(0));
         if needed > have {
+            let detail = Detail::BackupRestoreError;
+            self.tell_user(context, Action::Restore, backup.id, detail)
+                .await;
             let change = Change {
                 backup: Some(BackupStatus::Available),
                 volume: Some(VolumeChange {
@@ -214,84 +218,148 @@ impl Manager {
                 "The volume's size {have} GiB is smaller than the backup's {needed} GiB."
             )));
         }
+        if let Some(taken) = change.backup {
+            let (subject, now) = (Subject::alone(backup.id, status), now().naive_utc());
+            self.db.change(subject, &change, Done::Nothing, now).await?;
+            restoring.backup.status = Some(taken);
+        }
         Ok(())
+    }
+
+    async fn refuse_restore(
+        &self,
+        context: &Context,
+        restoring: &Restoring,
+        refusal: Refusal,
+    ) -> Error {
+        // Python's message about a volume names the volume under the type of a backup.
+        if refusal.detail == Some(Detail::VolumeInvalidState) {
+            let message = UserMessage {
+                action: Action::Restore,
+                detail: Detail::VolumeInvalidState,
+                resource_type: ResourceType::Backup,
+                resource_uuid: restoring.volume.id.to_string(),
+            };
+            self.store_message(context, &message).await;
+            self.write(restoring.subject(), &refusal.change, Done::Nothing)
+                .await;
+            return Error::Refused(Box::new(refusal));
+        }
+        let subject = restoring.subject();
+        self.refuse(context, subject, refusal, Action::Restore)
+            .await
     }
 
     async fn run(
         &self,
         context: &Context,
-        restoring: &Restoring<'_>,
+        restoring: &Restoring,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let id = restoring.backup.id;
-        // What can be known to fail is found out before the volume is written.
-        let record = self.record(restoring.backup).await?;
-        let prepared = async {
-            let finding = self.vault.find_restore_point(&record);
-            let point = claim.carry(finding).await?;
-            let reading = self.metadata_changes(restoring, &record);
-            let mut changes = claim.carry(reading).await?;
-            let (backup, volume) = (restoring.backup, restoring.volume);
-            let keys = self
-                .key_for_volume(context, backup, volume, &mut changes)
-                .await?;
-            Ok::<_, Error>((point, changes, keys))
-        };
-        let (point, changes, keys) = match prepared.await {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                let detail = Detail::BackupRestoreError;
-                self.tell_user(context, Action::Restore, id, detail).await;
-                return Err(error);
+        let outcome = match self.prepare(context, restoring, claim).await {
+            Ok(prepared) => {
+                let carried_out = self.carry_out(context, restoring, &prepared, claim).await;
+                if carried_out.is_err() {
+                    let copy = prepared.keys.copy.as_deref();
+                    self.drop_unused(context, restoring.volume.id, copy).await;
+                }
+                carried_out
             }
+            Err(error) => Err(error),
         };
-        let attached = match self
-            .attach_target(context, restoring.volume.id, claim)
-            .await
-        {
-            Ok(attached) => attached,
-            Err(error) => {
-                let detail = Detail::AttachError;
-                self.tell_user(context, Action::Restore, id, detail).await;
-                self.drop_copy(context, keys.copy.as_deref()).await;
-                return Err(error);
-            }
-        };
-        let size = restoring.size(keys.encrypted);
+        if let Err(error) = &outcome {
+            let detail = error.detail_or(Detail::BackupRestoreError);
+            let id = restoring.backup.id;
+            self.tell_failure(context, Action::Restore, id, error, detail)
+                .await;
+        }
+        outcome
+    }
+
+    /// Finds out, before the volume is written, what can be known to fail.
+    async fn prepare(
+        &self,
+        context: &Context,
+        restoring: &Restoring,
+        claim: &Claim<'_>,
+    ) -> Result<Prepared, Error> {
+        let record = self.record(&restoring.backup).await?;
+        let finding = self.vault.find_restore_point(&record);
+        let point = claim.carry(finding).await?;
+        let reading = self.metadata_changes(restoring, &record);
+        let mut changes = claim.carry(reading).await?;
+        let (backup, volume) = (&restoring.backup, &restoring.volume);
+        let keys = self
+            .key_for_volume(context, backup, volume, &mut changes)
+            .await?;
+        Ok(Prepared {
+            point,
+            changes,
+            keys,
+        })
+    }
+
+    async fn carry_out(
+        &self,
+        context: &Context,
+        restoring: &Restoring,
+        prepared: &Prepared,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
+        let (id, volume) = (restoring.backup.id, restoring.volume.id);
+        let attached = self.attach_target(context, volume, claim).await?;
         let target = Disk::from(&attached);
-        let written = self
-            .write_volume(&point, &target, restoring, size, claim)
-            .await;
+        let written = match self.is_still_asked_for(restoring).await {
+            Ok(true) => self.write_volume(prepared, &target, restoring, claim).await,
+            Ok(false) => Err(Error::CalledOff),
+            Err(error) => Err(error),
+        };
         drop(target);
         let detached = self.attacher.detach(context, attached).await;
-        if let Err(error) = &written {
-            let detail = error.detail_or(Detail::BackupRestoreError);
-            self.tell_user(context, Action::Restore, id, detail).await;
-        } else if let Err(error) = detached {
-            warn!(backup = %id, %error, "Cannot detach the volume");
-            let detail = Detail::DetachError;
-            self.tell_user(context, Action::Restore, id, detail).await;
-        }
-        if written.is_err() {
-            self.drop_copy(context, keys.copy.as_deref()).await;
-        }
         written?;
+        if let Err(error) = detached {
+            warn!(backup = %id, %error, "Cannot detach the volume");
+            self.tell_user(context, Action::Restore, id, Detail::DetachError)
+                .await;
+        }
         let now = now().naive_utc();
-        let volume = restoring.volume.id;
-        self.db.restore_metadata(volume, &changes, now).await?;
-        self.keys_restored(context, restoring.backup, volume, &keys)
+        let changes = &prepared.changes;
+        self.db.restore_metadata(volume, changes, now).await?;
+        self.keys_restored(context, &restoring.backup, volume, &prepared.keys)
             .await;
-        self.mark_source(restoring).await
+        if let Err(error) = self.mark_source(restoring).await {
+            warn!(backup = %id, %volume, %error, "Cannot note in the volume where its data is from");
+        }
+        Ok(())
+    }
+
+    /// Looks at the rows once more before the first byte: a reset may have reached another worker, and
+    /// the volume be in use again.
+    async fn is_still_asked_for(&self, restoring: &Restoring) -> Result<bool, Error> {
+        let backup = self.backup(restoring.backup.id).await?;
+        let volume = self.db.volume(restoring.volume.id).await?;
+        let waits = volume.is_some_and(|volume| volume.status.as_ref() == Some(&restoring.status));
+        Ok(waits && backup.status == Some(BackupStatus::Restoring))
+    }
+
+    /// Deletes the copy of a key that was made for a volume, unless the volume has it for all that.
+    async fn drop_unused(&self, context: &Context, volume: VolumeId, copy: Option<&str>) {
+        match self.db.volume(volume).await {
+            Ok(Some(row)) if row.encryption_key_id.as_deref() == copy => {}
+            Ok(_) => self.drop_copy(context, copy).await,
+            Err(error) => warn!(%volume, %error, "A key may be left in the key manager"),
+        }
     }
 
     async fn write_volume(
         &self,
-        point: &RestorePoint,
+        prepared: &Prepared,
         target: &Disk,
-        restoring: &Restoring<'_>,
-        size: TargetSize,
+        restoring: &Restoring,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
+        let point = &prepared.point;
+        let size = restoring.size(prepared.keys.encrypted);
         let progress = Arc::new(Progress::default());
         let begun = Instant::now();
         let (new, cancel) = (restoring.new, claim.cancel());
@@ -316,14 +384,14 @@ impl Manager {
     /// What the metadata object changes of the volume; nothing when there is none.
     async fn metadata_changes(
         &self,
-        restoring: &Restoring<'_>,
+        restoring: &Restoring,
         record: &BackupRecord,
     ) -> Result<Vec<MetadataChange>, Error> {
         let Some(content) = self.vault.read_metadata(record).await? else {
             return Ok(Vec::new());
         };
         let recorded = volume_metadata::decode(&content)?;
-        let volume = restoring.volume;
+        let volume = &restoring.volume;
         let target = Target {
             display_name: volume.display_name.as_deref(),
             volume_type_id: volume.volume_type_id.as_deref(),
@@ -345,7 +413,7 @@ impl Manager {
 
     /// Notes in the volume's metadata which backup it came from: on every other volume than the one
     /// that was backed up, and on that one if it carries a note already.
-    async fn mark_source(&self, restoring: &Restoring<'_>) -> Result<(), Error> {
+    async fn mark_source(&self, restoring: &Restoring) -> Result<(), Error> {
         const KEY: &str = "src_backup_id";
         let (id, volume) = (restoring.backup.id.to_string(), restoring.volume.id);
         let noted = self.db.volume_metadata(volume).await?;

@@ -75,7 +75,9 @@ impl Manager {
     /// In the background, since it waits for a broker that is away.
     fn remove_temporary_later(self: &Arc<Self>, id: BackupId, context: RequestContext) {
         let manager = self.clone();
-        self.spawn(async move { manager.remove_temporary(&context, id).await });
+        self.spawn(async move {
+            manager.remove_temporary(&context, id).await;
+        });
     }
 
     /// Gives a backup up whose message does not come: an earlier process had taken it, and no more.

@@ -4,7 +4,7 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::state::driver::{self, Operation};
 use api_compat::state::{BackupStatus, Event, is_wanted, transition};
-use tracing::info;
+use tracing::{error, info};
 
 use super::{Context, Error, Manager, lock, now};
 use crate::db::{Done, Subject};
@@ -18,6 +18,14 @@ impl Manager {
         to: BackupStatus,
     ) -> Result<(), Error> {
         info!(backup = %id, status = %to, "Reset backup status started");
+        let reset = self.reset(&context, id, to).await;
+        if let Err(error) = &reset {
+            error!(backup = %id, %error, "Reset backup status failed");
+        }
+        reset
+    }
+
+    async fn reset(&self, context: &Context, id: BackupId, to: BackupStatus) -> Result<(), Error> {
         let row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
         if !self.is_ours(&row) {
@@ -31,15 +39,22 @@ impl Manager {
         let now = now().naive_utc();
         self.db.change(subject, &change, Done::Nothing, now).await?;
         if !is_wanted(status, to) {
-            self.call_off(&context, id).await;
+            self.call_off(context, id).await;
         }
-        if to == BackupStatus::Error {
-            self.remove_temporary(&context, id).await;
+        if to == BackupStatus::Error && !self.is_at_work(id).await {
+            self.remove_temporary(context, id).await;
         }
         let row = self.backup(id).await?;
-        self.notify(&context, &row, BackupEvent::ResetStatusEnd)
+        self.notify(context, &row, BackupEvent::ResetStatusEnd)
             .await;
         Ok(())
+    }
+
+    /// Whether an operation of this host works on a backup. At its end it gives back what
+    /// cinder-volume made for it, which it may still read.
+    async fn is_at_work(&self, id: BackupId) -> bool {
+        let here = lock(&self.running).contains_key(&id);
+        here || self.other_owner(id).await.is_some()
     }
 
     /// Ends whatever still works on a backup or waits for it: its result is not wanted any more.

@@ -3,27 +3,26 @@
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::user_message::{Action, Detail};
 use chrono::Utc;
 use tracing::warn;
 
 use super::{Context, Error, Manager};
 
 impl Manager {
-    /// Has the temporary volume or snapshot of a backup deleted, if it has one. A failure is told
-    /// to the user and logged; what became of the backup stands.
-    pub(super) async fn remove_temporary(&self, context: &Context, id: BackupId) {
+    /// Has the temporary volume or snapshot of a backup deleted, if it has one; whether that could be
+    /// done. A failure is logged; what became of the backup stands.
+    pub(super) async fn remove_temporary(&self, context: &Context, id: BackupId) -> bool {
         let removed = async {
             match self.db.backup_even_deleted(id).await? {
                 Some(backup) => self.remove_temporary_of(context, &backup).await,
                 None => Ok(()),
             }
         };
-        if let Err(error) = removed.await {
+        let removed = removed.await;
+        if let Err(error) = &removed {
             warn!(backup = %id, %error, "Cannot remove the temporary volume or snapshot");
-            let detail = Detail::BackupCreateCleanupError;
-            self.tell_user(context, Action::Create, id, detail).await;
         }
+        removed.is_ok()
     }
 
     async fn remove_temporary_of(&self, context: &Context, backup: &Backup) -> Result<(), Error> {

@@ -73,6 +73,16 @@ impl Vault {
         }
     }
 
+    /// Whether the image exists that a backup's record names.
+    pub async fn has_base(&self, record: &BackupRecord) -> Result<bool> {
+        let Some(base) = record.base else {
+            return Ok(false);
+        };
+        let pool = self.pool_of(record).await?;
+        let found = snapshots_if_exists(&pool, &base.to_string()).await?;
+        Ok(found.is_some())
+    }
+
     pub(super) async fn find(&self, pool: &Pool, record: &BackupRecord) -> Result<Vec<Candidate>> {
         let mut found = Vec::new();
         for image in record.candidates() {

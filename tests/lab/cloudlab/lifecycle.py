@@ -198,12 +198,13 @@ def stop(lab: Lab, part: str, number: int) -> None:
 
 
 def send(lab: Lab, part: str, number: int) -> None:
-    """Sends a signal to one part, and leaves the rest to it."""
+    """Sends a signal to one part, and leaves the rest to it. One that is to hang hangs with its children."""
     _must_be_known(lab, part)
     pid = lab.processes.pid(part)
     if not pid:
         raise LabError(f"{part} does not run")
-    os.kill(pid, number)
+    send_to = os.killpg if number in (signal.SIGSTOP, signal.SIGCONT) else os.kill
+    send_to(pid, number)
 
 
 def _must_be_known(lab: Lab, part: str) -> None:

@@ -210,6 +210,17 @@ fn a_restore_needs_a_volume_that_waits() {
 }
 
 #[test]
+fn the_next_of_several_volumes_from_one_backup_takes_it_back() {
+    let next = Event::Restore {
+        target: &V::Creating,
+    };
+    let taken = change(Some(B::Restoring), None);
+    assert_eq!(transition(B::Available, &next), Ok(taken));
+    let refusal = refused(B::Error, &next);
+    assert_eq!(*refusal.change, change(None, Some((V::Error, None))));
+}
+
+#[test]
 fn a_volume_that_waits_in_vain_is_not_left_waiting() {
     let target = V::RestoringBackup;
     let refusal = refused(B::Available, &Event::Restore { target: &target });
