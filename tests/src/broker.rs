@@ -215,3 +215,19 @@ impl Broker {
         )?)
     }
 }
+
+/// A backup as it travels in a message; all that a worker believes of it is the id.
+pub fn backup_object(id: &str) -> Value {
+    json!({
+        "versioned_object.name": "Backup", "versioned_object.namespace": "cinder",
+        "versioned_object.version": "1.7",
+        "versioned_object.data": {
+            "id": id, "user_id": "u", "project_id": "p", "volume_id": Uuid::nil(), "host": "h",
+            "availability_zone": null, "container": null, "parent_id": null, "status": "available",
+            "fail_reason": null, "size": 1, "display_name": null, "display_description": null,
+            "service_metadata": null, "service": null, "object_count": 0, "temp_volume_id": null,
+            "temp_snapshot_id": null, "num_dependent_backups": 0, "snapshot_id": null,
+            "data_timestamp": null, "restore_volume_id": null, "encryption_key_id": null,
+        },
+    })
+}

@@ -13,7 +13,7 @@ mod files;
 mod lab;
 
 pub use barbican::Barbican;
-pub use broker::Broker;
+pub use broker::{Broker, backup_object};
 pub use ceph::{Cluster, Content};
 pub use chain::Chain;
 pub use cloud::{Cloud, Resource};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Broker, Cloud, Lab, Resource};
+use cinderblock_tests::{Broker, Cloud, Lab, Resource, backup_object};
 use serde_json::{Value, json};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
@@ -52,21 +52,6 @@ impl Setup {
         let backup = self.cloud.back_up(&volume, false).await?;
         self.cloud.delete(Resource::Backup, &backup).await
     }
-}
-
-fn backup_object(id: &str) -> Value {
-    json!({
-        "versioned_object.name": "Backup", "versioned_object.namespace": "cinder",
-        "versioned_object.version": "1.7",
-        "versioned_object.data": {
-            "id": id, "user_id": "u", "project_id": "p", "volume_id": NOBODY, "host": "h",
-            "availability_zone": null, "container": null, "parent_id": null, "status": "available",
-            "fail_reason": null, "size": 1, "display_name": null, "display_description": null,
-            "service_metadata": null, "service": null, "object_count": 0, "temp_volume_id": null,
-            "temp_snapshot_id": null, "num_dependent_backups": 0, "snapshot_id": null,
-            "data_timestamp": null, "restore_volume_id": null, "encryption_key_id": null,
-        },
-    })
 }
 
 #[tokio::test]

@@ -252,3 +252,29 @@ async fn a_delete_does_not_wait_for_cinder_volume_nor_take_a_connection_from_it(
     lab.command(&["volume-detach", &volume]).await?;
     cloud.delete(Resource::Volume, &volume).await
 }
+
+#[tokio::test]
+async fn a_scheduler_that_starts_is_told() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    // By itself it would tell in an hour.
+    let rarely = "[DEFAULT]\nbackup_driver_stats_polling_interval = 3600\n";
+    let silent = Reconfigured::worker(&lab, rarely).await?;
+    let broker = Broker::connect(&lab).await?;
+    let told = broker.overhear("cinder-scheduler_fanout").await?;
+    lab.command(&["restart", "cinder-scheduler"]).await?;
+    let host = lab.variable("LAB_WORKER_HOST")?;
+    for _ in 0..300 {
+        let reports = broker.take(&told).await?;
+        if reports.iter().any(|report| report["args"]["host"] == host) {
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let backup = cloud.back_up(&volume, false).await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    cloud.delete(Resource::Volume, &volume).await?;
+    silent.restore().await
+}

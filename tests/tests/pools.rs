@@ -1,9 +1,13 @@
 //! Other pools than the usual one: that of the volumes, and one that does not exist.
 
-use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Reconfigured, Resource};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource, backup_object};
+use reqwest::Method;
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 /// Each of these tests restarts the worker.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -85,4 +89,82 @@ async fn nothing_is_scheduled_to_a_worker_without_its_pool() -> Result<()> {
         cloud.delete(Resource::Backup, backup).await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn without_its_pool_it_refuses_and_counts_as_down() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let (cloud, database) = (Cloud::login(&lab, "demo").await?, Database::new(&lab)?);
+    let broker = Broker::connect(&lab).await?;
+    let volume = cloud.create_volume(1).await?;
+    let standing = cloud.back_up(&volume, false).await?;
+    let second = cloud.back_up(&volume, false).await?;
+    let missing = "[DEFAULT]\nbackup_ceph_pool = ghost\n";
+    let other = Reconfigured::broken_worker(&lab, missing).await?;
+    broker
+        .wait_consumed(&format!(
+            "cinder-backup.{}",
+            lab.variable("LAB_WORKER_HOST")?
+        ))
+        .await?;
+
+    let reported = async || {
+        let select = "SELECT report_count, updated_at FROM services \
+                      WHERE `binary` = 'cinder-backup' AND deleted = 0";
+        database.rows(select).await
+    };
+    let before = reported().await?;
+    let path = format!("/backups/{standing}");
+    let (status, answer) = cloud.request(Method::DELETE, &path, None).await?;
+    ensure!(status.is_success(), "{answer}");
+    // As if cinder-scheduler had not heard of it yet.
+    let held = "status = 'backing-up', previous_status = 'available'";
+    database.change("volumes", &volume, held).await?;
+    database
+        .change("backups", &second, "status = 'creating'")
+        .await?;
+    let args = json!({"backup": backup_object(&second)});
+    broker.cast_to_worker("create_backup", "2.0", args).await?;
+    let told = format!(
+        "SELECT event_id FROM messages WHERE resource_uuid IN ('{standing}', '{second}') \
+         ORDER BY event_id"
+    );
+    let mut messages = Vec::new();
+    for _ in 0..150 {
+        messages = database.rows(&told).await?;
+        if messages.len() == 2 {
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let events: Vec<&str> = messages
+        .iter()
+        .filter_map(|message| message["event_id"].as_str())
+        .collect();
+    let expected = [
+        "VOLUME_VOLUME_BACKUP_013_018",
+        "VOLUME_VOLUME_BACKUP_014_018",
+    ];
+    ensure!(events == expected, "{events:?}");
+    let status = async |what: Resource, id: &str| -> Result<String> {
+        let shown = cloud.show(what, id).await?;
+        let shown = shown.context("it is gone")?;
+        Ok(shown["status"].as_str().unwrap_or_default().to_owned())
+    };
+    ensure!(status(Resource::Backup, &standing).await? == "error_deleting");
+    ensure!(status(Resource::Backup, &second).await? == "error");
+    ensure!(status(Resource::Volume, &volume).await? == "available");
+    // Longer than two reports are apart.
+    sleep(Duration::from_secs(8)).await;
+    ensure!(reported().await? == before, "it reports that it works");
+
+    other.restore().await?;
+    for backup in [&second, &standing] {
+        database
+            .change("backups", backup, "status = 'available'")
+            .await?;
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    cloud.delete(Resource::Volume, &volume).await
 }

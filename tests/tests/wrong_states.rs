@@ -272,16 +272,16 @@ async fn a_restore_to_what_is_gone_or_unfit_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_delete_or_a_reset_of_what_is_not_ours_or_not_deleting_changes_nothing() -> Result<()> {
+async fn a_delete_or_a_reset_of_what_is_not_ours_or_cannot_be_changes_nothing() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let (cloud, database) = (&setup.cloud, &setup.database);
     let source = cloud.create_volume(1).await?;
     let mut backups = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         backups.push(cloud.back_up(&source, false).await?);
     }
-    let [kept, others, not_reset, nobodys] = [&backups[0], &backups[1], &backups[2], &backups[3]];
+    let [kept, others, not_reset, nobodys, lost] = [0, 1, 2, 3, 4].map(|each| &backups[each]);
     let shown = database
         .rows(&format!("SELECT service FROM backups WHERE id = '{kept}'"))
         .await?;
@@ -289,7 +289,7 @@ async fn a_delete_or_a_reset_of_what_is_not_ours_or_not_deleting_changes_nothing
     let ours = format!("service = '{service}'");
 
     let sent = async {
-        for backup in [kept, others] {
+        for backup in [kept, others, lost] {
             let path = format!("/backups/{backup}");
             let (status, answer) = cloud.request(Method::DELETE, &path, None).await?;
             ensure!(status.is_success(), "{answer}");
@@ -303,6 +303,7 @@ async fn a_delete_or_a_reset_of_what_is_not_ours_or_not_deleting_changes_nothing
             ("backups", others.as_str(), OTHERS),
             ("backups", not_reset.as_str(), OTHERS),
             ("backups", nobodys.as_str(), "service = NULL"),
+            ("backups", lost.as_str(), "container = 'ghost'"),
         ];
         setup.change("", &changes).await
     };
@@ -311,6 +312,13 @@ async fn a_delete_or_a_reset_of_what_is_not_ours_or_not_deleting_changes_nothing
     // In the order of the requests: with the last one all have been looked at.
     setup.becomes(Resource::Backup, nobodys, "error").await?;
     setup.becomes(Resource::Backup, others, "error").await?;
+    // Its pool cannot be found.
+    setup.becomes(Resource::Backup, lost, "error").await?;
+    let failed = "delete backup:Backup driver failed to delete backup.";
+    setup.refused(lost, "Pool ghost", &[failed]).await?;
+    database
+        .change("backups", lost, "container = 'backups'")
+        .await?;
     let unfit = "delete backup:Backup status is invalid.";
     let said = "expected backup status deleting but got available";
     setup.refused(kept, said, &[unfit]).await?;
