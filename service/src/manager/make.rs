@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::claim::Claim;
 use super::create::source_volume;
 use super::disk::{Disk, undo};
-use super::volumes::{Making, size_of};
+use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
 use crate::transfer::Progress;
@@ -161,7 +161,7 @@ impl Manager {
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
-        let size = size_of(source_volume(making)?);
+        let size = making.size(source_volume(making)?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
         let mut told = false;

@@ -18,7 +18,11 @@ const GIB: u64 = 1 << 30;
 
 /// The bytes of a volume, as its row says.
 pub(super) fn size_of(volume: &Volume) -> u64 {
-    u64::try_from(volume.size.unwrap_or(0)).unwrap_or(0) * GIB
+    bytes(volume.size.unwrap_or(0))
+}
+
+fn bytes(gibibytes: i64) -> u64 {
+    u64::try_from(gibibytes).unwrap_or(0) * GIB
 }
 
 /// A backup in the making, and what it is made of.
@@ -61,6 +65,13 @@ impl Making {
         } else {
             state::Source::Gone
         }
+    }
+
+    /// The bytes that its source has: a snapshot keeps the size that its volume had.
+    pub fn size(&self, volume: &Volume) -> u64 {
+        let taken = self.snapshot.as_ref();
+        let taken = taken.and_then(|snapshot| snapshot.volume_size);
+        taken.map_or_else(|| size_of(volume), bytes)
     }
 
     /// The rows that a decision changes.

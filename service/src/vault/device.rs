@@ -53,7 +53,11 @@ impl Vault {
     /// Makes the backup of a device: when this returns, its restore point stands. Repeating it is
     /// safe, as with [`Vault::store`].
     ///
-    /// What the device has beyond the volume's size is left out, and what it lacks reads as zeros.
+    /// What the device has beyond the volume's size is left out. What a file lacks reads as zeros, as
+    /// the end of a sparse one does.
+    ///
+    /// # Errors
+    /// `Invalid` if a block device is smaller than the volume: it is not the volume's, or not whole.
     pub async fn store_device(
         &self,
         plan: &BackupPlan,
@@ -61,6 +65,14 @@ impl Vault {
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
+        if !source.is_file() && source.size() < plan.size {
+            return Err(Error::invalid(format!(
+                "{} holds {} bytes, and the volume has {}",
+                source.path().display(),
+                source.size(),
+                plan.size
+            )));
+        }
         let pool = self.pool(&plan.pool).await?;
         let there = snapshots_if_exists(&pool, &plan.base.to_string()).await?;
         if there.is_some_and(|snapshots| snapshots.contains(&plan.snapshot)) {
@@ -99,7 +111,9 @@ impl Vault {
             let size = size.of(target.size(), source.known_size())?;
             let target = target.sized(size).await.map_err(Error::Device)?;
             let options = self.device_options(Destination::MayHoldData);
-            Ok(transfer::copy_diff(&source, None, &target, &options, &progress, cancel).await?)
+            point
+                .copy_to(&pool, &source, &target, &options, &progress, cancel)
+                .await
         };
         let stats = written.await;
         source.close().await;
@@ -115,6 +129,7 @@ impl Vault {
         PumpOptions {
             operation_size: usual.operation_size.min(self.engine.chunk_size),
             zero_grain,
+            zero_excess: self.engine.zero_excess,
             ..usual
         }
     }

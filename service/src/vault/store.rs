@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
 use super::{Error, Result, Vault, Volume, snapshot_names};
-use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool};
+use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
 
 /// What will be done to make one backup.
@@ -133,10 +133,22 @@ impl Vault {
         let from = source.pool.open(&source.image, snapshot).await?;
         let base = pool.open_rw(&base).await?;
         let stored = async {
+            // Until the restore point stands nobody else may write what it is going to hold: a backup
+            // that another worker was told to give up may still be at it.
+            own(&base).await?;
+            let base_held = base.snapshots().await?;
             let stats = self
                 .copy(plan, &from, &base, destination, progress, cancel)
                 .await?;
-            still_stand(source, &from, plan).await?;
+            let mut read = vec![plan.snapshot.as_str()];
+            if let Method::Incremental { from: parent } = &plan.method {
+                read.push(parent);
+                let stands =
+                    still_stand(&pool, &plan.base.to_string(), &base_held, &[parent]).await;
+                // Of the chain, not of the volume.
+                stands.map_err(as_damage)?;
+            }
+            still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
             base.create_snapshot(&plan.snapshot).await?;
             Ok(stats)
         };
@@ -180,9 +192,6 @@ impl Vault {
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
-        // Until the restore point stands nobody else may write what it is going to hold: a backup
-        // that another worker was told to give up may still be at it.
-        own(base).await?;
         if let Method::Incremental { from } = &plan.method {
             self.settle(base, from, cancel).await?;
         }
@@ -233,7 +242,6 @@ impl Vault {
         PumpOptions {
             depth: self.engine.depth,
             scanners: self.engine.scanners,
-            zero_excess: self.engine.zero_excess,
             ..PumpOptions::new(self.engine.budget.clone(), destination)
         }
     }
@@ -296,31 +304,42 @@ impl Vault {
     }
 }
 
-/// Makes sure that the snapshots from which a backup was read are still on its source. Where one went
-/// meanwhile, librbd noticed nothing: what it had held reads as zeros, and what changed since then as
-/// unchanged.
-async fn still_stand(source: &Volume, from: &Image, plan: &BackupPlan) -> Result<()> {
-    let head = source.open_read_only().await?;
+/// Makes sure that snapshots of an image are still there which were read: of those that it had `then`,
+/// the ones of these names. Where one went meanwhile, librbd noticed nothing: what it had held reads as
+/// zeros, and what changed since then as unchanged.
+///
+/// # Errors
+/// `Missing` if one is gone, or the image.
+pub(super) async fn still_stand(
+    pool: &Pool,
+    image: &str,
+    then: &[Snapshot],
+    names: &[&str],
+) -> Result<()> {
+    let gone = |what: &str| Error::missing(format!("{what} was removed while it was read"));
+    let head = match pool.open(image, None).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone(image)),
+        opened => opened?,
+    };
     let now = head.snapshots().await;
     head.close().await;
-    // As at its opening.
-    let (then, now) = (from.snapshots().await?, now?);
-    let mut needed = vec![plan.snapshot.as_str()];
-    if let Method::Incremental { from } = &plan.method {
-        needed.push(from);
-    }
-    for name in needed {
+    let now = now?;
+    for name in names {
         let stands = then
             .iter()
-            .any(|snapshot| snapshot.name == name && now.contains(snapshot));
+            .any(|snapshot| snapshot.name == *name && now.contains(snapshot));
         if !stands {
-            return Err(Error::missing(format!(
-                "Snapshot {name} was removed from {} while the backup was made",
-                source.image
-            )));
+            return Err(gone(&format!("Snapshot {name} of {image}")));
         }
     }
     Ok(())
+}
+
+fn as_damage(error: Error) -> Error {
+    match error {
+        Error::Missing(reason) => Error::Damaged(reason),
+        error => error,
+    }
 }
 
 /// Becomes the only writer of an image. Another one is given the time that it takes to notice that

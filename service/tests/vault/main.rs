@@ -4,6 +4,8 @@
 mod ceph_lab;
 mod devices;
 mod fallback;
+mod meanwhile;
+mod restores;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -25,17 +27,22 @@ use uuid::Uuid;
 const POOL: &str = "backups";
 
 fn vault() -> Vault {
-    let conf = conf("LAB_BACKUPS_CEPH_CONF");
-    vault_of(ClusterOptions::new("admin").conf_file(conf))
+    vault_that(true)
 }
 
-fn vault_of(cluster: ClusterOptions) -> Vault {
+/// One that clears what lies behind a backup's end, or does not.
+fn vault_that(zero_excess: bool) -> Vault {
+    let conf = conf("LAB_BACKUPS_CEPH_CONF");
+    vault_of(ClusterOptions::new("admin").conf_file(conf), zero_excess)
+}
+
+fn vault_of(cluster: ClusterOptions, zero_excess: bool) -> Vault {
     let engine = Engine {
         budget: Budget::new(64 << 20),
         depth: 16,
         scanners: 8,
         chunk_size: 128 << 20,
-        zero_excess: true,
+        zero_excess,
     };
     Vault::new(cluster, POOL.to_owned(), ImageFormat::default(), engine)
 }
@@ -305,7 +312,8 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
 async fn a_pool_that_cannot_be_found_is_no_pool_without_the_backup() {
     let source = Source::new(MIB).await;
     let full = source.back_up(&vault(), None).await;
-    let unconfigured = vault_of(ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf"));
+    let cluster = ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf");
+    let unconfigured = vault_of(cluster, true);
     let refusal = unconfigured.delete(&source.record(&full, true)).await;
     let refusal = refusal.expect_err("nothing was deleted");
     assert!(!refusal.is_not_found(), "{refusal}");
