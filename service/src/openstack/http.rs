@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ConstantBuilder};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Method, Response, StatusCode};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tracing::debug;
@@ -74,6 +75,17 @@ impl Request<'_> {
         }
     }
 
+    /// Whether an answer says that it was carried out. A proxy or a page may have any other status of
+    /// success.
+    fn is_done(&self, status: StatusCode) -> bool {
+        status
+            == match self.method {
+                Method::POST => StatusCode::CREATED,
+                Method::DELETE => StatusCode::NO_CONTENT,
+                _ => StatusCode::OK,
+            }
+    }
+
     /// How it is called in errors.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.url)
@@ -89,6 +101,8 @@ impl Http {
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
+            // Tokens and keys are for the address that is configured, and for no other.
+            .redirect(Policy::none())
             .user_agent(concat!("cinderblock/", env!("CARGO_PKG_VERSION")));
         if !tls.verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
@@ -159,20 +173,35 @@ impl Http {
             (away, passing)
         })?;
         let status = response.status();
-        if status.is_success() {
+        if request.is_done(status) {
             return Ok(response);
         }
         let passing = match request.repeat {
             Repeat::Harmless => status.is_server_error(),
             Repeat::Twice => status == StatusCode::SERVICE_UNAVAILABLE,
         };
+        let reason = match response.headers().get(LOCATION) {
+            Some(location) if status.is_redirection() => elsewhere(location),
+            _ => reason(&response.text().await.unwrap_or_default()),
+        };
         let refused = Error::Refused {
             request: request.name(),
             status,
-            reason: reason(&response.text().await.unwrap_or_default()),
+            reason,
         };
         Err((refused, passing))
     }
+}
+
+/// Where a redirection leads, without what may be secret in an address.
+fn elsewhere(location: &HeaderValue) -> String {
+    let to = location.to_str().unwrap_or_default();
+    let to = match Url::parse(to) {
+        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        Err(_) => to.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    };
+    let to: String = to.chars().take(REASON).collect();
+    format!("it redirects to {to}, which is not followed")
 }
 
 /// The words in a refusal: Keystone's are in `error.message`, Barbican's in `title` and
@@ -224,6 +253,12 @@ pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -246,6 +281,76 @@ mod tests {
                 .count(),
             REASON
         );
+    }
+
+    /// A service that gives the same answer to every request; how many it got.
+    async fn service(answer: String) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let _ = client.read(&mut [0; 4096]).await;
+                let _ = client.write_all(answer.as_bytes()).await;
+            }
+        });
+        (address, count)
+    }
+
+    async fn ask(method: Method, url: String) -> Result<StatusCode, Error> {
+        let tls = Tls {
+            verify: true,
+            authorities: None,
+        };
+        let retries = Retries {
+            times: 0,
+            delay: Duration::ZERO,
+        };
+        let http = Http::new(&tls, retries).unwrap();
+        let answered = http.send(&Request::new(method, url)).await;
+        answered.map(|response| response.status())
+    }
+
+    fn empty(status: &str, headers: &str) -> String {
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn nobody_else_is_shown_a_token() {
+        let (other, asked) = service(empty("200 OK", "")).await;
+        let away = other.replace("http://", "http://user:hunter2@");
+        for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+            let location = format!("Location: {away}/v3?token=hunter2#hunter2\r\n");
+            let (url, _) = service(empty(status, &location)).await;
+            let error = ask(Method::GET, url).await.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("redirects to {other}/v3,")),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        let (url, _) = service(empty("302 Found", "Location: /login?next=x\r\n")).await;
+        let error = ask(Method::GET, url).await.unwrap_err().to_string();
+        assert!(error.contains("redirects to /login,"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_its_own_status_says_that_a_request_was_carried_out() {
+        for (method, done, other) in [
+            (Method::DELETE, "204 No Content", "200 OK"),
+            (Method::DELETE, "204 No Content", "202 Accepted"),
+            (Method::POST, "201 Created", "200 OK"),
+            (Method::GET, "200 OK", "204 No Content"),
+        ] {
+            let (url, _) = service(empty(done, "")).await;
+            ask(method.clone(), url).await.expect(done);
+            let (url, _) = service(empty(other, "")).await;
+            let error = ask(method, url).await.expect_err(other);
+            assert!(error.to_string().contains(other), "{error}");
+        }
     }
 
     #[test]
