@@ -253,12 +253,9 @@ pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
+    use super::super::peer::{empty, service};
     use super::*;
 
     #[test]
@@ -283,22 +280,6 @@ mod tests {
         );
     }
 
-    /// A service that gives the same answer to every request; how many it got.
-    async fn service(answer: String) -> (String, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&count);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                let _ = client.read(&mut [0; 4096]).await;
-                let _ = client.write_all(answer.as_bytes()).await;
-            }
-        });
-        (address, count)
-    }
-
     async fn ask(method: Method, url: String) -> Result<StatusCode, Error> {
         let tls = Tls {
             verify: true,
@@ -313,17 +294,13 @@ mod tests {
         answered.map(|response| response.status())
     }
 
-    fn empty(status: &str, headers: &str) -> String {
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
-    }
-
     #[tokio::test]
     async fn nobody_else_is_shown_a_token() {
-        let (other, asked) = service(empty("200 OK", "")).await;
+        let (other, asked) = service(empty("200 OK", ""), Duration::ZERO).await;
         let away = other.replace("http://", "http://user:hunter2@");
         for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
             let location = format!("Location: {away}/v3?token=hunter2#hunter2\r\n");
-            let (url, _) = service(empty(status, &location)).await;
+            let (url, _) = service(empty(status, &location), Duration::ZERO).await;
             let error = ask(Method::GET, url).await.unwrap_err().to_string();
             assert!(
                 error.contains(&format!("redirects to {other}/v3,")),
@@ -332,7 +309,11 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 0);
-        let (url, _) = service(empty("302 Found", "Location: /login?next=x\r\n")).await;
+        let (url, _) = service(
+            empty("302 Found", "Location: /login?next=x\r\n"),
+            Duration::ZERO,
+        )
+        .await;
         let error = ask(Method::GET, url).await.unwrap_err().to_string();
         assert!(error.contains("redirects to /login,"), "{error}");
     }
@@ -345,9 +326,9 @@ mod tests {
             (Method::POST, "201 Created", "200 OK"),
             (Method::GET, "200 OK", "204 No Content"),
         ] {
-            let (url, _) = service(empty(done, "")).await;
+            let (url, _) = service(empty(done, ""), Duration::ZERO).await;
             ask(method.clone(), url).await.expect(done);
-            let (url, _) = service(empty(other, "")).await;
+            let (url, _) = service(empty(other, ""), Duration::ZERO).await;
             let error = ask(method, url).await.expect_err(other);
             assert!(error.to_string().contains(other), "{error}");
         }

@@ -1,6 +1,7 @@
 //! Logging in to Keystone with a user of this service's own, and asking it where services are.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api_compat::config::Credentials;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -30,7 +31,19 @@ pub struct Session {
 pub struct Login {
     credentials: Credentials,
     retries: Retries,
-    session: Mutex<Option<Arc<Session>>>,
+    last: Mutex<Last>,
+}
+
+/// What came of the last try to log in.
+#[derive(Debug, Default)]
+enum Last {
+    #[default]
+    Untried,
+    In(Arc<Session>),
+    Failed {
+        at: Instant,
+        error: Error,
+    },
 }
 
 impl Login {
@@ -40,7 +53,7 @@ impl Login {
         Some(Self {
             credentials,
             retries,
-            session: Mutex::default(),
+            last: Mutex::default(),
         })
     }
 
@@ -52,24 +65,35 @@ impl Login {
     /// A token that is good for a while: the last one, or a new one.
     ///
     /// # Errors
-    /// `Credentials` where some are missing; what Keystone answers.
+    /// `Credentials` where some are missing; what Keystone answers. Whoever waited while another one
+    /// tried in vain gets its error: with many in line each would add the time that Keystone has for
+    /// its answer.
     pub async fn session(&self) -> Result<Arc<Session>, Error> {
-        let mut kept = self.session.lock().await;
-        if let Some(session) = kept.as_ref()
-            && Utc::now() < session.expires - MARGIN
-        {
-            return Ok(session.clone());
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Last::In(session) if Utc::now() < session.expires - MARGIN => {
+                return Ok(session.clone());
+            }
+            Last::Failed { at, error } if *at > asked => return Err(error.clone()),
+            _ => {}
         }
-        let session = Arc::new(self.log_in().await?);
-        *kept = Some(session.clone());
-        Ok(session)
+        let session = self.log_in().await.map(Arc::new);
+        *last = match &session {
+            Ok(session) => Last::In(session.clone()),
+            Err(error) => Last::Failed {
+                at: Instant::now(),
+                error: error.clone(),
+            },
+        };
+        session
     }
 
     /// Forgets a token that was not accepted.
     pub async fn forget(&self, refused: &Arc<Session>) {
-        let mut kept = self.session.lock().await;
-        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, refused)) {
-            *kept = None;
+        let mut last = self.last.lock().await;
+        if matches!(&*last, Last::In(session) if Arc::ptr_eq(session, refused)) {
+            *last = Last::Untried;
         }
     }
 
@@ -198,6 +222,12 @@ fn domain(id: &Option<String>, name: &Option<String>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+
+    use super::super::peer::{empty, service};
     use super::*;
 
     fn credentials() -> Credentials {
@@ -243,6 +273,27 @@ mod tests {
         let user = &body["auth"]["identity"]["password"]["user"];
         assert_eq!(user, &json!({"id": "u", "password": "pass"}));
         assert!(!format!("{credentials:?}").contains("pass\""));
+    }
+
+    #[tokio::test]
+    async fn many_that_wait_for_keystone_share_its_failure() {
+        let answer = empty("503 Service Unavailable", "");
+        let (url, asked) = service(answer, Duration::from_millis(200)).await;
+        let credentials = Credentials {
+            auth_url: Some(url),
+            ..credentials()
+        };
+        let retries = Retries {
+            times: 0,
+            delay: Duration::ZERO,
+        };
+        let login = Login::new(credentials, retries).unwrap();
+        for times in [1, 2] {
+            let sessions = join_all((0..20).map(|_| login.session())).await;
+            assert!(sessions.iter().all(Result::is_err));
+            // Who asks later has another answer.
+            assert_eq!(asked.load(Ordering::Relaxed), times);
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod barbican;
 mod error;
 mod http;
 mod keystone;
+#[cfg(test)]
+mod peer;
 
 pub use barbican::{Barbican, Caller, Options};
 pub use error::Error;
