@@ -40,7 +40,11 @@ impl Attacher {
         let connected = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::CalledOff),
-            connected = self.os_brick.connect(&answer) => connected.map_err(Error::Brick),
+            connected = self.os_brick.connect(&answer) => connected.map_err(|error| {
+                // It may have been connected to an initiator that this host had once.
+                self.forget_host();
+                Error::Brick(error)
+            }),
         };
         let mut plugged = Plugged {
             answer,
@@ -100,7 +104,9 @@ impl Attacher {
             return Err(denied());
         }
         let helper = self.os_brick.root_helper();
-        plugged.ownership = Some(Ownership::take(path, helper).await?);
+        let ownership = Ownership::of(path, helper).await?;
+        // It is given back whatever becomes of the change.
+        plugged.ownership.insert(ownership).take().await?;
         device::open(path, wanted.access).await?.ok_or_else(denied)
     }
 
