@@ -223,33 +223,6 @@ async fn a_volume_in_use_is_backed_up_and_let_go() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_volume_that_may_only_be_read_is_backed_up_and_not_overwritten() -> Result<()> {
-    let mut chain = Chain::begin(1).await?;
-    chain.write(0, 1, 3 * MIB).await?;
-    let read_only = json!({"os-update_readonly_flag": {"readonly": true}});
-    let (cloud, volume) = (&chain.cloud, &chain.volume);
-    cloud.action(Resource::Volume, volume, read_only).await?;
-    let full = chain.back_up(false).await?;
-    chain.write(MIB, 2, MIB).await?;
-    let incremental = chain.back_up(true).await?;
-    chain.verify().await?;
-    chain.delete(&incremental).await?;
-    ensure!(chain.volumes.snapshots(&chain.image()).await?.len() == 1);
-
-    let content = chain.volumes.content(&chain.image()).await?;
-    let (cloud, volume) = (&chain.cloud, &chain.volume);
-    cloud.begin_restore(&full, Some(volume)).await?;
-    cloud
-        .wait(Resource::Volume, volume, "error_restoring")
-        .await?;
-    cloud.wait(Resource::Backup, &full, "available").await?;
-    ensure!(chain.volumes.content(&chain.image()).await? == content);
-    chain.delete(&full).await?;
-    ensure!(chain.volumes.snapshots(&chain.image()).await?.is_empty());
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_volume_that_is_reverted_to_a_snapshot_goes_on_in_its_chain() -> Result<()> {
     let mut chain = Chain::begin(1).await?;
     chain.write(0, 1, 9 * MIB).await?;

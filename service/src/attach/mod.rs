@@ -18,7 +18,7 @@ use api_compat::ids::{SnapshotId, VolumeId};
 use api_compat::messaging::RequestContext;
 use api_compat::objects::{ObjectHistory, Volume};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::rpc::{AccessMode, ConnectionError, ConnectionInfo, Outgoing};
+use api_compat::rpc::{ConnectionError, ConnectionInfo, Outgoing};
 use api_compat::state::VolumeStatus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -150,7 +150,7 @@ impl Attacher {
             let answer = self.initialize(context, &connection, volume).await?;
             let info = ConnectionInfo::parse(answer.clone())?;
             if info.driver_volume_type == "rbd" {
-                let (pool, image) = self.open(&info, wanted.access).await?;
+                let (pool, image) = self.open(&info).await?;
                 return Ok((Medium::Image { pool, image }, None));
             }
             self.usable(&connection.host, &info)?;
@@ -197,8 +197,7 @@ impl Attacher {
             host: self.host().await,
         };
         let answer = self.initialize(context, &connection, volume).await?;
-        let info = ConnectionInfo::parse(answer)?;
-        let located = self.open(&info, Access::Read).await;
+        let located = self.open(&ConnectionInfo::parse(answer)?).await;
         if let Err(Error::Connection(ConnectionError::NotRbd(_))) = &located
             && volume.status == Some(VolumeStatus::Available)
         {
@@ -295,12 +294,8 @@ impl Attacher {
         }
     }
 
-    async fn open(&self, info: &ConnectionInfo, access: Access) -> Result<(Pool, String), Error> {
+    async fn open(&self, info: &ConnectionInfo) -> Result<(Pool, String), Error> {
         let connection = info.rbd()?;
-        // A backup leaves a snapshot on a volume that its users may only read, and takes it away.
-        if access == Access::Write && connection.access_mode == AccessMode::ReadOnly {
-            return Err(Error::ReadOnly);
-        }
         let image = connection.image.clone();
         Ok((self.links.pool(connection).await?, image))
     }

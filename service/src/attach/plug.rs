@@ -33,9 +33,6 @@ impl Attacher {
         cancel: &CancellationToken,
     ) -> Result<(Device, Plugged), Error> {
         let text = |name: &str| answer["data"][name].as_str();
-        if wanted.access == Access::Write && text("access_mode") == Some("ro") {
-            return Err(Error::ReadOnly);
-        }
         let format = text("format").map(str::to_owned);
         let connected = tokio::select! {
             biased;
