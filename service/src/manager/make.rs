@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
-use api_compat::names::{self, BackupImage, Lineage};
+use api_compat::names::{self, BackupImage};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo, Volume as VolumeObject};
 use api_compat::service_metadata;
@@ -296,17 +296,11 @@ impl Manager {
 
     async fn parent(&self, id: BackupId) -> Result<Parent, Error> {
         let row = self.backup(id).await?;
-        let recorded = names::base_image(Lineage {
+        let recorded = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
+        Ok(Parent {
             backup: id,
-            volume: row.volume_id,
-            service_metadata: row.service_metadata.as_deref(),
-            parent: None,
-        })?;
-        let base = match &row.service_metadata {
-            Some(text) if !text.is_empty() => recorded,
-            _ => BackupImage::legacy(row.volume_id),
-        };
-        Ok(Parent { backup: id, base })
+            base: recorded.unwrap_or(BackupImage::legacy(row.volume_id)),
+        })
     }
 
     async fn metadata_text(&self, volume: &VolumeObject) -> Result<String, Error> {

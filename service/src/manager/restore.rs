@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api_compat::ids::{BackupId, VolumeId};
-use api_compat::names::{self, Lineage};
+use api_compat::names;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::state::driver::{self, Operation};
@@ -428,19 +428,7 @@ impl Manager {
 
     /// What a backup's row says about where it lies.
     pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
-        let recorded = row
-            .service_metadata
-            .as_deref()
-            .filter(|text| !text.is_empty());
-        let base = match recorded {
-            Some(_) => Some(names::base_image(Lineage {
-                backup: row.id,
-                volume: row.volume_id,
-                service_metadata: recorded,
-                parent: None,
-            })?),
-            None => None,
-        };
+        let base = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
         Ok(BackupRecord {
             backup: row.id,
             volume: row.volume_id,

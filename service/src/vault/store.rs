@@ -177,7 +177,6 @@ impl Vault {
             features: Some(features),
             stripe_unit: self.format.stripe_unit,
             stripe_count: self.format.stripe_count,
-            ..ImageOptions::default()
         };
         pool.create_image(&plan.base.to_string(), &options).await?;
         Ok(Destination::Fresh)

@@ -15,7 +15,7 @@ use api_compat::ids::{BackupId, VolumeId};
 use bytes::Bytes;
 use ceph_lab::{MIB, Noise, Scratch, assert_same, backups, conf, content, tool, volumes};
 use chrono::Utc;
-use cinderblock::rbd::{ClusterOptions, Image, ImageOptions};
+use cinderblock::rbd::{ClusterOptions, Image};
 use cinderblock::transfer::{Budget, Progress};
 use cinderblock::vault::{
     BackupPlan, BackupRecord, BackupSpec, Engine, Error, ImageFormat, Method, Parent, Vault, Volume,
@@ -267,12 +267,7 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
     let at = format!("{spec}@{}", full.snapshot);
     site.rbd(&["snap", "rm", "--no-progress", &at]);
     site.rbd(&["rm", "--no-progress", &spec]);
-    let many = ImageOptions {
-        size: 128 * MIB,
-        order: Some(16),
-        ..ImageOptions::default()
-    };
-    site.pool.create_image(&base, &many).await.expect("create");
+    site.rbd(&["create", "--size", "128M", "--object-size", "64K", &spec]);
     site.rbd(&[
         "bench",
         "--io-type",
