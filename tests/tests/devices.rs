@@ -220,8 +220,22 @@ async fn snapshots_of_volumes() -> Result<()> {
         }
         setup.nothing_is_left().await?;
         setup.delete(Resource::Backup, &[&backup, &second]).await?;
+
+        // It is as large as the volume was then.
+        let extend = json!({"os-extend": {"new_size": 2}});
+        cloud.action(Resource::Volume, &volume, extend).await?;
+        cloud.wait(Resource::Volume, &volume, "available").await?;
+        let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
+        let backup = cloud.create(Resource::Backup, body).await?;
+        let target = setup.create(kind, 2).await?;
+        cloud.restore(&backup, Some(&target)).await?;
+        ensure!(
+            files.content_of_first(&target, GIB).await? == content,
+            "{kind}"
+        );
+        cloud.delete(Resource::Backup, &backup).await?;
         cloud.delete(Resource::Snapshot, &snapshot).await?;
-        cloud.delete(Resource::Volume, &volume).await?;
+        setup.delete(Resource::Volume, &[&volume, &target]).await?;
     }
     Ok(())
 }
