@@ -10,10 +10,11 @@ use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, UpdateMany,
 };
+use tracing::error;
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
 use super::quota::QuotaRules;
-use super::{Database, Error, Importer, Result, import, quota, retry};
+use super::{Database, Error, ErrorKind, Importer, Result, import, quota, retry};
 
 /// Longest text of `backups.fail_reason`, in characters.
 const FAIL_REASON: usize = 255;
@@ -79,7 +80,8 @@ pub enum Done<'a> {
 }
 
 impl Database {
-    /// Writes a change that `api_compat::state::transition` decided.
+    /// Writes a change that `api_compat::state::transition` decided. A deletion whose quota cannot be
+    /// given back is written without.
     ///
     /// # Errors
     /// `Conflict` if the backup has another status than the one that the change was decided on;
@@ -98,6 +100,20 @@ impl Database {
             // As the columns hold it, so that it can be recognised there.
             now: now.with_nanosecond(0).unwrap_or(now),
         };
+        let error = match self.write(write).await {
+            Err(error) if error.kind() == ErrorKind::Other => error,
+            outcome => return outcome,
+        };
+        let Some(rest) = write.without_quota() else {
+            return Err(error);
+        };
+        // Not in a savepoint: what gives a transaction up takes those of MySQL with it.
+        self.write(rest).await?;
+        error!(backup = %subject.backup, %error, "Failed to update usages deleting backup");
+        Ok(())
+    }
+
+    async fn write(&self, write: Write<'_>) -> Result<()> {
         let in_doubt = AtomicBool::new(false);
         self.patience.run(|| self.try_write(write, &in_doubt)).await
     }
@@ -139,6 +155,16 @@ struct Write<'a> {
     change: &'a Change,
     done: Done<'a>,
     now: NaiveDateTime,
+}
+
+impl Write<'_> {
+    /// The same but for the quota that a deletion gives back; none if there is no such.
+    fn without_quota(mut self) -> Option<Self> {
+        match &mut self.done {
+            Done::Deleted { project, .. } => project.take().map(|_| self),
+            _ => None,
+        }
+    }
 }
 
 /// Writes it, unless it is `in_doubt` and found written.
