@@ -49,7 +49,8 @@ impl Database {
     /// Connects, trying again as the options say while the server does not answer.
     ///
     /// # Errors
-    /// `Configuration` for a URL that cannot be used, `Unreachable` when the tries are used up.
+    /// `Configuration` for a URL that cannot be used, `LockedOut` for a login that cannot, `Unreachable`
+    /// when the tries are used up.
     pub async fn connect(options: &Options) -> Result<Self> {
         let mut left = options.start_tries;
         let retired = Retired::default();
@@ -60,6 +61,7 @@ impl Database {
                         pool,
                         patience: Patience {
                             tries: options.transaction_tries,
+                            through_lockouts: false,
                             first: options.transaction_wait,
                             longest: options.transaction_longest_wait,
                             retired,

@@ -157,7 +157,7 @@ async fn a_wrong_password_is_not_tried_again_and_not_shown() {
     options.url.password = Some("S3cret".into());
     options.start_tries = None;
     let error = Database::connect(&options).await.err().expect("refused");
-    assert_eq!(error.kind(), ErrorKind::Other);
+    assert_eq!(error.kind(), ErrorKind::LockedOut);
     assert!(!format!("{error} {error:?}").contains("S3cret"));
 }
 
