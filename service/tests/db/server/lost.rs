@@ -76,7 +76,10 @@ async fn who_waits_for_the_database_waits_for_one_behind_a_proxy_too() {
 
 const ACCESS_DENIED: Fate = Fate::Refuse(Refusal {
     mysql: (1045, "Access denied for user 'cinder'@'10.0.0.1'"),
-    postgres: ("28P01", "password authentication failed for user \"cinder\""),
+    postgres: (
+        "28P01",
+        "password authentication failed for user \"cinder\"",
+    ),
 });
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub enum Fate {
     Pass,
     /// The client gets this error.
     Refuse(Refusal),
+    /// The server does not get it, and both lose the connection.
+    HangUp,
     /// The server does it, and the client loses its connection.
     LoseAnswer,
 }
@@ -108,6 +110,7 @@ async fn meddle(
                             return Ok(());
                         }
                     }
+                    Fate::HangUp => return Ok(()),
                     Fate::LoseAnswer => {
                         to_server.write_all(&message).await?;
                         from_server.read_u8().await?;
