@@ -1,6 +1,7 @@
 //! Connecting, and connections that break.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use api_compat::config::database_url::Backend;
 use api_compat::state::{BackupStatus, Event};
@@ -149,6 +150,18 @@ async fn a_server_that_is_not_there_is_unreachable() {
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     // Told at once, not when the pool has waited long enough.
     assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_waited_for_as_long_as_the_url_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let silent = listener.local_addr().expect("address");
+    let mut options = options(&through(silent).0);
+    options.url.connect_timeout = Some(Duration::from_millis(300));
+    let begun = Instant::now();
+    let error = Database::connect(&options).await.err().expect("silence");
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(begun.elapsed() < options.acquire / 2);
 }
 
 #[tokio::test]
