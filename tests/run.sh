@@ -53,13 +53,14 @@ rooms_and_whole() {
 }
 
 other_sources_and_clouds() {
-    cloud 2 --devices
+    # As Kolla sets the broker up.
+    cloud 2 --devices --messaging kolla
     suites devices encrypted key_managers interop parity
     "$lab" down --name "$name"
 
-    # As Kolla sets the broker up, with the backups in the volumes' cluster, with erasure-coded data, and
-    # with the other database.
-    cloud 3 --messaging kolla --backups-on same --data-pools erasure --database postgresql
+    # The oldest Cinder, the backups in the volumes' cluster, erasure-coded data, and the other database.
+    "$lab" setup --cinder 21
+    cloud 3 --cinder 21 --backups-on same --data-pools erasure --database postgresql
     service --test db -- --skip mysql::
     service --test start -- database
     suites life_cycle data_pools

@@ -30,6 +30,11 @@ impl Lab {
         variable(name)
     }
 
+    /// The release of the lab's Cinder, such as 29.
+    pub fn cinder_release(&self) -> Result<u32> {
+        Ok(variable("LAB_CINDER_RELEASE")?.parse()?)
+    }
+
     /// Runs a command of the lab, such as `["stop", "worker"]`, on this lab.
     pub async fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
         let mut words = arguments.iter();

@@ -5,11 +5,12 @@ use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::{Backup, Volume};
 use api_compat::state::{BackupStatus, VolumeStatus};
 use cinderblock::db::ErrorKind;
-use cinderblock::db::entity::{backups, volumes};
+use cinderblock::db::entity::{backups, snapshots, volumes};
 use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
-use crate::lab::{Lab, TYPE, backend, before};
+use crate::lab::{Lab, TYPE, backend, before, cinder_release};
 
 /// What SQL, LIKE and the server's escapes might take for something else than a text.
 fn hostile() -> String {
@@ -189,7 +190,7 @@ async fn a_volume_is_read_with_every_column() {
     let lab = Lab::new().await;
     let fill = |row: &mut volumes::ActiveModel| {
         row.name_id = Set(Some(Uuid::from_u128(1).to_string()));
-        row.use_quota = Set(false);
+        row.use_quota = Set(Some(false));
         row.host = Set(text("host@rbd#pool"));
         row.size = Set(Some(7));
         row.display_name = Set(Some(hostile()));
@@ -228,6 +229,30 @@ async fn a_volume_is_read_with_every_column() {
     }
     let text = format!("{volume:?}");
     assert!(!text.contains("CHAP"), "the credentials are shown");
+}
+
+#[tokio::test]
+async fn a_volume_and_a_snapshot_without_use_quota_count() {
+    let lab = Lab::new().await;
+    let volume = lab.volume(VolumeStatus::Available, |_| ()).await;
+    let snapshot = lab.snapshot(volume, "available").await;
+    let nothing = || sea_orm::sea_query::Expr::value(None::<bool>);
+    let volumes = volumes::Entity::update_many()
+        .col_expr(volumes::Column::UseQuota, nothing())
+        .filter(volumes::Column::Id.eq(volume.to_string()));
+    let snapshots = snapshots::Entity::update_many()
+        .col_expr(snapshots::Column::UseQuota, nothing())
+        .filter(snapshots::Column::Id.eq(snapshot.to_string()));
+    if volumes.exec(&lab.raw).await.is_err() {
+        // Since release 23 there is none.
+        assert!(cinder_release() > 22);
+        return;
+    }
+    snapshots.exec(&lab.raw).await.expect("update");
+    let volume = lab.db.volume(volume).await.expect("query");
+    assert!(volume.expect("a volume").use_quota);
+    let snapshot = lab.db.snapshot(snapshot).await.expect("query");
+    assert!(snapshot.expect("a snapshot").use_quota);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ from typing import Protocol
 from . import mariadb, postgresql
 from .process import run
 from .setup import environment, require_environment
-from .state import Lab, cache, locked
+from .state import NEWEST, Lab, cache, locked
 
 
 class System(Protocol):
@@ -56,7 +56,8 @@ def keep(lab: Lab, database: str) -> None:
 
 
 def _dump(lab: Lab, database: str) -> Path:
-    return cache() / f"{database}-{lab.database}-{environment().name}.sql"
+    release = lab.cinder if database == "cinder" else NEWEST
+    return cache() / f"{database}-{lab.database}-{environment(release).name}.sql"
 
 
 def sqlite(path: Path) -> str:

@@ -48,12 +48,13 @@ def up(
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
     wanted = needed(only)
-    setup.check()
+    chosen = chosen or {}
+    setup.check(str(chosen.get("cinder") or state.NEWEST))
     lab = state.create(name)
     # For the commands that are run to their end, too: this one may be killed before they are.
     os.environ[MARKER] = str(lab.dir)
     with state.locked(lab.path(UP_LOCK)):
-        _choose(lab, worker, chosen or {})
+        _choose(lab, worker, chosen)
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
 
@@ -62,7 +63,7 @@ def _choose(lab: Lab, worker: str | None, chosen: dict[str, str | bool | None]) 
     for field, value in chosen.items():
         if value in (None, getattr(lab, field)):
             continue
-        if lab.processes.record("cinder-api") or (field == "database" and lab.processes.record(lab.database)):
+        if lab.processes.record("cinder-api") or (field in ("database", "cinder") and lab.processes.record(lab.database)):
             # Queues, backups and rows that are there would not fit.
             raise LabError(f"Lab {lab.name} has been brought up with {field} = {getattr(lab, field)}: take it down first")
         setattr(lab, field, value)

@@ -1,4 +1,4 @@
-"""What a lab needs on the machine: Debian's packages, and a virtual environment with OpenStack."""
+"""What a lab needs on the machine: Debian's packages, and virtual environments with OpenStack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from .process import LabError, run
-from .state import cache, locked
+from .state import NEWEST, REQUIREMENTS, cache, locked
 
 PACKAGES = [
     "ceph-common",
@@ -31,23 +31,24 @@ PACKAGES = [
 
 # Debian's own, which sees Debian's bindings of librbd and libpq; any other on PATH does not.
 PYTHON = "/usr/bin/python3"
-REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def setup() -> None:
-    """Installs what is missing; quick where nothing is."""
+def setup(release: str = NEWEST) -> None:
+    """Installs what is missing for labs with that Cinder; quick where nothing is."""
     with locked(cache() / "setup.lock"):
         _packages()
-        _environment()
+        for needed in sorted({release, NEWEST}):
+            _environment(needed)
 
 
-def check() -> None:
+def check(release: str) -> None:
     """Says so where something is missing, before anything is started."""
     missing = _missing()
     if missing:
         raise LabError(f"These Debian packages are missing, run `lab setup`: {' '.join(missing)}")
-    require_environment()
+    for needed in (release, NEWEST):
+        require_environment(needed)
 
 
 def _packages() -> None:
@@ -78,27 +79,27 @@ def _missing() -> list[str]:
     return [package for package in PACKAGES if f"{package} install ok installed" not in shown]
 
 
-def environment() -> Path:
-    """The folder of the virtual environment for the pinned requirements."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+def environment(release: str = NEWEST) -> Path:
+    """The folder of the virtual environment for the pinned requirements of a release."""
+    digest = hashlib.sha256((REQUIREMENTS / f"{release}.txt").read_bytes()).hexdigest()[:12]
     return cache() / f"venv-{digest}"
 
 
-def require_environment() -> Path:
+def require_environment(release: str = NEWEST) -> Path:
     """The virtual environment, which must be there."""
-    path = environment()
+    path = environment(release)
     if not (path / ".complete").exists():
-        raise LabError("The virtual environment is not there yet: run `lab setup`")
+        raise LabError(f"The virtual environment is not there yet: run `lab setup --cinder {release}`")
     return path
 
 
-def _environment() -> None:
-    path = environment()
+def _environment(release: str) -> None:
+    path = environment(release)
     if (path / ".complete").exists():
         return
-    print("Creating the virtual environment with Keystone and Cinder (a few minutes, once)", flush=True)
+    print(f"Creating the virtual environment with Cinder {release} (a minute or two, once)", flush=True)
     shutil.rmtree(path, ignore_errors=True)
     run([PYTHON, "-m", "venv", "--system-site-packages", str(path)])
     pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--requirement", str(REQUIREMENTS)])
+    run([*pip, "--requirement", str(REQUIREMENTS / f"{release}.txt")])
     (path / ".complete").touch()

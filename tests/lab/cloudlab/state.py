@@ -18,6 +18,12 @@ from .process import LabError, Processes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
+# What is to be installed for each release of Cinder. With the newest come Keystone, Barbican and the
+# clients, which labs with an older Cinder have, too.
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
+RELEASES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
+NEWEST = RELEASES[-1]
+
 # Outside the range that Linux takes ports of outgoing connections from: a client that reconnects
 # to a broker that is away can otherwise be given the broker's own port.
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
@@ -29,7 +35,7 @@ SECURE = "secure"
 
 
 def cache() -> Path:
-    """What labs share: the virtual environment and the prepared databases."""
+    """What labs share: the virtual environments and the prepared databases."""
     chosen = os.environ.get("CINDERBLOCK_LAB_CACHE")
     path = Path(chosen) if chosen else Path.home() / ".cache" / "cinderblock" / "lab"
     path.mkdir(parents=True, exist_ok=True)
@@ -79,6 +85,7 @@ class Lab:
     messaging: str = "classic"
     backups_on: str = "second"
     database: str = "mariadb"
+    cinder: str = NEWEST
     data_pools: str = "none"
     devices: bool = False
     worker: str | None = None
