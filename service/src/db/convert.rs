@@ -186,7 +186,7 @@ impl Column<'_> {
     }
 }
 
-/// Whether a volume or a snapshot counts against the quota. Cinder 21 and 22 may have rows from before the
+/// Whether a volume or a snapshot counts against the quota. Cinder 21 to 23 may have rows from before the
 /// column, which count.
 fn counted(use_quota: Option<bool>) -> bool {
     use_quota.unwrap_or(true)

@@ -244,8 +244,8 @@ async fn a_volume_and_a_snapshot_without_use_quota_count() {
         .col_expr(snapshots::Column::UseQuota, nothing())
         .filter(snapshots::Column::Id.eq(snapshot.to_string()));
     if volumes.exec(&lab.raw).await.is_err() {
-        // Since release 23 there is none.
-        assert!(cinder_release() > 22);
+        // Since release 24 there are none.
+        assert!(cinder_release() > 23);
         return;
     }
     snapshots.exec(&lab.raw).await.expect("update");

@@ -21,6 +21,7 @@ PACKAGES = [
     "mariadb-server",
     "openssl",
     "postgresql",
+    "python3-netifaces",
     "python3-psycopg2",
     "python3-rados",
     "python3-rbd",
