@@ -43,7 +43,7 @@ pub use error::ConfigError;
 pub use files::ConfigPath;
 pub use options::attach::Attach;
 pub use options::backup::{Backup, Ceph};
-pub use options::cinderblock::{Cinderblock, RpcVersion};
+pub use options::cinderblock::Cinderblock;
 pub use options::database::Database;
 pub use options::keys::{
     Barbican, BarbicanServiceUser, Credentials, Interface, KeyManager, KeystoneAuthtoken,
