@@ -8,7 +8,6 @@
 //! | metadata object of a backup | `backup.<backup>.meta` |
 //! | object that names the worker at work on a backup; ours | `backup.<backup>.owner` |
 //! | object on which the workers of a host hold leases; ours | `cinderblock.workers.<host>` |
-//! | the volume itself | `volume_name_template % <volume>` |
 
 use std::fmt;
 
@@ -32,9 +31,6 @@ pub enum NameError {
         /// The volume that the backup is of.
         volume: VolumeId,
     },
-    /// `volume_name_template` is not a template.
-    #[error("volume_name_template {0:?} does not hold %s exactly once")]
-    Template(String),
 }
 
 /// An image that holds backups of one volume.
@@ -186,19 +182,6 @@ pub fn workers_object(host: &str) -> String {
     format!("cinderblock.workers.{}", host.escape_default())
 }
 
-/// The name of a volume's own image, from `volume_name_template`.
-///
-/// # Errors
-/// [`NameError::Template`] if the template has no `%s`, or something else to fill in.
-pub fn volume_image(template: &str, volume: VolumeId) -> Result<String, NameError> {
-    match template.split_once("%s") {
-        Some((before, after)) if !before.contains('%') && !after.contains('%') => {
-            Ok(format!("{before}{volume}{after}"))
-        }
-        _ => Err(NameError::Template(template.to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,10 +211,6 @@ mod tests {
             format!("volume-{V}.backup.base")
         );
         assert_eq!(metadata_object(b()), format!("backup.{B}.meta"));
-        assert_eq!(
-            volume_image("volume-%s", v()).unwrap(),
-            format!("volume-{V}")
-        );
     }
 
     #[test]
@@ -308,19 +287,6 @@ mod tests {
         }
         let broken = recorded_image(v(), Some("{"));
         assert!(matches!(broken, Err(NameError::ServiceMetadata(_))));
-    }
-
-    #[test]
-    fn templates_without_a_place_are_refused() {
-        for template in [
-            "volume",
-            "volume-%s-%s",
-            "%d-%s",
-            "volume-%(id)s",
-            "100%-%s",
-        ] {
-            assert!(volume_image(template, v()).is_err(), "{template:?}");
-        }
     }
 
     proptest! {

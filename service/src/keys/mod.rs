@@ -80,7 +80,7 @@ impl KeyManager {
         Self {
             backend,
             fixed: config.key_manager.fixed_key.clone(),
-            own: Login::new(
+            own: backend::user(
                 config.keystone_authtoken.credentials(),
                 backend::retries(config),
             ),

@@ -62,7 +62,7 @@ pub enum Error {
     #[error("[{section}]: {reason}")]
     Credentials {
         /// The section.
-        section: &'static str,
+        section: String,
         /// Why.
         reason: String,
     },

@@ -1,12 +1,13 @@
 //! Requests with deadlines, and again where a service is away for a moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ConstantBuilder};
+use openssl::pkey::PKey;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tracing::debug;
@@ -15,7 +16,7 @@ use super::error::{Error, causes};
 
 /// How long a service may take to accept a connection, and to answer.
 const CONNECT: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(60);
+pub const ANSWER: Duration = Duration::from_secs(60);
 
 /// The longest text of a refusal that is told.
 const REASON: usize = 200;
@@ -27,6 +28,43 @@ pub struct Tls {
     pub verify: bool,
     /// Against these instead of the system's, with the option that names the file.
     pub authorities: Option<(String, PathBuf)>,
+    /// What this service shows of itself.
+    pub own: Option<Own>,
+}
+
+/// A certificate of this service's own.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The section with `certfile` and `keyfile`.
+    pub section: &'static str,
+    /// Its file, which may also hold what leads from it to an authority.
+    pub certificate: PathBuf,
+    /// The file of its key; otherwise that is in the file of the certificate.
+    pub key: Option<PathBuf>,
+}
+
+impl Own {
+    fn identity(&self) -> Result<Identity, Error> {
+        let of_no_use = |name: &str, path: &Path, reason: String| Error::Certificates {
+            option: format!("[{}] {name}", self.section),
+            path: path.to_owned(),
+            reason,
+        };
+        let read = |name: &str, path: &Path| {
+            std::fs::read(path).map_err(|error| of_no_use(name, path, error.to_string()))
+        };
+        let certificate = read("certfile", &self.certificate)?;
+        let (name, path) = match &self.key {
+            Some(key) => ("keyfile", key),
+            None => ("certfile", &self.certificate),
+        };
+        // OpenSSL would ask at the terminal for the passphrase of a key that has one.
+        let key = PKey::private_key_from_pem_callback(&read(name, path)?, |_| Ok(0));
+        let key = key.and_then(|key| key.private_key_to_pem_pkcs8());
+        let key = key.map_err(|error| of_no_use(name, path, format!("holds no key: {error}")))?;
+        Identity::from_pkcs8_pem(&certificate, &key)
+            .map_err(|error| of_no_use("certfile", &self.certificate, causes(error)))
+    }
 }
 
 /// How often and when a request is sent again.
@@ -93,17 +131,20 @@ impl Request<'_> {
 }
 
 impl Http {
-    /// A client.
+    /// A client that waits so long for each answer.
     ///
     /// # Errors
-    /// `Certificates` where the file cannot be used.
-    pub fn new(tls: &Tls, retries: Retries) -> Result<Self, Error> {
+    /// `Certificates` where a file cannot be used.
+    pub fn new(tls: &Tls, retries: Retries, answer: Duration) -> Result<Self, Error> {
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
+            .timeout(answer)
             // Tokens and keys are for the address that is configured, and for no other.
             .redirect(Policy::none())
             .user_agent(concat!("cinderblock/", env!("CARGO_PKG_VERSION")));
+        if let Some(own) = &tls.own {
+            builder = builder.identity(own.identity()?);
+        }
         if !tls.verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         } else if let Some((option, path)) = &tls.authorities {

@@ -1,7 +1,7 @@
 //! Logging in to Keystone with a user of this service's own, and asking it where services are.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api_compat::config::Credentials;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::error::Error;
-use super::http::{Http, Request, Retries, Tls, json as decode, odd, set_token};
+use super::http::{ANSWER, Http, Own, Request, Retries, Tls, json as decode, odd, set_token};
 
 /// How long before its end a token is not used any more.
 const MARGIN: TimeDelta = TimeDelta::minutes(2);
@@ -62,6 +62,56 @@ impl Login {
         self.credentials.auth_url.as_deref().unwrap_or_default()
     }
 
+    /// Whether enough is known to log in with.
+    ///
+    /// # Errors
+    /// `Credentials` with what is missing, `Certificates` with what cannot be read.
+    pub fn check(&self) -> Result<(), Error> {
+        self.body()?;
+        self.http()?;
+        Ok(())
+    }
+
+    fn body(&self) -> Result<SecretString, Error> {
+        body(&self.credentials).map_err(|reason| self.unusable(reason))
+    }
+
+    fn unusable(&self, reason: &str) -> Error {
+        let section = self.credentials.section;
+        Error::Credentials {
+            section: self
+                .credentials
+                .auth_section
+                .as_deref()
+                .unwrap_or(section)
+                .to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn http(&self) -> Result<Http, Error> {
+        let section = self.credentials.section;
+        let file = self.credentials.cafile.clone();
+        let certificate = self.credentials.certfile.clone();
+        let tls = Tls {
+            verify: !self.credentials.insecure,
+            authorities: file.map(|path| (format!("[{section}] cafile"), path)),
+            own: certificate.map(|certificate| Own {
+                section,
+                certificate,
+                key: self.credentials.keyfile.clone(),
+            }),
+        };
+        let answer = match self.credentials.timeout {
+            None => ANSWER,
+            Some(seconds) => Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|timeout| !timeout.is_zero())
+                .ok_or_else(|| self.unusable("timeout must be above 0"))?,
+        };
+        Http::new(&tls, self.retries, answer)
+    }
+
     /// A token that is good for a while: the last one, or a new one.
     ///
     /// # Errors
@@ -98,17 +148,8 @@ impl Login {
     }
 
     async fn log_in(&self) -> Result<Session, Error> {
-        let section = self.credentials.section;
-        let body = body(&self.credentials).map_err(|reason| Error::Credentials {
-            section,
-            reason: reason.to_owned(),
-        })?;
-        let path = self.credentials.cafile.clone();
-        let tls = Tls {
-            verify: !self.credentials.insecure,
-            authorities: path.map(|path| (format!("[{section}] cafile"), path)),
-        };
-        let http = Http::new(&tls, self.retries)?;
+        let body = self.body()?;
+        let http = self.http()?;
         let url = format!("{}/auth/tokens", version_3(self.url()));
         let request = Request {
             body: Some(&body),
@@ -169,38 +210,83 @@ fn body(credentials: &Credentials) -> Result<SecretString, &'static str> {
 
 fn by_password(credentials: &Credentials) -> Result<Value, &'static str> {
     let password = credentials.password.as_ref().ok_or("password is not set")?;
-    let mut user = named(
-        &credentials.user_id,
-        &credentials.username,
-        domain(&credentials.user_domain_id, &credentials.user_domain_name),
-    )
-    .ok_or("username is not set")?;
+    let mut user = user(credentials).ok_or("username is not set")?;
     user["password"] = json!(password.expose_secret());
-    let project = named(
-        &credentials.project_id,
-        &credentials.project_name,
-        domain(
-            &credentials.project_domain_id,
-            &credentials.project_domain_name,
-        ),
-    )
-    .ok_or("project_name is not set")?;
     Ok(json!({
         "identity": {"methods": ["password"], "password": {"user": user}},
-        "scope": {"project": project},
+        "scope": scope(credentials)?,
     }))
 }
 
 fn by_application(credentials: &Credentials) -> Result<Value, &'static str> {
-    let id = credentials.application_credential_id.as_ref();
     let secret = credentials.application_credential_secret.as_ref();
-    let credential = json!({
-        "id": id.ok_or("application_credential_id is not set")?,
-        "secret": secret.ok_or("application_credential_secret is not set")?.expose_secret(),
-    });
+    let secret = secret.ok_or("application_credential_secret is not set")?;
+    let mut credential = match (
+        &credentials.application_credential_id,
+        &credentials.application_credential_name,
+    ) {
+        (Some(id), _) => json!({"id": id}),
+        (None, Some(name)) => {
+            let user = user(credentials).ok_or("application_credential_name needs username")?;
+            json!({"name": name, "user": user})
+        }
+        (None, None) => return Err("application_credential_id is not set"),
+    };
+    credential["secret"] = json!(secret.expose_secret());
     Ok(json!({"identity": {
         "methods": ["application_credential"], "application_credential": credential,
     }}))
+}
+
+/// What the token is for. An application credential knows it by itself.
+fn scope(credentials: &Credentials) -> Result<Value, &'static str> {
+    let (id, name) = (&credentials.domain_id, &credentials.domain_name);
+    let own_domain = (id.is_some() || name.is_some()).then(|| domain([(id, name)]));
+    let scopes = [
+        project(credentials).map(|project| json!({"project": project})),
+        own_domain.map(|domain| json!({"domain": domain})),
+        match credentials.system_scope.as_deref() {
+            None => None,
+            Some("all") => Some(json!({"system": {"all": true}})),
+            Some(_) => return Err("system_scope can only be all"),
+        },
+        credentials
+            .trust_id
+            .as_ref()
+            .map(|id| json!({"OS-TRUST:trust": {"id": id}})),
+    ];
+    let mut scopes = scopes.into_iter().flatten();
+    let scope = scopes.next().ok_or("project_name is not set")?;
+    match scopes.next() {
+        Some(_) => Err("set only one of project, domain, system_scope and trust_id"),
+        None => Ok(scope),
+    }
+}
+
+fn user(credentials: &Credentials) -> Option<Value> {
+    let domain = domain([
+        (&credentials.user_domain_id, &credentials.user_domain_name),
+        default_domain(credentials),
+    ]);
+    named(&credentials.user_id, &credentials.username, domain)
+}
+
+fn project(credentials: &Credentials) -> Option<Value> {
+    let domain = domain([
+        (
+            &credentials.project_domain_id,
+            &credentials.project_domain_name,
+        ),
+        default_domain(credentials),
+    ]);
+    named(&credentials.project_id, &credentials.project_name, domain)
+}
+
+fn default_domain(credentials: &Credentials) -> (&Option<String>, &Option<String>) {
+    (
+        &credentials.default_domain_id,
+        &credentials.default_domain_name,
+    )
 }
 
 /// A user or a project, by its id or by its name in a domain.
@@ -212,12 +298,14 @@ fn named(id: &Option<String>, name: &Option<String>, domain: Value) -> Option<Va
     }
 }
 
-fn domain(id: &Option<String>, name: &Option<String>) -> Value {
-    match (id, name) {
-        (Some(id), _) => json!({"id": id}),
-        (None, Some(name)) => json!({"name": name}),
-        (None, None) => json!({"id": "default"}),
-    }
+/// The first domain of which the id or the name is known; otherwise that which Keystone begins with.
+fn domain<'a, const N: usize>(known: [(&'a Option<String>, &'a Option<String>); N]) -> Value {
+    let known = known.into_iter().find_map(|domain| match domain {
+        (Some(id), _) => Some(json!({"id": id})),
+        (None, Some(name)) => Some(json!({"name": name})),
+        (None, None) => None,
+    });
+    known.unwrap_or_else(|| json!({"id": "default"}))
 }
 
 #[cfg(test)]
@@ -233,6 +321,7 @@ mod tests {
     fn credentials() -> Credentials {
         Credentials {
             section: "keystone_authtoken",
+            auth_section: None,
             auth_type: Some("password".to_owned()),
             auth_url: Some("http://k:5000".to_owned()),
             username: Some("cinder".to_owned()),
@@ -244,10 +333,20 @@ mod tests {
             project_id: None,
             project_domain_id: Some("default".to_owned()),
             project_domain_name: None,
+            default_domain_id: None,
+            default_domain_name: None,
+            domain_id: None,
+            domain_name: None,
+            system_scope: None,
+            trust_id: None,
             application_credential_id: None,
+            application_credential_name: None,
             application_credential_secret: None,
             cafile: None,
+            certfile: None,
+            keyfile: None,
             insecure: false,
+            timeout: None,
         }
     }
 
@@ -309,6 +408,69 @@ mod tests {
             "application_credential": {"id": "i", "secret": "s"},
         }}});
         assert_eq!(sent(&credentials), Ok(expected));
+    }
+
+    #[test]
+    fn an_application_credential_may_be_named() {
+        let mut credentials = Credentials {
+            auth_type: Some("v3applicationcredential".to_owned()),
+            application_credential_name: Some("n".to_owned()),
+            application_credential_secret: Some("s".into()),
+            ..credentials()
+        };
+        let body = sent(&credentials).unwrap();
+        let user = json!({"name": "cinder", "domain": {"name": "Default"}});
+        let expected = json!({"name": "n", "user": user, "secret": "s"});
+        assert_eq!(body["auth"]["identity"]["application_credential"], expected);
+        assert!(body["auth"]["scope"].is_null());
+        credentials.username = None;
+        let missing = "application_credential_name needs username";
+        assert_eq!(sent(&credentials).unwrap_err(), missing);
+    }
+
+    #[test]
+    fn a_domain_may_stand_for_those_of_user_and_project() {
+        let credentials = Credentials {
+            user_domain_name: None,
+            default_domain_name: Some("service".to_owned()),
+            ..credentials()
+        };
+        let body = sent(&credentials).unwrap();
+        let user = &body["auth"]["identity"]["password"]["user"];
+        assert_eq!(user["domain"], json!({"name": "service"}));
+        let project = &body["auth"]["scope"]["project"];
+        assert_eq!(project["domain"], json!({"id": "default"}));
+        let user = Credentials {
+            default_domain_id: Some("d".to_owned()),
+            project_domain_id: None,
+            ..credentials
+        };
+        let project = &sent(&user).unwrap()["auth"]["scope"]["project"];
+        assert_eq!(project["domain"], json!({"id": "d"}));
+    }
+
+    #[test]
+    fn a_token_may_be_for_something_else_than_a_project() {
+        let scope = |change: fn(&mut Credentials)| {
+            let mut credentials = Credentials {
+                project_name: None,
+                ..credentials()
+            };
+            change(&mut credentials);
+            sent(&credentials).map(|mut body| body["auth"]["scope"].take())
+        };
+        let all = scope(|c| c.system_scope = Some("all".to_owned()));
+        assert_eq!(all, Ok(json!({"system": {"all": true}})));
+        let domain = scope(|c| c.domain_name = Some("d".to_owned()));
+        assert_eq!(domain, Ok(json!({"domain": {"name": "d"}})));
+        let trust = scope(|c| c.trust_id = Some("t".to_owned()));
+        assert_eq!(trust, Ok(json!({"OS-TRUST:trust": {"id": "t"}})));
+        assert!(scope(|c| c.system_scope = Some("some".to_owned())).is_err());
+        let two = scope(|c| {
+            c.project_id = Some("p".to_owned());
+            c.system_scope = Some("all".to_owned());
+        });
+        assert!(two.is_err());
     }
 
     #[test]

@@ -10,5 +10,5 @@ mod peer;
 
 pub use barbican::{Barbican, Caller, Options};
 pub use error::Error;
-pub use http::{Http, Retries, Tls};
+pub use http::{ANSWER, Http, Own, Retries, Tls};
 pub use keystone::{Login, Session};
