@@ -111,7 +111,7 @@ impl Config {
     }
 }
 
-/// Combinations that oslo.messaging refuses when it declares a queue, or this service altogether.
+/// Combinations that oslo.messaging refuses when it declares a queue.
 fn check_rabbit(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
     let mut add = |name, text: &str| {
         let problem = Problem {
@@ -124,12 +124,6 @@ fn check_rabbit(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
             problems.push(problem);
         }
     };
-    if rabbit.ssl && !rabbit.ssl_enforce_hostname_verification {
-        add(
-            "ssl_enforce_hostname_verification",
-            "cannot be false together with ssl",
-        );
-    }
     let quorum = rabbit.rabbit_quorum_queue || rabbit.rabbit_transient_quorum_queue;
     if rabbit.rabbit_ha_queues && quorum {
         add("rabbit_ha_queues", "cannot be combined with quorum queues");
@@ -179,8 +173,8 @@ connection = mysql+pymysql://c:hunter2@db/cinder
     #[test]
     fn a_usable_configuration_has_no_problems() {
         assert_eq!(problems("usable", ""), [""; 0]);
-        let off = "[oslo_messaging_rabbit]\nssl_enforce_hostname_verification = 0\n";
-        assert_eq!(problems("no-ssl", off), [""; 0]);
+        let off = "[oslo_messaging_rabbit]\nssl = 1\nssl_enforce_hostname_verification = 0\n";
+        assert_eq!(problems("any-name", off), [""; 0]);
     }
 
     #[test]
@@ -278,10 +272,6 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             ("[DEFAULT]\nbackup_ceph_user =\n", "backup_ceph_user"),
             ("[DEFAULT]\nbackup_ceph_pool =\n", "backup_ceph_pool"),
             ("[DEFAULT]\nbackup_ceph_conf =\n", "backup_ceph_conf"),
-            (
-                &format!("{rabbit}ssl = 1\nssl_enforce_hostname_verification = 0\n"),
-                "ssl_enforce_hostname_verification",
-            ),
             (
                 &format!("{rabbit}rabbit_ha_queues = 1\nrabbit_quorum_queue = 1\n"),
                 "rabbit_ha_queues",

@@ -219,7 +219,7 @@ pub(super) fn of_urls<'a>(
 pub(super) fn of_drivers(drivers: &Multi) -> impl Iterator<Item = Warning> {
     let silent = |driver: &&String| {
         let driver = driver.trim();
-        !["messagingv2", "messaging", "noop", ""].contains(&driver)
+        !["messagingv2", "messaging", "log", "noop", ""].contains(&driver)
     };
     let silent = drivers.0.iter().filter(silent).cloned();
     silent.map(Warning::SilentNotifications)

@@ -12,6 +12,7 @@ mod consumer;
 mod declare;
 mod error;
 mod link;
+mod notifications;
 mod options;
 mod publisher;
 mod server;
@@ -161,25 +162,27 @@ impl Amqp {
             .await
     }
 
-    /// Sends a notification to each of the topics. A failure is logged: what it tells of stands.
+    /// Sends a notification to each of the topics, as each of the drivers does. A failure is logged: what it tells of stands.
     pub async fn notify(&self, notification: Notification) {
         let Inner {
             options, notifier, ..
         } = &*self.inner;
-        let Some(format) = options.notifications.format else {
-            return;
-        };
-        let body = notification.encode(format);
-        for topic in &options.notifications.topics {
-            let queue = options.notifications.queues.notification(
-                &options.control_exchange,
-                topic,
-                notification::PRIORITY,
-            );
-            let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
-            let deadline = Instant::now() + options.response_timeout;
-            if let Err(error) = notifier.publish(message, deadline).await {
-                warn!(topic, %error, "Cannot send a notification");
+        let own = &options.notifications;
+        if own.to_log {
+            notifications::log(&notification);
+        }
+        for format in &own.formats {
+            let body = notification.encode(*format, Uuid::new_v4());
+            for topic in &own.topics {
+                let exchange = &options.control_exchange;
+                let queue = own
+                    .queues
+                    .notification(exchange, topic, notification::PRIORITY);
+                let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
+                let deadline = Instant::now() + options.response_timeout;
+                if let Err(error) = notifier.publish(message, deadline).await {
+                    warn!(topic, %error, "Cannot send a notification");
+                }
             }
         }
     }

@@ -338,9 +338,8 @@ impl Manager {
 
     /// Says on the notification topics what happens to a backup.
     async fn notify(&self, context: &Context, backup: &Backup, event: BackupEvent) {
-        let ids = (Uuid::new_v4(), Uuid::new_v4());
-        let notification =
-            Notification::new(event, backup, &self.settings.host, context, ids, now());
+        let (host, id) = (&self.settings.host, Uuid::new_v4());
+        let notification = Notification::new(event, backup, host, context, id, now());
         self.amqp.notify(notification).await;
     }
 

@@ -14,8 +14,9 @@ use tracing::debug;
 
 use super::error::{Error, causes};
 
-/// How long a service may take to accept a connection, and to answer.
+/// How long a service may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a service may take to answer.
 pub const ANSWER: Duration = Duration::from_secs(60);
 
 /// The longest text of a refusal that is told.

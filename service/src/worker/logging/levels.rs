@@ -29,9 +29,12 @@ const ROOMS: [&str; 10] = [
 
 /// The libraries that log, quieter than the service itself, as with oslo.log's
 /// `default_log_levels`. lapin calls every lost connection an error; our own line tells it once,
-/// and goes on.
-const LIBRARIES: [(&str, LevelFilter); 2] =
-    [("lapin", LevelFilter::OFF), ("sqlx", LevelFilter::WARN)];
+/// and goes on. The last is that of the driver `log` of notifications.
+const LIBRARIES: [(&str, LevelFilter); 3] = [
+    ("lapin", LevelFilter::OFF),
+    ("sqlx", LevelFilter::WARN),
+    ("oslo.messaging.notification", LevelFilter::INFO),
+];
 
 /// By the targets of events.
 type ByTarget = BTreeMap<String, LevelFilter>;
@@ -227,7 +230,7 @@ mod tests {
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=DEBUG"]);
         assert_eq!(of(&levels, "cinder.backup.rbd"), ["cinder.backup.rbd=INFO"]);
         assert_eq!(of(&levels, "lapin"), ["lapin=CRITICAL"]);
-        assert_eq!(levels.set("", log_line::Level::Warning), 12);
+        assert_eq!(levels.set("", log_line::Level::Warning), 13);
         assert_eq!(of(&levels, "lapin"), ["lapin=WARNING"]);
         assert_eq!(levels.set("nova", log_line::Level::Debug), 0);
     }
