@@ -17,6 +17,7 @@ use crate::lab::{
     HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, context, eventually, fanout, request, serve,
     within,
 };
+use crate::logs;
 
 #[tokio::test]
 async fn a_call_gets_its_result() {
@@ -272,6 +273,26 @@ async fn a_notification_is_sent_by_each_driver() {
     // Whoever consumes both shall not take one for a copy of the other.
     assert_ne!(bare["_unique_id"], enveloped["_unique_id"]);
     assert!(raw.take("notifications.info").await.is_none());
+}
+
+/// The driver `log`.
+#[tokio::test]
+async fn a_notification_is_a_line_of_the_log() {
+    logs::record();
+    let lab = Lab::new().await;
+    let mut options = lab.options(QueueOptions::default());
+    options.notifications.formats = Vec::new();
+    options.notifications.to_log = true;
+    let notification = notification();
+    let id = serde_json::from_str::<Value>(&notification.to_json()).expect("JSON");
+    let id = id["message_id"].as_str().expect("an id").to_owned();
+    within("a notification", amqp(options).notify(notification)).await;
+    let lines = logs::shown(&id);
+    let logger = "oslo.messaging.notification.backup.create.start ";
+    assert!(
+        lines.len() == 1 && lines[0].starts_with(logger),
+        "{lines:?}"
+    );
 }
 
 /// As the URL of their broker may say.
