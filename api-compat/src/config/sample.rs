@@ -7,7 +7,7 @@ const WIDTH: usize = 79;
 
 const HEAD: &str = "\
 # Options that this backup service knows, with their defaults. Those that are
-# accepted without effect say so, and a start warns of each that is set to
+# accepted without effect say so, and a start tells of each that is set to
 # something else. Whatever else stands in cinder.conf is for Cinder's other
 # services and is ignored here.
 #

