@@ -127,7 +127,7 @@ fn lock(sink: &Sink) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
 }
 
 #[cfg(test)]
-pub(self) mod tests {
+mod tests {
     use api_compat::config::LogLevels;
 
     use super::*;
