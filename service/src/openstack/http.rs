@@ -326,12 +326,13 @@ mod tests {
         let tls = Tls {
             verify: true,
             authorities: None,
+            own: None,
         };
         let retries = Retries {
             times: 0,
             delay: Duration::ZERO,
         };
-        let http = Http::new(&tls, retries).unwrap();
+        let http = Http::new(&tls, retries, ANSWER).unwrap();
         let answered = http.send(&Request::new(method, url)).await;
         answered.map(|response| response.status())
     }
