@@ -87,6 +87,15 @@ impl Broker {
 
     /// A queue that gets whatever is sent to an exchange, for as long as this connection lasts.
     pub async fn overhear(&self, exchange: &str) -> Result<String> {
+        self.overhear_topic(exchange, "").await
+    }
+
+    /// The same for what is sent to the worker.
+    pub async fn overhear_worker(&self) -> Result<String> {
+        self.overhear_topic("openstack", &self.queue).await
+    }
+
+    async fn overhear_topic(&self, exchange: &str, topic: &str) -> Result<String> {
         let queue = format!("overheard_{}", Uuid::new_v4().simple());
         let options = QueueDeclareOptions {
             exclusive: true,
@@ -99,7 +108,7 @@ impl Broker {
             .queue_bind(
                 queue.as_str().into(),
                 exchange.into(),
-                "".into(),
+                topic.into(),
                 QueueBindOptions::default(),
                 FieldTable::default(),
             )
@@ -143,6 +152,15 @@ impl Broker {
             None => Ok(()),
             Some(_) => anyhow::bail!("there is no queue {}", self.queue),
         }
+    }
+
+    /// Sends the worker once more what it was sent, as another message.
+    pub async fn repeat_to_worker(&self, message: &Value) -> Result<()> {
+        let mut message = message.clone();
+        message["_unique_id"] = json!(Uuid::new_v4().simple().to_string());
+        let envelope = json!({"oslo.version": "2.0", "oslo.message": message.to_string()});
+        self.publish_to_worker(envelope.to_string().as_bytes())
+            .await
     }
 
     /// Casts to the worker.

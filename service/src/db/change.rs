@@ -134,6 +134,32 @@ impl Database {
         Ok(())
     }
 
+    /// Writes what a decision says of the volume and the snapshot of a backup that is gone. They are
+    /// left alone if they have another status by now.
+    pub async fn change_source(
+        &self,
+        subject: Subject<'_>,
+        change: &Change,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let write = Write {
+            subject,
+            change,
+            done: Done::Nothing,
+            now,
+        };
+        let both = || async {
+            let transaction = self.begin().await?;
+            let outcome = async {
+                write_volume(&transaction, write).await?;
+                write_snapshot(&transaction, write).await
+            };
+            let outcome = outcome.await;
+            retry::end(transaction, outcome).await
+        };
+        self.patience.run(both).await
+    }
+
     /// `in_doubt` tells whether an earlier try may have written it.
     async fn try_write(&self, write: Write<'_>, in_doubt: &AtomicBool) -> Result<()> {
         let transaction = self.begin().await?;

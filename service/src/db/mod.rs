@@ -22,7 +22,7 @@ mod retry;
 mod services;
 mod volumes;
 
-pub use backups::Begin;
+pub use backups::{Begin, Place};
 pub use change::{Done, Subject};
 pub use connect::Options;
 pub use error::{Error, ErrorKind};

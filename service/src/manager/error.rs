@@ -19,6 +19,9 @@ pub enum Error {
     /// The request cannot be carried out.
     #[error("{0}")]
     Invalid(String),
+    /// Another worker makes the backup.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The backup got another status from somebody else.
     #[error("The backup was reset or deleted meanwhile.")]
     CalledOff,
@@ -89,6 +92,7 @@ impl From<&Error> for Failure {
             Error::BackupNotFound(id) => Failure::backup_not_found(id),
             Error::NobodyImports(service) => Failure::service_not_found(service),
             Error::Invalid(_)
+            | Error::Elsewhere(_)
             | Error::CalledOff
             | Error::Id(_)
             | Error::Name(_)

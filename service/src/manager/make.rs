@@ -18,9 +18,10 @@ use tracing::{info, warn};
 use super::claim::Claim;
 use super::create::source_volume;
 use super::disk::{Disk, undo};
+use super::ending::Reached;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
-use crate::db::Done;
+use crate::db::{Done, ErrorKind, Place};
 use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
 
@@ -41,20 +42,22 @@ impl Manager {
             called_back.cancel();
         }
         let claim = self.claim_next(id).await;
-        let room = claim.admit(BackupStatus::Creating).await;
         let outcome = match self.admit(&claim).await {
-            Ok(making) => self.make(&context, &device, &making, &claim, room).await,
+            Ok(_) => self.make_in_turn(&context, &device, &claim).await,
             Err(error) => {
-                match called_back {
-                    // What this process has begun holds its source.
-                    Some(_) if !self.is_complete(id).await => {
-                        self.fail_create(&context, id, &error, None).await;
-                    }
-                    _ => warn!(backup = %id, %error, "The backup is not continued"),
+                warn!(backup = %id, %error, "The backup is not continued");
+                // What this process has begun holds its source.
+                if called_back.is_some() {
+                    self.fail_create(&context, id, &error, None, Reached::Nothing)
+                        .await;
                 }
                 Err(error)
             }
         };
+        // Whoever makes it may be reading from them.
+        if matches!(outcome, Err(Error::Elsewhere(_))) {
+            return outcome;
+        }
         // Whoever has been told of a failure need not hear of another.
         if !self.remove_temporary(&context, id).await && outcome.is_ok() {
             let detail = Detail::BackupCreateCleanupError;
@@ -63,12 +66,24 @@ impl Manager {
         outcome
     }
 
-    /// Whether a backup has been made already: a request that comes twice gets a second answer.
-    async fn is_complete(&self, id: BackupId) -> bool {
-        let row = self.db.backup(id).await.ok().flatten();
-        row.is_some_and(|row| {
-            row.status == Some(BackupStatus::Available) && row.service_metadata.is_some()
-        })
+    /// Makes it when there is room. Others see who waits for that, and that its process lives.
+    async fn make_in_turn(
+        &self,
+        context: &Context,
+        device: &BackupDeviceInfo,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
+        let id = claim.backup;
+        self.own(id).await;
+        let room = claim.admit(BackupStatus::Creating).await;
+        match self.admit(claim).await {
+            Ok(making) => self.make(context, device, &making, claim, room).await,
+            Err(error) => {
+                self.fail_create(context, id, &error, None, Reached::Nothing)
+                    .await;
+                Err(error)
+            }
+        }
     }
 
     /// Looks whether a backup for which cinder-volume has answered is still to be made, and here.
@@ -83,11 +98,14 @@ impl Manager {
             return Err(Error::Refused(Box::new(refusal)));
         }
         if row.host.as_ref() != Some(&self.settings.host) {
-            return Err(Error::Invalid(format!(
+            return Err(Error::Elsewhere(format!(
                 "Backup {} belongs to host {}.",
                 row.id,
                 row.host.as_deref().unwrap_or("none")
             )));
+        }
+        if row.service_metadata.is_some() {
+            return Err(made_by_another(row.id));
         }
         Ok(making)
     }
@@ -101,17 +119,19 @@ impl Manager {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let row = &making.backup;
-        self.own(row.id).await;
+        let mut reached = Reached::Nothing;
         let attached = match self.attach_device(context, device, making, claim).await {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Some(Detail::AttachError);
-                self.fail_create(context, row.id, &error, detail).await;
+                self.fail_create(context, row.id, &error, detail, reached)
+                    .await;
                 return Err(error);
             }
         };
         let source = Disk::from(&attached);
-        let stored = self.store(context, making, &source, claim).await;
+        let storing = self.store(context, making, &source, claim, &mut reached);
+        let stored = storing.await;
         let image = source.image();
         // A device that is open cannot be detached.
         drop(source);
@@ -129,24 +149,26 @@ impl Manager {
             Ok(plan) => plan,
             Err(error) => {
                 let detail = Some(error.detail_or(Detail::BackupCreateDriverError));
-                self.fail_create(context, row.id, &error, detail).await;
+                self.fail_create(context, row.id, &error, detail, reached)
+                    .await;
                 return Err(error);
             }
         };
-        let detail = Some(Detail::BackupCreateDriverError);
         let finished = self.finish_create(context, claim.backup, &plan).await;
         match &finished {
             Ok(()) => {
                 self.make_independent(row.id).await;
                 self.disown(row.id).await;
             }
-            // Deleted by force in the last moment: nobody else knows of the data.
-            Err(Error::BackupNotFound(_)) => {
-                info!(backup = %row.id, "The backup is gone: removing its data");
-                undo(&self.vault, &plan, image.as_ref()).await;
-                self.disown(row.id).await;
+            Err(error) => {
+                if let Error::BackupNotFound(_) = error {
+                    // Deleted by force in the last moment: nobody else knows of the data.
+                    undo(&self.vault, &plan, image.as_ref()).await;
+                }
+                let detail = Some(Detail::BackupCreateDriverError);
+                self.fail_create(context, row.id, error, detail, Reached::Data)
+                    .await;
             }
-            Err(error) => self.doubt_create(context, row.id, error, detail).await,
         }
         finished
     }
@@ -158,15 +180,19 @@ impl Manager {
         making: &Making,
         source: &Disk,
         claim: &Claim<'_>,
+        reached: &mut Reached,
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
         let size = making.size(source_volume(making)?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
+        let mut placed = None;
         let mut told = false;
         loop {
-            told = self.place(context, row, source, &plan, told).await?;
+            placed = Some(self.place(row, source, &plan, placed).await?);
+            *reached = Reached::Placed;
+            told = self.tell_forced(context, row, &plan, told).await;
             let Err(error) = self.transfer(making, &plan, source, claim).await else {
                 return Ok(plan);
             };
@@ -192,25 +218,54 @@ impl Manager {
     }
 
     /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
-    /// knows where its data is. Tells, once, that it is a full one although it has a parent; whether
-    /// that has been told.
+    /// knows where its data is. `was` is what this attempt has recorded before; what is recorded now.
+    ///
+    /// # Errors
+    /// `Elsewhere` if another worker, which got the same request, was first.
     async fn place(
         &self,
-        context: &Context,
         row: &Backup,
         source: &Disk,
         plan: &BackupPlan,
-        told: bool,
-    ) -> Result<bool, Error> {
-        let incremental = matches!(plan.method, Method::Incremental { .. });
-        let forced = row.parent_id.is_some() && !incremental;
+        was: Option<String>,
+    ) -> Result<String, Error> {
         let metadata = match source {
             Disk::Image(_) => service_metadata::format(&plan.base),
             Disk::Device(_) => service_metadata::format_of_device(&plan.base),
         };
-        self.db
-            .place_backup(row.id, &metadata, forced, now().naive_utc())
-            .await?;
+        let place = Place {
+            backup: row.id,
+            service_metadata: &metadata,
+            was: was.as_deref(),
+            detach: is_forced(row, plan),
+        };
+        if let Err(error) = self.db.place_backup(place, now().naive_utc()).await {
+            if error.kind() != ErrorKind::Conflict {
+                return Err(error.into());
+            }
+            let row = self.backup(row.id).await?;
+            return Err(match row.status {
+                Some(BackupStatus::Creating) => made_by_another(row.id),
+                Some(BackupStatus::Available) if row.service_metadata.is_some() => {
+                    made_by_another(row.id)
+                }
+                _ => Error::CalledOff,
+            });
+        }
+        // Another worker may have recorded itself meanwhile, and found that it comes late.
+        self.own(row.id).await;
+        Ok(metadata)
+    }
+
+    /// Tells, once, that a backup is a full one although it has a parent; whether that has been told.
+    async fn tell_forced(
+        &self,
+        context: &Context,
+        row: &Backup,
+        plan: &BackupPlan,
+        told: bool,
+    ) -> bool {
+        let forced = is_forced(row, plan);
         if forced && !told {
             warn!(
                 backup = %row.id, parent = row.parent_id.map(tracing::field::display),
@@ -221,7 +276,7 @@ impl Manager {
             let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);
             self.store_message(context, &message).await;
         }
-        Ok(forced)
+        forced
     }
 
     async fn transfer(
@@ -332,7 +387,7 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
-        let source = making.held();
+        let source = self.release(&making).await?;
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::CreateSucceeded { source })
             .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
@@ -359,4 +414,15 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+fn is_forced(row: &Backup, plan: &BackupPlan) -> bool {
+    let incremental = matches!(plan.method, Method::Incremental { .. });
+    row.parent_id.is_some() && !incremental
+}
+
+fn made_by_another(id: BackupId) -> Error {
+    Error::Elsewhere(format!(
+        "Another attempt makes backup {id}, or has made it."
+    ))
 }

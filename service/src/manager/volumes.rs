@@ -92,7 +92,11 @@ impl Making {
 impl Manager {
     /// Reads a backup with its volume or snapshot; those may be gone.
     pub(super) async fn making(&self, id: BackupId) -> Result<Making, Error> {
-        let backup = self.backup(id).await?;
+        self.making_of(self.backup(id).await?).await
+    }
+
+    /// The same for a row that was read, which may be deleted.
+    pub(super) async fn making_of(&self, backup: Backup) -> Result<Making, Error> {
         let volume = self.db.volume(backup.volume_id).await?;
         let snapshot = match &backup.snapshot_id {
             Some(id) => match id.parse() {
@@ -112,7 +116,7 @@ impl Manager {
     }
 
     /// A volume as cinder-volume wants it: with its metadata and its type.
-    async fn whole_volume(&self, id: VolumeId) -> Result<Volume, Error> {
+    pub(super) async fn whole_volume(&self, id: VolumeId) -> Result<Volume, Error> {
         let volume = self.db.volume(id).await?;
         let mut volume = volume.ok_or_else(|| Error::VolumeNotFound(id.to_string()))?;
         let metadata: BTreeMap<_, _> = self.db.volume_metadata(id).await?.into_iter().collect();

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec, Forced, Method};
-use super::store::{own, snapshots_if_exists};
+use super::store::{complete, snapshots_if_exists, own_unless_made};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
 
@@ -47,6 +47,7 @@ impl Vault {
             forced: spec.parent.map(|_| Forced::NotInCeph),
             snapshot,
             size,
+            made: Arc::default(),
         })
     }
 
@@ -82,10 +83,12 @@ impl Vault {
         let destination = self.prepare_base(&pool, plan).await?;
         let base = pool.open_rw(&plan.base.to_string()).await?;
         let stored = async {
-            own(&base).await?;
+            if own_unless_made(&base, plan).await?.is_none() {
+                return Ok(Stats::default());
+            }
             let options = self.device_options(destination);
             let stats = transfer::copy_whole(source, &base, &options, &progress, cancel).await?;
-            base.create_snapshot(&plan.snapshot).await?;
+            complete(&base, plan).await?;
             Ok(stats)
         };
         let stats = stored.await;

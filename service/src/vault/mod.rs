@@ -18,7 +18,7 @@ pub use error::{Error, Result};
 pub use owner::Worker;
 pub use plan::{BackupRecord, BackupSpec, Method, Parent};
 pub use restore::{RestorePoint, TargetSize};
-pub use store::BackupPlan;
+pub use store::{BackupPlan, Made};
 
 use crate::rbd::{ClusterOptions, Image, Link, Pool};
 use crate::transfer::Budget;

@@ -1,6 +1,7 @@
 //! Making a backup of an RBD volume.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api_compat::ids::BackupId;
@@ -32,6 +33,17 @@ pub struct BackupPlan {
     pub snapshot: String,
     /// The source's size in bytes.
     pub size: u64,
+    /// What this attempt has made so far.
+    pub made: Arc<Made>,
+}
+
+/// What one attempt to make a backup has made, and may take back. The same request may reach two
+/// workers, and what the other one has made may be the backup.
+#[derive(Debug, Default)]
+pub struct Made {
+    image: AtomicBool,
+    on_source: AtomicBool,
+    restore_point: AtomicBool,
 }
 
 impl BackupPlan {
@@ -96,6 +108,7 @@ impl Vault {
             forced,
             snapshot,
             size,
+            made: Arc::default(),
         })
     }
 
@@ -124,7 +137,11 @@ impl Vault {
         let head = source.open().await?;
         let taken = match head.create_snapshot(&plan.snapshot).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            taken => taken,
+            taken => {
+                // Also when it is not known what came of it.
+                plan.made.on_source.store(true, Ordering::Relaxed);
+                taken
+            }
         };
         head.close().await;
         taken?;
@@ -133,10 +150,9 @@ impl Vault {
         let from = source.pool.open(&source.image, snapshot).await?;
         let base = pool.open_rw(&base).await?;
         let stored = async {
-            // Until the restore point stands nobody else may write what it is going to hold: a backup
-            // that another worker was told to give up may still be at it.
-            own(&base).await?;
-            let base_held = base.snapshots().await?;
+            let Some(base_held) = own_unless_made(&base, plan).await? else {
+                return Ok(Stats::default());
+            };
             let stats = self
                 .copy(plan, &from, &base, destination, progress, cancel)
                 .await?;
@@ -149,7 +165,7 @@ impl Vault {
                 stands.map_err(as_damage)?;
             }
             still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
-            base.create_snapshot(&plan.snapshot).await?;
+            complete(&base, plan).await?;
             Ok(stats)
         };
         let stats = stored.await;
@@ -179,6 +195,7 @@ impl Vault {
             stripe_count: self.format.stripe_count,
         };
         pool.create_image(&plan.base.to_string(), &options).await?;
+        plan.made.image.store(true, Ordering::Relaxed);
         Ok(Destination::Fresh)
     }
 
@@ -245,11 +262,14 @@ impl Vault {
         }
     }
 
-    /// Removes whatever a failed backup left, on both sides. Failures are logged, since the backup's
+    /// Removes whatever a failed backup made, on both sides. Failures are logged, since the backup's
     /// own error is what counts.
     pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
+        let snapshots = match plan.made.on_source.load(Ordering::Relaxed) {
+            true => vec![plan.snapshot.as_str()],
+            false => Vec::new(),
+        };
         // Side by side: one of the clusters may be gone.
-        let snapshots = [plan.snapshot.as_str()];
         let ((), taken) = tokio::join!(
             self.undo_copy(plan),
             remove_snapshots(&source.pool, &source.image, &snapshots)
@@ -272,12 +292,18 @@ impl Vault {
     async fn undo_base(&self, plan: &BackupPlan) -> Result<()> {
         let pool = self.pool(&plan.pool).await?;
         let base = plan.base.to_string();
-        remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
-        if !matches!(plan.method, Method::Incremental { .. }) {
+        let made_it = plan.made.restore_point.load(Ordering::Relaxed);
+        if made_it {
+            remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
+        }
+        let incremental = matches!(plan.method, Method::Incremental { .. });
+        if !incremental && plan.made.image.load(Ordering::Relaxed) {
             remove_if_exists(&pool, &base).await?;
         }
-        let metadata = names::metadata_object(plan.backup);
-        pool.remove_object(&metadata).await?;
+        if made_it {
+            let metadata = names::metadata_object(plan.backup);
+            pool.remove_object(&metadata).await?;
+        }
         Ok(())
     }
 
@@ -301,6 +327,29 @@ impl Vault {
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
         remove_snapshots(&source.pool, &source.image, &own).await
     }
+}
+
+/// Becomes the only writer of a base image; the snapshots that it has by then, or `None` if the restore
+/// point stands. Until it does nobody else may write what it is going to hold: a backup that another
+/// worker was told to give up may still be at it, or end well.
+pub(super) async fn own_unless_made(
+    base: &Image,
+    plan: &BackupPlan,
+) -> Result<Option<Vec<Snapshot>>> {
+    own(base).await?;
+    let held = base.snapshots().await?;
+    if held.iter().any(|snapshot| snapshot.name == plan.snapshot) {
+        info!(image = %plan.base, "The restore point has been made meanwhile");
+        return Ok(None);
+    }
+    Ok(Some(held))
+}
+
+/// Makes the restore point.
+pub(super) async fn complete(base: &Image, plan: &BackupPlan) -> Result<()> {
+    // Before it is known what came of it: nobody else can make it.
+    plan.made.restore_point.store(true, Ordering::Relaxed);
+    Ok(base.create_snapshot(&plan.snapshot).await?)
 }
 
 /// Makes sure that snapshots of an image are still there which were read: of those that it had `then`,

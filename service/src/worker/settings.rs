@@ -142,6 +142,7 @@ pub fn manager(config: &Config) -> Settings {
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,
         continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
+        service_down_time: Duration::from_secs(config.service.service_down_time),
         max_operations: config.backup.backup_max_operations,
         message_ttl: Duration::from_secs(config.service.message_ttl),
         quota: QuotaRules {

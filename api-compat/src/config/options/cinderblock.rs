@@ -13,7 +13,8 @@ options! {
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
-        /// device to read.
+        /// device to read, counted anew while cinder-volume is alive and makes a temporary volume or
+        /// snapshot for it. As long a start waits for requests of which it finds only rows.
         continue_timeout: u64 = default("600").min(1.0),
         /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
         allowed_containers: Vec<String> = default(""),

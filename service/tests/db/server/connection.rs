@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use api_compat::config::database_url::Backend;
 use api_compat::state::{BackupStatus, Event};
 use cinderblock::db::entity::backups;
-use cinderblock::db::{Database, Done, ErrorKind, Options};
+use cinderblock::db::{Database, Done, ErrorKind, Options, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, Statement, TransactionTrait,
@@ -184,7 +184,13 @@ async fn what_does_not_fit_is_refused() {
         _ => "💾",
     };
     for text in ["x".repeat(256), alien.to_owned()] {
-        let placed = lab.db.place_backup(backup, &text, false, now()).await;
+        let place = Place {
+            backup,
+            service_metadata: &text,
+            was: None,
+            detach: false,
+        };
+        let placed = lab.db.place_backup(place, now()).await;
         assert_eq!(placed.expect_err("refused").kind(), ErrorKind::Other);
     }
     assert_eq!(lab.backup_row(backup).await.service_metadata, None);
