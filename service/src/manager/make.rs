@@ -7,9 +7,8 @@ use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo, Volume as VolumeObject};
-use api_compat::service_metadata;
 use api_compat::state::{BackupStatus, Event, transition};
-use api_compat::user_message::{Action, Detail, UserMessage};
+use api_compat::user_message::{Action, Detail};
 use api_compat::volume_metadata::{self, VolumeColumns};
 use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,11 +18,12 @@ use super::claim::Claim;
 use super::create::source_volume;
 use super::disk::{Disk, undo};
 use super::ending::Reached;
+use super::place::made_by_another;
 use super::volumes::Making;
-use super::{Context, Error, Manager, about, lock, now};
-use crate::db::{Done, ErrorKind, Place};
+use super::{Context, Error, Manager, about, lock};
+use crate::db::Done;
 use crate::transfer::Progress;
-use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
+use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
 const UNDO: Duration = Duration::from_secs(30);
@@ -217,68 +217,6 @@ impl Manager {
         }
     }
 
-    /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
-    /// knows where its data is. `was` is what this attempt has recorded before; what is recorded now.
-    ///
-    /// # Errors
-    /// `Elsewhere` if another worker, which got the same request, was first.
-    async fn place(
-        &self,
-        row: &Backup,
-        source: &Disk,
-        plan: &BackupPlan,
-        was: Option<String>,
-    ) -> Result<String, Error> {
-        let metadata = match source {
-            Disk::Image(_) => service_metadata::format(&plan.base),
-            Disk::Device(_) => service_metadata::format_of_device(&plan.base),
-        };
-        let place = Place {
-            backup: row.id,
-            service_metadata: &metadata,
-            was: was.as_deref(),
-            detach: is_forced(row, plan),
-        };
-        if let Err(error) = self.db.place_backup(place, now().naive_utc()).await {
-            if error.kind() != ErrorKind::Conflict {
-                return Err(error.into());
-            }
-            let row = self.backup(row.id).await?;
-            return Err(match row.status {
-                Some(BackupStatus::Creating) => made_by_another(row.id),
-                Some(BackupStatus::Available) if row.service_metadata.is_some() => {
-                    made_by_another(row.id)
-                }
-                _ => Error::CalledOff,
-            });
-        }
-        // Another worker may have recorded itself meanwhile, and found that it comes late.
-        self.own(row.id).await;
-        Ok(metadata)
-    }
-
-    /// Tells, once, that a backup is a full one although it has a parent; whether that has been told.
-    async fn tell_forced(
-        &self,
-        context: &Context,
-        row: &Backup,
-        plan: &BackupPlan,
-        told: bool,
-    ) -> bool {
-        let forced = is_forced(row, plan);
-        if forced && !told {
-            warn!(
-                backup = %row.id, parent = row.parent_id.map(tracing::field::display),
-                reason = plan.forced.map(tracing::field::display),
-                "Making a full backup instead of an incremental one"
-            );
-            let detail = Detail::IncrementalForcesFull;
-            let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);
-            self.store_message(context, &message).await;
-        }
-        forced
-    }
-
     async fn transfer(
         &self,
         making: &Making,
@@ -414,15 +352,4 @@ impl Manager {
         }
         Ok(())
     }
-}
-
-fn is_forced(row: &Backup, plan: &BackupPlan) -> bool {
-    let incremental = matches!(plan.method, Method::Incremental { .. });
-    row.parent_id.is_some() && !incremental
-}
-
-fn made_by_another(id: BackupId) -> Error {
-    Error::Elsewhere(format!(
-        "Another attempt makes backup {id}, or has made it."
-    ))
 }

@@ -16,6 +16,7 @@ mod independent;
 mod keys;
 mod make;
 mod owner;
+mod place;
 mod records;
 mod restore;
 mod stall;

@@ -1,17 +1,18 @@
 //! Making a backup of an RBD volume.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api_compat::ids::BackupId;
-use api_compat::names::{self, BackupImage, BackupSnapshot};
+use api_compat::names::{BackupImage, BackupSnapshot};
 use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
+use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
@@ -35,15 +36,6 @@ pub struct BackupPlan {
     pub size: u64,
     /// What this attempt has made so far.
     pub made: Arc<Made>,
-}
-
-/// What one attempt to make a backup has made, and may take back. The same request may reach two
-/// workers, and what the other one has made may be the backup.
-#[derive(Debug, Default)]
-pub struct Made {
-    image: AtomicBool,
-    on_source: AtomicBool,
-    restore_point: AtomicBool,
 }
 
 impl BackupPlan {
@@ -262,51 +254,6 @@ impl Vault {
         }
     }
 
-    /// Removes whatever a failed backup made, on both sides. Failures are logged, since the backup's
-    /// own error is what counts.
-    pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
-        let snapshots = match plan.made.on_source.load(Ordering::Relaxed) {
-            true => vec![plan.snapshot.as_str()],
-            false => Vec::new(),
-        };
-        // Side by side: one of the clusters may be gone.
-        let ((), taken) = tokio::join!(
-            self.undo_copy(plan),
-            remove_snapshots(&source.pool, &source.image, &snapshots)
-        );
-        if let Err(error) = taken {
-            warn!(
-                image = %source.image, snapshot = %plan.snapshot, %error,
-                "Cannot remove the snapshot of a failed backup from its volume"
-            );
-        }
-    }
-
-    /// The same for a backup that leaves nothing on its source.
-    pub async fn undo_copy(&self, plan: &BackupPlan) {
-        if let Err(error) = self.undo_base(plan).await {
-            warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
-        }
-    }
-
-    async fn undo_base(&self, plan: &BackupPlan) -> Result<()> {
-        let pool = self.pool(&plan.pool).await?;
-        let base = plan.base.to_string();
-        let made_it = plan.made.restore_point.load(Ordering::Relaxed);
-        if made_it {
-            remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
-        }
-        let incremental = matches!(plan.method, Method::Incremental { .. });
-        if !incremental && plan.made.image.load(Ordering::Relaxed) {
-            remove_if_exists(&pool, &base).await?;
-        }
-        if made_it {
-            let metadata = names::metadata_object(plan.backup);
-            pool.remove_object(&metadata).await?;
-        }
-        Ok(())
-    }
-
     /// Removes from a volume the snapshots of backups that are not `live` any more, and the oldest of
     /// the others beyond `keep` (0 keeps all), as `backup_ceph_max_snapshots` asks.
     pub async fn trim_source(&self, source: &Volume, live: &[BackupId], keep: usize) -> Result<()> {
@@ -443,7 +390,7 @@ pub(super) async fn remove_snapshots(pool: &Pool, image: &str, snapshots: &[&str
     outcome
 }
 
-async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {
+pub(super) async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {
     match pool.remove_image(image).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
