@@ -52,17 +52,17 @@ async fn a_backup_waits_for_as_long_as_cinder_volume_copies_its_volume() -> Resu
     let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
 
     let waiting = async {
-        let body = json!({"backup": {"volume_id": volume}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
         // What it makes of a volume in use, or of a snapshot.
         let copy = uuid::Uuid::new_v4();
         let insert = format!(
             "INSERT INTO volumes (id, created_at, deleted, use_quota, host, size, status, \
-             display_name, volume_type_id, project_id) SELECT '{copy}', UTC_TIMESTAMP(), 0, 0, \
-             host, size, 'creating', 'backup-vol-{volume}', volume_type_id, project_id \
-             FROM volumes WHERE id = '{volume}'"
+             display_name, volume_type_id, project_id) SELECT '{copy}', \
+             UTC_TIMESTAMP() + INTERVAL 1 HOUR, 0, 0, host, size, 'creating', \
+             'backup-vol-{volume}', volume_type_id, project_id FROM volumes WHERE id = '{volume}'"
         );
         database.rows(&insert).await?;
+        let body = json!({"backup": {"volume_id": volume}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
         let told = "cinder-volume still prepares what is to be backed up";
         for _ in 0..100 {
             if lab.logged(&backup)?.iter().any(|line| line.contains(told)) {
