@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec, Forced, Method};
-use super::store::{complete, snapshots_if_exists, own_unless_made};
+use super::store::{complete, own_unless_made, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
 
