@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
+use crate::diff;
 use crate::lab::{Lab, run};
 
 /// One of the lab's two clusters, as its administrator sees it.
@@ -132,6 +133,20 @@ impl Cluster {
         let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | openssl dgst -sha256 -r"#;
         let sum = run(Command::new("bash").args(["-c", script, "-", &self.conf, image])).await?;
         Ok(Content(sum))
+    }
+
+    /// The checksum of the blocks of an image, or of `image@snapshot`, that are not zero: quick where
+    /// little is stored, and the same however that is laid out.
+    pub async fn blocks(&self, image: &str) -> Result<String> {
+        let arguments = ["export-diff", "--no-progress", image, "-"];
+        let output = Command::new("rbd")
+            .args(["--conf", &self.conf])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        ensure!(output.status.success(), "rbd export-diff {image} failed");
+        diff::checksum(&output.stdout).with_context(|| format!("the diff of {image}"))
     }
 
     /// Whether the LUKS header of an image opens with a key, as Nova does it: the passphrase is the

@@ -100,6 +100,7 @@ impl Lab {
 /// The worker with other options for a while.
 pub struct Reconfigured {
     lab: Lab,
+    worker: &'static str,
     file: PathBuf,
     original: String,
 }
@@ -108,7 +109,7 @@ impl Reconfigured {
     /// Restarts the worker with these lines at the end of its configuration, and waits until it is
     /// given work.
     pub async fn worker(lab: &Lab, options: &str) -> Result<Self> {
-        Self::restart(lab, options, &["restart", "worker", "--wait"]).await
+        Self::start(lab, "worker", options, &["restart", "worker", "--wait"]).await
     }
 
     /// A worker that moves one piece after the other, so that it can be met in the middle.
@@ -118,15 +119,26 @@ impl Reconfigured {
 
     /// The same for options with which it cannot work.
     pub async fn broken_worker(lab: &Lab, options: &str) -> Result<Self> {
-        Self::restart(lab, options, &["restart", "worker"]).await
+        Self::broken(lab, "worker", options).await
     }
 
-    async fn restart(lab: &Lab, options: &str, command: &[&str]) -> Result<Self> {
+    /// The same for one of the lab's workers, such as `cinder-backup`.
+    pub async fn broken(lab: &Lab, worker: &'static str, options: &str) -> Result<Self> {
+        Self::start(lab, worker, options, &["restart", worker]).await
+    }
+
+    async fn start(
+        lab: &Lab,
+        worker: &'static str,
+        options: &str,
+        command: &[&str],
+    ) -> Result<Self> {
         let file = PathBuf::from(lab.variable("LAB_DIR")?).join("etc/cinder/backup.conf");
         let original = fs::read_to_string(&file)?;
         fs::write(&file, format!("{original}{options}"))?;
         let this = Self {
             lab: lab.clone(),
+            worker,
             file,
             original,
         };
@@ -134,10 +146,19 @@ impl Reconfigured {
         Ok(this)
     }
 
+    /// Kills it; it is started as it was.
+    pub async fn kill(self) -> Result<()> {
+        fs::write(&self.file, &self.original)?;
+        let kill = ["stop", "--signal", "KILL", self.worker];
+        self.lab.command(&kill).await?;
+        Ok(())
+    }
+
     /// Restarts it as it was.
     pub async fn restore(self) -> Result<()> {
         fs::write(&self.file, &self.original)?;
-        self.lab.command(&["restart", "worker", "--wait"]).await?;
+        let restart = ["restart", self.worker, "--wait"];
+        self.lab.command(&restart).await?;
         Ok(())
     }
 }
