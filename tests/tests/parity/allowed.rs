@@ -340,6 +340,12 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "a deletion goes on when the pool is there",
     },
     Allowed {
+        steps: In(&["a worker without its pool starts"]),
+        path: &["/logged/ERROR"],
+        how: OnlyOurs,
+        reason: "what a dead worker left unfinished has failed",
+    },
+    Allowed {
         steps: In(&["a backup is made without a pool"]),
         path: &["/notifications/notifications.info <refused>/0/payload/host"],
         how: OnlyOurs,

@@ -90,11 +90,13 @@ impl Requests {
         let mut gaps: Vec<f64> = gaps
             .map(|pair| (pair[1] - pair[0]).rem_euclid(DAY))
             .collect();
+        // Python's worker tells it twice each time.
+        gaps.retain(|gap| *gap > 2.0);
         gaps.sort_by(f64::total_cmp);
         let usual = gaps
             .get(gaps.len() / 2)
             .context("the scheduler was told once")?;
-        Ok(json!({"told": told(last), "often": (8.0..25.0).contains(usual)}))
+        Ok(json!({"told": told(last), "often": (8.0..30.0).contains(usual)}))
     }
 
     /// Sends the worker a request about a backup that is in another status than it was when
