@@ -88,6 +88,23 @@ impl Amqp {
         Server::start(options.clone(), publisher.clone(), topic, host)
     }
 
+    /// How many processes consume the requests to `topic` on this host, this one among them.
+    ///
+    /// # Errors
+    /// The broker's reason, when none of them answers.
+    pub async fn consumers(&self, topic: &str, host: &str) -> Result<u32, String> {
+        let broker = &self.inner.options.broker;
+        let queue = format!("{topic}.{host}");
+        let mut reason = "no broker is configured".to_owned();
+        for turn in 0..broker.url.hosts.len() {
+            match consumers(broker, turn, &queue).await {
+                Err(error) => reason = error,
+                counted => return counted,
+            }
+        }
+        Err(reason)
+    }
+
     /// Calls another service and waits for its answer, for as long as `rpc_response_timeout` says.
     ///
     /// # Errors
@@ -193,6 +210,18 @@ impl Amqp {
         self.inner.publisher.close().await;
         self.inner.notifier.close().await;
     }
+}
+
+/// On a connection of its own, which an error of the channel cannot harm.
+async fn consumers(broker: &Broker, turn: usize, queue: &str) -> Result<u32, String> {
+    let connection = connection::open(broker, turn, "count").await?;
+    let counting = async {
+        let channel = connection.create_channel().await?;
+        wire::consumers(&channel, queue).await
+    };
+    let counted = counting.await.map_err(|error| error.to_string());
+    let _ = connection.close(200, "OK".into()).await;
+    counted
 }
 
 fn target(destination: &Destination, options: &Options) -> Target {

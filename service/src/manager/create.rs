@@ -82,19 +82,8 @@ impl Manager {
             return Err(Error::SnapshotNotFound(id));
         }
         let container = self.container(row).await?;
-        let zone = row
-            .availability_zone
-            .clone()
-            .filter(|zone| !zone.is_empty())
-            .unwrap_or_else(|| self.settings.availability_zone.clone());
-        let begin = Begin {
-            backup: row.id,
-            service: &self.settings.driver,
-            container: &container,
-            zone: &zone,
-        };
         self.own(row.id).await;
-        self.db.begin_backup(begin, now().naive_utc()).await?;
+        let zone = self.record_begin(row, &container).await?;
         message.encryption_key_id = self.key_for_backup(context, row, volume).await?;
         message.service = Some(self.settings.driver.clone());
         message.container = Some(container);
@@ -106,10 +95,31 @@ impl Manager {
         Ok(self.amqp.cast(request, context).await?)
     }
 
+    /// Records with which driver, in which pool and in which zone a backup is made; the zone.
+    pub(super) async fn record_begin(
+        &self,
+        row: &Backup,
+        container: &str,
+    ) -> Result<String, Error> {
+        let zone = row
+            .availability_zone
+            .clone()
+            .filter(|zone| !zone.is_empty())
+            .unwrap_or_else(|| self.settings.availability_zone.clone());
+        let begin = Begin {
+            backup: row.id,
+            service: &self.settings.driver,
+            container,
+            zone: &zone,
+        };
+        self.db.begin_backup(begin, now().naive_utc()).await?;
+        Ok(zone)
+    }
+
     /// The pool for a new backup. The request's `container` reaches the row unchecked and may name
     /// any pool: only the configured one and those that the operator allows are taken. An
     /// incremental lives in its parent's image, wherever that is.
-    async fn container(&self, row: &Backup) -> Result<String, Error> {
+    pub(super) async fn container(&self, row: &Backup) -> Result<String, Error> {
         if let Some(parent) = row.parent_id
             && let Some(pool) = self.backup(parent).await?.container
             && !pool.is_empty()

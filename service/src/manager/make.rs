@@ -276,13 +276,15 @@ impl Manager {
             (Some(parent), None) => Some(self.parent(parent).await?),
             _ => None,
         };
+        let pool = self.container(row).await?;
+        if row.container.as_ref() != Some(&pool) {
+            // A worker of Python's has begun it, and has left the pool to whoever goes on.
+            self.record_begin(row, &pool).await?;
+        }
         Ok(BackupSpec {
             backup: row.id,
             volume: row.volume_id,
-            pool: row
-                .container
-                .clone()
-                .unwrap_or_else(|| self.vault.default_pool().to_owned()),
+            pool,
             parent,
         })
     }

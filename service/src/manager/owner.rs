@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
+use api_compat::rpc::backup::TOPIC;
 use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
@@ -99,10 +100,27 @@ impl Manager {
     /// Waits until no other worker of this host is at work on a backup: several volumes may be created
     /// from one at a time.
     pub(super) async fn wait_for_others(&self, backup: BackupId) {
-        while let owner @ (Owner::Living(_) | Owner::Unknown) = self.owner(backup).await {
-            debug!(%backup, ?owner, "Waiting for another worker of this host");
+        while let Owner::Living(owner) = self.owner(backup).await {
+            debug!(%backup, worker = %owner.id, "Waiting for another worker of this host");
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
+    }
+
+    /// Whether a worker takes requests to this host that is none of ours: Python's tells nobody what it
+    /// is at work on. Where that cannot be seen there may be one.
+    pub(super) async fn has_strangers(&self) -> bool {
+        let host = &self.settings.host;
+        let asking = self.amqp.consumers(TOPIC, host);
+        let consumers = match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(consumers)) => usize::try_from(consumers).unwrap_or(usize::MAX),
+            Ok(Err(reason)) => {
+                debug!(reason, "Cannot see who takes the requests to this host");
+                return true;
+            }
+            Err(_) => return true,
+        };
+        let ours = in_time(self.vault.alive(host)).await;
+        consumers > ours.map_or(1, |alive| alive.len().max(1))
     }
 
     /// Who is at work on each of some backups. All are asked for at once, so that the answer takes no

@@ -83,7 +83,7 @@ impl Manager {
         match self.owner(id).await {
             // It got the answer, and waits for room.
             Owner::Living(_) | Owner::Unknown => Wait::Longer(Vault::SIGN_OF_LIFE),
-            Owner::Me | Owner::Nobody | Owner::Dead(_) => self.while_prepared(&row).await,
+            Owner::Me | Owner::Nobody | Owner::Dead(_) => self.while_others_work(&row).await,
         }
     }
 
@@ -97,8 +97,16 @@ impl Manager {
         held.await.unwrap_or(true)
     }
 
-    /// Waits for cinder-volume while it is at work: it may copy the whole volume.
-    async fn while_prepared(&self, row: &Backup) -> Wait {
+    /// Waits for those who leave no mark: Python's worker, which may have taken the request, and
+    /// cinder-volume, which may copy the whole volume for a backup.
+    async fn while_others_work(&self, row: &Backup) -> Wait {
+        if self.has_strangers().await {
+            info!(backup = %row.id, "A worker of Python's may have taken the request");
+            return Wait::Longer(self.settings.continue_timeout);
+        }
+        if row.status != Some(BackupStatus::Creating) {
+            return Wait::InVain;
+        }
         match self.is_being_prepared(row).await {
             Ok(true) => {
                 info!(backup = %row.id, "cinder-volume still prepares what is to be backed up");
@@ -160,10 +168,7 @@ impl Manager {
         match self.owner(row.id).await {
             Owner::Me => Wait::Over,
             Owner::Living(_) | Owner::Unknown => Wait::Longer(Vault::SIGN_OF_LIFE),
-            Owner::Nobody | Owner::Dead(_) if row.status == Some(BackupStatus::Creating) => {
-                self.while_prepared(&row).await
-            }
-            Owner::Nobody | Owner::Dead(_) => Wait::InVain,
+            Owner::Nobody | Owner::Dead(_) => self.while_others_work(&row).await,
         }
     }
 
