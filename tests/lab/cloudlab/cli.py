@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("list", _list, "Show the labs of this checkout")
     logs = verb("logs", _logs, "Show where the logs are, or the end of one")
     logs.add_argument("part", nargs="?")
-    start = verb("start", _start, "Start a part: `worker` (ours), `worker-2` (another of the same host), `cinder-backup` (Python's), or one that `status` lists")
+    start = verb("start", _start, f"Start a part: {', '.join(cinder.WORKERS)}, {cinder.SECOND_CLOUD}, or one that `status` lists")
     stop = verb("stop", _stop, "Stop a part")
     restart = verb("restart", _restart, "Stop a part and start it again")
     for added in (start, stop, restart):
@@ -134,6 +134,8 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_DATABASE_TLS": str(lab.database_tls),
         "LAB_KEYSTONE_URL": lab.keystone_url,
         "LAB_CINDER_URL": lab.cinder_url,
+        "LAB_SECOND_CINDER_URL": lab.second_cinder_url,
+        "LAB_SECOND_DATABASE_URL": lab.database_url("cinder", state.SECOND_DATABASE),
         "LAB_BARBICAN_URL": lab.barbican_url,
     }
 

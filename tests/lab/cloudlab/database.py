@@ -19,7 +19,7 @@ class System(Protocol):
     def up(self, lab: Lab) -> None: ...
     def wait(self, lab: Lab) -> None: ...
     def sql(self, lab: Lab, text: str, database: str) -> str: ...
-    def renew(self, lab: Lab, database: str) -> None: ...
+    def renew(self, lab: Lab, database: str, owner: str) -> None: ...
     def dump(self, lab: Lab, database: str) -> str: ...
 
 
@@ -36,14 +36,14 @@ def sql(lab: Lab, text: str, database: str) -> str:
     return SYSTEMS[lab.database].sql(lab, text, database)
 
 
-def load(lab: Lab, database: str) -> bool:
-    """Fills a database with what an earlier lab kept of its own; whether there was any."""
+def load(lab: Lab, service: str, database: str | None = None) -> bool:
+    """Fills a service's database, or another one of its, with what an earlier lab kept; whether there was any."""
     # An attempt that was interrupted may have left half of it.
-    SYSTEMS[lab.database].renew(lab, database)
-    dump = _dump(lab, database)
+    SYSTEMS[lab.database].renew(lab, database or service, service)
+    dump = _dump(lab, service)
     if not dump.exists():
         return False
-    sql(lab, dump.read_text(), database)
+    sql(lab, dump.read_text(), database or service)
     return True
 
 

@@ -172,6 +172,12 @@ def start(lab: Lab, part: str, wait: bool) -> None:
     if part in cinder.WORKERS:
         cinder.start_worker(lab, part, wait)
         return
+    if part == cinder.SECOND_CLOUD:
+        cinder.up_second(lab)
+        return
+    if part == "cinder-scheduler" and wait:
+        cinder.start_scheduler(lab)
+        return
     lab.processes.start_again(part)
     if wait:
         _wait(lab, part)
@@ -194,6 +200,9 @@ def _wait(lab: Lab, part: str) -> None:
 
 def stop(lab: Lab, part: str, number: int) -> None:
     """Stops one part: with that signal first, with SIGKILL after 20 s."""
+    if part == cinder.SECOND_CLOUD:
+        _stop_all(lab, [name for name in lab.processes.names() if name.startswith(cinder.SECOND)], number, 20)
+        return
     _must_be_known(lab, part)
     lab.processes.stop(part, _signal(part, number))
 

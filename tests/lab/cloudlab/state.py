@@ -32,6 +32,8 @@ FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 DATABASES = ("keystone", "barbican", "cinder")
 # A user of Cinder's database who is let in through TLS only.
 SECURE = "secure"
+# What the second cloud has of its own.
+SECOND_DATABASE = SECOND_VIRTUAL_HOST = "second"
 
 
 def cache() -> Path:
@@ -141,12 +143,21 @@ class Lab:
         return self.port(8)
 
     @property
+    def second_cinder_port(self) -> int:
+        # Behind those of the clusters.
+        return self.port(220)
+
+    @property
     def keystone_url(self) -> str:
         return f"http://127.0.0.1:{self.keystone_port}/v3"
 
     @property
     def cinder_url(self) -> str:
         return f"http://127.0.0.1:{self.cinder_port}/v3"
+
+    @property
+    def second_cinder_url(self) -> str:
+        return f"http://127.0.0.1:{self.second_cinder_port}/v3"
 
     @property
     def barbican_url(self) -> str:
@@ -157,12 +168,17 @@ class Lab:
         return f"rabbit://openstack:openstack@127.0.0.1:{self.rabbit_port}//"
 
     @property
+    def second_amqp_url(self) -> str:
+        return f"{self.amqp_url.removesuffix('/')}{SECOND_VIRTUAL_HOST}"
+
+    @property
     def amqps_url(self) -> str:
         return f"rabbit://openstack:openstack@localhost:{self.rabbit_tls_port}//"
 
-    def database_url(self, name: str) -> str:
+    def database_url(self, owner: str, name: str | None = None) -> str:
+        """Of a database, which is named like its owner unless another name is given."""
         dialect = {"mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg2"}[self.database]
-        return f"{dialect}://{name}:{name}@127.0.0.1:{self.database_port}/{name}"
+        return f"{dialect}://{owner}:{owner}@127.0.0.1:{self.database_port}/{name or owner}"
 
     @property
     def database_tls(self) -> Path:
