@@ -11,7 +11,7 @@ beside=
 finish() {
     status=$?
     [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true
-    for log in ".lab/$run"-*/log/worker*.log; do
+    for log in ".lab/$run"-*/log/*worker*.log; do
         [ "$status" -ne 0 ] && [ -f "$log" ] || continue
         echo "== The end of $log"
         tail -n 40 "$log"
@@ -55,7 +55,7 @@ rooms_and_whole() {
 other_sources_and_clouds() {
     # As Kolla sets the broker up.
     cloud 2 --devices --messaging kolla
-    suites devices encrypted key_managers interop parity
+    suites devices encrypted key_managers interop parity fleet
     "$lab" down --name "$name"
 
     # The oldest Cinder, the backups in the volumes' cluster, erasure-coded data, and the other database.

@@ -82,7 +82,7 @@ impl Broker {
         })
     }
 
-    async fn is_consumed(&self, queue: &str) -> Result<bool> {
+    async fn consumers(&self, queue: &str) -> Result<u32> {
         // On a channel of its own, which the broker closes if there is no such queue.
         let channel = self.connection.create_channel().await?;
         let options = QueueDeclareOptions {
@@ -92,18 +92,23 @@ impl Broker {
         let declared = channel
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
-        Ok(declared.is_ok_and(|queue| queue.consumer_count() > 0))
+        Ok(declared.map_or(0, |queue| queue.consumer_count()))
     }
 
     /// Waits until somebody consumes a queue.
     pub async fn wait_consumed(&self, queue: &str) -> Result<()> {
+        self.wait_consumers(queue, 1).await
+    }
+
+    /// Waits until at least so many consume a queue.
+    pub async fn wait_consumers(&self, queue: &str, least: u32) -> Result<()> {
         for _ in 0..600 {
-            if self.is_consumed(queue).await? {
+            if self.consumers(queue).await? >= least {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("nobody consumes {queue}")
+        anyhow::bail!("fewer than {least} consume {queue}")
     }
 
     /// The methods that the messages in a queue ask for, which stay there.

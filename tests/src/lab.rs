@@ -78,6 +78,15 @@ impl Lab {
         bail!("cinder-volume does not give out {count} connections")
     }
 
+    /// The parts of the lab that run.
+    pub async fn running(&self) -> Result<Vec<String>> {
+        let status = self.command(&["status"]).await?;
+        let words = status.lines().map(|line| line.split_whitespace());
+        let running = words.filter_map(|mut words| Some((words.next()?, words.next()?)));
+        let running = running.filter(|(_, state)| *state == "up");
+        Ok(running.map(|(part, _)| part.to_owned()).collect())
+    }
+
     /// Sends a signal, such as `STOP`, to a part of the lab.
     pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
         self.command(&["send", signal, part]).await?;
