@@ -7,16 +7,18 @@ cd "$(dirname "$0")/.."
 
 lab=tests/lab/lab
 run=test-$$
-beside=
+beside=()
 finish() {
     status=$?
-    [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true
+    for group in "${beside[@]}"; do
+        kill -- "-$group" 2>/dev/null || true
+    done
     for log in ".lab/$run"-*/log/*worker*.log; do
         [ "$status" -ne 0 ] && [ -f "$log" ] || continue
         echo "== The end of $log"
         tail -n 40 "$log"
     done
-    for name in 1 2 3; do
+    for name in 1 2 3 4 5; do
         "$lab" down --name "$run-$name"
     done
     exit "$status"
@@ -48,23 +50,41 @@ rooms_and_whole() {
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores bad_input records log_levels progress cancel \
-        killed left_behind twins fallback pools outages
-}
-
-other_sources_and_clouds() {
-    # As Kolla sets the broker up.
-    cloud 2 --devices --messaging kolla
-    suites devices encrypted key_managers interop parity fleet
+    suites life_cycle chains independent restores bad_input records log_levels wrong_states
     "$lab" down --name "$name"
 
+    # As Kolla sets the broker up.
+    cloud 2 --messaging kolla
+    suites life_cycle
+    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+}
+
+other_sources_and_workers() {
+    cloud 3 --devices
+    suites devices encrypted key_managers interop parity fleet
+}
+
+older_cinder_and_faults() {
     # The oldest Cinder, the backups in the volumes' cluster, erasure-coded data, and the other database.
     "$lab" setup --cinder 21
-    cloud 3 --cinder 21 --backups-on same --data-pools erasure --database postgresql
+    cloud 4 --cinder 21 --backups-on same --data-pools erasure --database postgresql
     service --test db -- --skip mysql::
     service --test start -- database
     suites life_cycle data_pools
     cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    "$lab" down --name "$name"
+
+    cloud 5
+    suites progress cancel killed left_behind twins fallback pools outages meanwhile stops options
+}
+
+# Starts something beside the rest: most of the time a suite waits for Cinder. In a process group of its
+# own, which can be ended as a whole.
+start_beside() {
+    set -m
+    ("$1") >"target/$run-$1.log" 2>&1 &
+    beside+=($!)
+    set +m
 }
 
 tests/lint.sh
@@ -73,19 +93,19 @@ cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests
 
-# Side by side: most of the time a suite waits for Cinder. In a process group of its own, which can be
-# ended as a whole.
 mkdir -p target
-set -m
-(other_sources_and_clouds) >"target/$run.log" 2>&1 &
-beside=$!
-set +m
+tracks=(other_sources_and_workers older_cinder_and_faults)
+for track in "${tracks[@]}"; do
+    start_beside "$track"
+done
 rooms_and_whole
-echo "== Beside it"
-if wait "$beside"; then
-    grep -E '^(test |test result|     Running)' "target/$run.log"
-else
-    cat "target/$run.log"
-    exit 1
-fi
-beside=
+for index in "${!tracks[@]}"; do
+    echo "== Beside it: ${tracks[index]}"
+    if wait "${beside[index]}"; then
+        grep -E '^(test |test result|     Running)' "target/$run-${tracks[index]}.log"
+    else
+        cat "target/$run-${tracks[index]}.log"
+        exit 1
+    fi
+done
+beside=()

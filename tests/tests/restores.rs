@@ -213,7 +213,7 @@ async fn metadata_of_more_than_a_mebibyte_comes_back() -> Result<()> {
          WHERE volume_id = '{restored}' AND deleted = 0 AND `key` LIKE 'key-%'"
     );
     let counted = database.rows(&count).await?;
-    ensure!(counted[0]["n"] == PAIRS.to_string(), "{counted:?}");
+    ensure!(counted[0]["n"] == format!("{PAIRS}"), "{counted:?}");
     cloud.delete(Resource::Backup, &backup).await?;
     for volume in [&restored, &volume] {
         cloud.delete(Resource::Volume, volume).await?;
