@@ -7,18 +7,16 @@ cd "$(dirname "$0")/.."
 
 lab=tests/lab/lab
 run=test-$$
-beside=()
+beside=
 finish() {
     status=$?
-    for group in "${beside[@]}"; do
-        kill -- "-$group" 2>/dev/null || true
-    done
+    [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true
     for log in ".lab/$run"-*/log/*worker*.log; do
         [ "$status" -ne 0 ] && [ -f "$log" ] || continue
         echo "== The end of $log"
         tail -n 40 "$log"
     done
-    for name in 1 2 3 4 5; do
+    for name in 1 2; do
         "$lab" down --name "$run-$name"
     done
     exit "$status"
@@ -50,32 +48,13 @@ rooms_and_whole() {
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores bad_input records log_levels wrong_states
-    "$lab" down --name "$name"
-
-    # As Kolla sets the broker up.
-    cloud 2 --messaging kolla
-    suites life_cycle
-    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    suites life_cycle chains independent restores bad_input records log_levels progress cancel \
+        killed left_behind twins fallback pools outages
 }
 
-other_sources_and_workers() {
-    cloud 3 --devices
-    suites devices encrypted key_managers interop parity fleet
-}
-
-older_cinder_and_faults() {
-    # The oldest Cinder, the backups in the volumes' cluster, erasure-coded data, and the other database.
-    "$lab" setup --cinder 21
-    cloud 4 --cinder 21 --backups-on same --data-pools erasure --database postgresql
-    service --test db -- --skip mysql::
-    service --test start -- database
-    suites life_cycle data_pools
-    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
-    "$lab" down --name "$name"
-
-    cloud 5
-    suites progress cancel killed left_behind twins fallback pools outages meanwhile stops options
+other_sources_and_interference() {
+    cloud 2 --devices
+    suites devices encrypted key_managers interop wrong_states meanwhile stops options
 }
 
 # Starts something beside the rest: most of the time a suite waits for Cinder. In a process group of its
@@ -83,7 +62,7 @@ older_cinder_and_faults() {
 start_beside() {
     set -m
     ("$1") >"target/$run-$1.log" 2>&1 &
-    beside+=($!)
+    beside=$!
     set +m
 }
 
@@ -93,19 +72,16 @@ cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests
 
+# Side by side.
 mkdir -p target
-tracks=(other_sources_and_workers older_cinder_and_faults)
-for track in "${tracks[@]}"; do
-    start_beside "$track"
-done
+start_beside other_sources_and_interference
 rooms_and_whole
-for index in "${!tracks[@]}"; do
-    echo "== Beside it: ${tracks[index]}"
-    if wait "${beside[index]}"; then
-        grep -E '^(test |test result|     Running)' "target/$run-${tracks[index]}.log"
-    else
-        cat "target/$run-${tracks[index]}.log"
-        exit 1
-    fi
-done
-beside=()
+echo "== Beside it"
+log=target/$run-other_sources_and_interference.log
+if wait "$beside"; then
+    grep -E '^(test |test result|     Running)' "$log"
+else
+    cat "$log"
+    exit 1
+fi
+beside=

@@ -43,6 +43,14 @@ impl Restoring {
         }
     }
 
+    /// Whether the volume waits for this restore, or for another.
+    fn waits(&self) -> bool {
+        matches!(
+            self.status,
+            VolumeStatus::RestoringBackup | VolumeStatus::Creating
+        )
+    }
+
     /// How large the volume's image is to be.
     fn size(&self, encrypted: bool) -> TargetSize {
         let size = size_of(&self.volume);
@@ -108,6 +116,11 @@ impl Manager {
             status: status.unwrap_or_else(|| VolumeStatus::from("")),
             new,
         };
+        if claim.cancel().is_cancelled() && restoring.waits() {
+            // While it waited for its turn.
+            self.give_target_up(volume_id, &restoring.status).await?;
+            return Err(Error::CalledOff);
+        }
         self.accept(context, &mut restoring).await?;
 
         let outcome = self.run(context, &restoring, claim).await;
