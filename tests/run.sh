@@ -16,7 +16,7 @@ finish() {
         echo "== The end of $log"
         tail -n 40 "$log"
     done
-    for name in 1 2; do
+    for name in 1 2 3; do
         "$lab" down --name "$run-$name"
     done
     exit "$status"
@@ -57,6 +57,26 @@ other_sources_and_interference() {
     suites devices encrypted key_managers interop wrong_states meanwhile stops options
 }
 
+# What takes too long for every change: the comparison with Python's worker, both kinds at a time, Kolla's
+# broker, the oldest Cinder with the other database, one cluster and erasure-coded data.
+clouds() {
+    cloud 1
+    suites parity fleet
+    "$lab" down --name "$name"
+
+    cloud 2 --messaging kolla
+    suites life_cycle
+    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    "$lab" down --name "$name"
+
+    "$lab" setup --cinder 21
+    cloud 3 --cinder 21 --backups-on same --data-pools erasure --database postgresql
+    service --test db -- --skip mysql::
+    service --test start -- database
+    suites life_cycle data_pools
+    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+}
+
 # Starts something beside the rest: most of the time a suite waits for Cinder. In a process group of its
 # own, which can be ended as a whole.
 start_beside() {
@@ -65,6 +85,12 @@ start_beside() {
     beside=$!
     set +m
 }
+
+if [ "${1:-}" = clouds ]; then
+    cargo build --locked --release --bin cinder-backup
+    clouds
+    exit
+fi
 
 tests/lint.sh
 cargo build --locked --release --bin cinder-backup

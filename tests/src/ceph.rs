@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::diff;
 use crate::lab::{Lab, run};
@@ -60,17 +60,6 @@ impl Cluster {
             .arg(&self.conf)
             .args(arguments))
         .await
-    }
-
-    /// Has an image open, as a client does that forgot to close it, until the process is dropped.
-    pub fn hold(&self, image: &str) -> Result<Child> {
-        let mut watching = Command::new("rbd");
-        watching
-            .arg("--conf")
-            .arg(&self.conf)
-            .args(["watch", image]);
-        let quiet = watching.stdout(Stdio::null()).stdin(Stdio::null());
-        Ok(quiet.kill_on_drop(true).spawn()?)
     }
 
     /// Waits until a pool answers everywhere: an OSD that was stopped for longer than a read lease

@@ -1,7 +1,7 @@
 //! What may still come: cinder-volume's answer, and requests that a start finds only in the rows.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_compat::backup_record;
 use api_compat::ids::BackupId;
@@ -15,6 +15,10 @@ use super::ending::Reached;
 use super::owner::Owner;
 use super::{Context, Error, Manager, lock, now};
 use crate::vault::Vault;
+
+/// How long a request that waits in this host's queue may take to be carried out, once it is taken
+/// from there again.
+const QUEUED: Duration = Duration::from_secs(30);
 
 /// Whether to wait for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,24 +129,20 @@ impl Manager {
         let Some(volume) = self.db.volume(row.volume_id).await? else {
             return Ok(false);
         };
-        let down = chrono::Duration::from_std(self.settings.service_down_time);
-        let since = now() - down.unwrap_or_default();
-        let lives = self.db.serves_volume(&volume, since.naive_utc()).await?;
+        let lives = self.cinder_volume_lives(row).await?;
         Ok(lives && self.db.is_being_prepared(row, &volume).await?)
     }
 
     /// Ends what a start found in a row when the request does not come that would carry it out.
     pub(super) fn expect_message(self: &Arc<Self>, found: Backup) {
         let manager = self.clone();
-        let mut pause = self.settings.continue_timeout;
-        info!(
-            backup = %found.id, seconds = pause.as_secs(),
-            "The backup waits for a request that may still be in the queue"
-        );
+        let mut pause = self.settings.continue_timeout.min(QUEUED);
+        info!(backup = %found.id, "The backup waits for a request that may still be in the queue");
         tokio::spawn(async move {
+            let begun = Instant::now();
             loop {
                 tokio::time::sleep(pause).await;
-                match manager.look_for_message(&found).await {
+                match manager.look_for_message(&found, begun.elapsed()).await {
                     Wait::Longer(wait) => pause = wait,
                     Wait::Over => return,
                     Wait::InVain => break,
@@ -155,7 +155,7 @@ impl Manager {
         });
     }
 
-    async fn look_for_message(&self, found: &Backup) -> Wait {
+    async fn look_for_message(&self, found: &Backup, waited: Duration) -> Wait {
         let row = match self.db.backup(found.id).await {
             Ok(Some(row)) if is_untouched(found, &row) => row,
             Ok(_) => return Wait::Over,
@@ -168,8 +168,33 @@ impl Manager {
         match self.owner(row.id).await {
             Owner::Me => Wait::Over,
             Owner::Living(_) | Owner::Unknown => Wait::Longer(Vault::SIGN_OF_LIFE),
-            Owner::Nobody | Owner::Dead(_) => self.while_others_work(&row).await,
+            Owner::Nobody | Owner::Dead(_) => match self.while_others_work(&row).await {
+                Wait::InVain
+                    if waited < self.settings.continue_timeout && !self.is_asked(&row).await =>
+                {
+                    Wait::Longer(QUEUED)
+                }
+                wait => wait,
+            },
         }
+    }
+
+    /// Whether everybody has been asked who has a part in what a row waits for: a backup that no worker
+    /// has taken on may wait for cinder-scheduler, and one that a worker has for cinder-volume.
+    async fn is_asked(&self, row: &Backup) -> bool {
+        if row.status != Some(BackupStatus::Creating) {
+            return true;
+        }
+        row.service.is_some() && self.cinder_volume_lives(row).await.unwrap_or(false)
+    }
+
+    async fn cinder_volume_lives(&self, row: &Backup) -> Result<bool, Error> {
+        let Some(volume) = self.db.volume(row.volume_id).await? else {
+            return Ok(false);
+        };
+        let down = chrono::Duration::from_std(self.settings.service_down_time);
+        let since = now() - down.unwrap_or_default();
+        Ok(self.db.serves_volume(&volume, since.naive_utc()).await?)
     }
 
     async fn end_unless_changed(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
