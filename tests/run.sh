@@ -48,13 +48,13 @@ rooms_and_whole() {
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores bad_input records log_levels progress cancel \
-        killed left_behind twins fallback pools outages
+    suites life_cycle chains independent restores bad_input records log_levels progress killed \
+        left_behind fallback outages
 }
 
 other_sources_and_interference() {
     cloud 2 --devices
-    suites devices encrypted key_managers interop wrong_states meanwhile stops options
+    suites devices encrypted key_managers interop cancel twins pools wrong_states meanwhile stops options
 }
 
 # What takes too long for every change: the comparison with Python's worker, both kinds at a time, Kolla's
