@@ -137,10 +137,7 @@ fn create_failed(
 fn restore(status: BackupStatus, target: &VolumeStatus) -> Result<Change, Refusal> {
     const OPERATION: &str = "Restore backup";
     let restoring = status == BackupStatus::Restoring;
-    let waiting = matches!(
-        target,
-        VolumeStatus::RestoringBackup | VolumeStatus::Creating
-    );
+    let waiting = target.awaits_restore();
     // Several volumes may be created from one backup: cinder-volume asks for each, and the first that
     // is done has made the backup `available` again.
     if status == BackupStatus::Available && *target == VolumeStatus::Creating {

@@ -143,8 +143,7 @@ impl Manager {
         let source = self.release(&making).await?;
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
-        let change = transition(status, &Event::DeleteSucceeded { source })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::DeleteSucceeded { source })?;
         let done = Done::Deleted {
             parent: row.parent_id,
             project: Some(row.project_id.as_str()).filter(|project| !project.is_empty()),

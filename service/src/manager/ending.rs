@@ -100,8 +100,7 @@ impl Manager {
     }
 
     async fn write_change(&self, subject: Subject<'_>, event: &Event<'_>) -> Result<(), Error> {
-        let change = transition(subject.status, event)
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(subject.status, event)?;
         if change == Change::default() {
             return Ok(());
         }
@@ -138,8 +137,7 @@ impl Manager {
         tokio::time::sleep(SETTLE).await;
         let making = self.making_of(row).await?;
         let source = self.release(&making).await?;
-        let change = transition(BackupStatus::Deleting, &Event::DeleteSucceeded { source })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(BackupStatus::Deleting, &Event::DeleteSucceeded { source })?;
         let now = now().naive_utc();
         Ok(self
             .db

@@ -82,6 +82,12 @@ impl Error {
     }
 }
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
 /// What the caller of a call gets to see.
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {

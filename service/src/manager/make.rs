@@ -95,7 +95,7 @@ impl Manager {
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
         if let Err(refusal) = transition(status, &Event::Continue) {
-            return Err(Error::Refused(Box::new(refusal)));
+            return Err(refusal.into());
         }
         if row.host.as_ref() != Some(&self.settings.host) {
             return Err(Error::Elsewhere(format!(
@@ -329,8 +329,7 @@ impl Manager {
         let making = self.making(id).await?;
         let source = self.release(&making).await?;
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
-        let change = transition(status, &Event::CreateSucceeded { source })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::CreateSucceeded { source })?;
         let done = match change.backup {
             Some(_) => Done::Created {
                 size: making.volume.as_ref().and_then(|volume| volume.size),

@@ -272,7 +272,7 @@ impl Manager {
             self.tell_user(context, action, subject.backup, detail)
                 .await;
         }
-        Error::Refused(Box::new(refusal))
+        refusal.into()
     }
 
     /// Writes the end of an operation that failed. A database that is away is waited for; there is

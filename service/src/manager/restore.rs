@@ -43,14 +43,6 @@ impl Restoring {
         }
     }
 
-    /// Whether the volume waits for this restore, or for another.
-    fn waits(&self) -> bool {
-        matches!(
-            self.status,
-            VolumeStatus::RestoringBackup | VolumeStatus::Creating
-        )
-    }
-
     /// How large the volume's image is to be.
     fn size(&self, encrypted: bool) -> TargetSize {
         let size = size_of(&self.volume);
@@ -116,7 +108,7 @@ impl Manager {
             status: status.unwrap_or_else(|| VolumeStatus::from("")),
             new,
         };
-        if claim.cancel().is_cancelled() && restoring.waits() {
+        if claim.cancel().is_cancelled() && restoring.status.awaits_restore() {
             // While it waited for its turn.
             self.give_target_up(volume_id, &restoring.status).await?;
             return Err(Error::CalledOff);
@@ -150,8 +142,7 @@ impl Manager {
             false => Event::RestoreFailed,
         };
         let status = backup.status.unwrap_or(BackupStatus::Error);
-        let change =
-            transition(status, &event).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &event)?;
         let launched = match (done, &restoring.status) {
             (true, VolumeStatus::Creating) => Done::Launched,
             _ => Done::Nothing,
@@ -217,15 +208,8 @@ impl Manager {
             let detail = Detail::BackupRestoreError;
             self.tell_user(context, Action::Restore, backup.id, detail)
                 .await;
-            let change = Change {
-                backup: Some(BackupStatus::Available),
-                volume: Some(VolumeChange {
-                    status: VolumeStatus::ErrorRestoring,
-                    previous: None,
-                }),
-                ..Change::default()
-            };
-            self.write(restoring.subject(), &change, Done::Nothing)
+            let failed = transition(status, &Event::RestoreFailed)?;
+            self.write(restoring.subject(), &failed, Done::Nothing)
                 .await;
             return Err(Error::Invalid(format!(
                 "The volume's size {have} GiB is smaller than the backup's {needed} GiB."
@@ -256,7 +240,7 @@ impl Manager {
             self.store_message(context, &message).await;
             self.write(restoring.subject(), &refusal.change, Done::Nothing)
                 .await;
-            return Error::Refused(Box::new(refusal));
+            return refusal.into();
         }
         let subject = restoring.subject();
         self.refuse(context, subject, refusal, Action::Restore)

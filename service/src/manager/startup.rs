@@ -218,8 +218,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let encrypted = row.encryption_key_id.is_some();
         let event = Event::Interrupted { source, encrypted };
-        let change = transition(subject.status, &event)
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(subject.status, &event)?;
         let attachments = match (subject.volume, &change.volume) {
             (Some((volume, _)), Some(_)) => {
                 self.db.attachments(volume, &self.settings.host).await?

@@ -33,10 +33,9 @@ impl Manager {
         if !self.is_ours(&row) {
             let theirs = row.service.as_deref().unwrap_or_default();
             let refusal = driver::refuse(Operation::ResetStatus, &self.settings.driver, theirs);
-            return Err(Error::Refused(Box::new(refusal)));
+            return Err(refusal.into());
         }
-        let change = transition(status, &Event::Reset { to })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::Reset { to })?;
         let subject = Subject::alone(id, status);
         let now = now().naive_utc();
         self.db.change(subject, &change, Done::Nothing, now).await?;
