@@ -5,6 +5,7 @@ mod barbican;
 mod error;
 mod http;
 mod keystone;
+mod login_request;
 #[cfg(test)]
 mod peer;
 
