@@ -1,11 +1,13 @@
 //! A lab's Ceph cluster, looked at with Ceph's own commands.
 
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::time::sleep;
 
 use crate::diff;
 use crate::lab::{Lab, run};
@@ -115,6 +117,26 @@ impl Cluster {
             .iter()
             .filter_map(|entry| entry["used_size"].as_u64())
             .sum())
+    }
+
+    /// Lets whoever opens the image from now on move so many bytes of it in a second: slowly enough to
+    /// be met in the middle.
+    pub async fn slow_down(&self, image: &str, bytes_per_second: u64) -> Result<()> {
+        let limit = bytes_per_second.to_string();
+        let limited = ["config", "image", "set", image, "rbd_qos_bps_limit", &limit];
+        self.rbd(&limited).await?;
+        Ok(())
+    }
+
+    /// Waits until more than so many bytes of an image are allocated. The image need not be there yet.
+    pub async fn wait_used(&self, image: &str, bytes: u64) -> Result<()> {
+        for _ in 0..300 {
+            if self.used(image).await.is_ok_and(|used| used > bytes) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("nobody writes into {image}")
     }
 
     /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.

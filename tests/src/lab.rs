@@ -121,11 +121,6 @@ impl Reconfigured {
         Self::start(lab, "worker", options, &["restart", "worker", "--wait"]).await
     }
 
-    /// A worker that moves one piece after the other, so that it can be met in the middle.
-    pub async fn slow_worker(lab: &Lab) -> Result<Self> {
-        Self::worker(lab, "[cinderblock]\ntransfer_depth = 1\n").await
-    }
-
     /// The same for options with which it cannot work.
     pub async fn broken_worker(lab: &Lab, options: &str) -> Result<Self> {
         Self::broken(lab, "worker", options).await

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 /// Each of these tests starts and stops what the other needs.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-const DATA: usize = 600 << 20;
+const DATA: usize = 160 << 20;
 
 struct Twins {
     lab: Lab,
@@ -27,32 +27,29 @@ impl Twins {
         let backup = self.cloud.begin_create(Resource::Backup, body).await?;
         let base = format!("backups/volume-{}.backup.{backup}", self.volume);
         let backups = self.cloud.backups()?;
-        for _ in 0..300 {
-            // An error before the image is there.
-            if backups.used(&base).await.is_ok_and(|used| used > 8 << 20) {
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        backups.wait_used(&base, 8 << 20).await?;
         let meeting = async {
             self.lab.command(&["start", "worker-2", "--wait"]).await?;
-            self.wait_told(&backup).await?;
+            self.wait_told(
+                &backup,
+                "Another worker of this host is at work on the backup",
+            )
+            .await?;
             then(&backup).await
         };
         let came = self.lab.while_stopped("ceph-osd-volumes", meeting).await?;
         Ok((backup, came))
     }
 
-    async fn wait_told(&self, backup: &str) -> Result<()> {
+    async fn wait_told(&self, backup: &str, text: &str) -> Result<()> {
         for _ in 0..200 {
             let told = self.lab.logged_by("worker-2", backup).unwrap_or_default();
-            let told = |text: &str| told.iter().any(|line| line.contains(text));
-            if told("Another worker of this host is at work on the backup") {
+            if told.iter().any(|line| line.contains(text)) {
                 return Ok(());
             }
             sleep(Duration::from_millis(200)).await;
         }
-        bail!("the second worker does not say what it found");
+        bail!("the second worker does not say {text:?}");
     }
 
     async fn status(&self, backup: &str) -> Result<String> {
@@ -110,6 +107,7 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     let volumes = cloud.volumes()?;
     volumes.write(&image, 0, &vec![0x5a; DATA]).await?;
     let content = volumes.content(&image).await?;
+    volumes.slow_down(&image, 16 << 20).await?;
     let twins = Twins { lab, cloud, volume };
     let (lab, cloud) = (&twins.lab, &twins.cloud);
 
@@ -124,10 +122,9 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
             for _ in 0..2 {
                 broker.repeat_to_worker(answer).await?;
             }
-            sleep(Duration::from_secs(8)).await;
-            let told = lab.logged_by("worker-2", backup)?;
-            let late = |line: &String| line.contains("Another attempt makes backup");
-            ensure!(told.iter().any(late), "{told:?}");
+            twins
+                .wait_told(backup, "Another attempt makes backup")
+                .await?;
             twins.status(backup).await
         })
         .await?;
