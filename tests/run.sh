@@ -5,9 +5,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What a test fails with is said in a line; where it came from is in its test's name.
+export RUST_LIB_BACKTRACE=0
+
 lab=tests/lab/lab
 run=test-$$
 beside=
+# By default the worker is built as the tests are, with its assertions.
+profile=dev
+built=debug
 finish() {
     status=$?
     [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true
@@ -27,7 +33,7 @@ trap 'exit 130' INT TERM
 # NUMBER OPTION…: brings a lab up, for the suites that follow.
 cloud() {
     name=$run-$1
-    "$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup" "${@:2}"
+    "$lab" up --name "$name" --backup-worker "$PWD/target/$built/cinder-backup" "${@:2}"
     eval "$("$lab" env --name "$name" --user demo)"
 }
 
@@ -86,14 +92,19 @@ start_beside() {
     set +m
 }
 
+build_worker() { cargo build --locked --profile "$profile" --bin cinder-backup; }
+
 if [ "${1:-}" = clouds ]; then
-    cargo build --locked --release --bin cinder-backup
+    # As operators run it.
+    profile=release
+    built=release
+    build_worker
     clouds
     exit
 fi
 
 tests/lint.sh
-cargo build --locked --release --bin cinder-backup
+build_worker
 cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests
