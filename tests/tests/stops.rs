@@ -78,6 +78,9 @@ async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<
         let known = lab.connections()?;
         let backup = setup.begin_backup(&volume).await?;
         lab.wait_connections(known + 1).await?;
+        lab.signal("worker", "USR2").await?;
+        let at_work = format!("At work on a backup backup={backup}");
+        setup.wait_logged(&at_work, 0).await?;
         lab.signal("worker", "TERM").await?;
         setup.wait_logged(STOPPING, stopping).await?;
         sleep(Duration::from_secs(3)).await;

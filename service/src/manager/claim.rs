@@ -1,7 +1,8 @@
 //! One operation at a time on a backup, for as long as its result is wanted.
 
 use std::collections::hash_map::Entry;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
 use api_compat::state::{BackupStatus, is_wanted};
@@ -29,14 +30,30 @@ const LEAVE: Duration = Duration::from_secs(20);
 const OBJECT: u64 = 4 << 20;
 
 /// An operation that works on a backup.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Running {
+    /// Since when.
+    pub begun: Instant,
     /// Tells it to end.
     pub cancel: CancellationToken,
     /// Tells others that it has ended.
     ended: CancellationToken,
     /// Whether it is a deletion, which nobody ends but a reset.
     deletes: bool,
+    /// Of the data that it moves.
+    pub progress: Option<Arc<Progress>>,
+}
+
+impl Running {
+    fn new(deletes: bool) -> Self {
+        Self {
+            begun: Instant::now(),
+            cancel: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            deletes,
+            progress: None,
+        }
+    }
 }
 
 /// One operation's claim on a backup, given back when dropped.
@@ -51,6 +68,15 @@ impl Claim<'_> {
     /// Ends the operation when it is cancelled.
     pub fn cancel(&self) -> &CancellationToken {
         &self.running.cancel
+    }
+
+    /// How far the data is that the operation begins to move.
+    pub fn measure(&self) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
+            running.progress = Some(progress.clone());
+        }
+        progress
     }
 
     /// Waits for room among the operations, for as long as the backup has `status` and nobody calls
@@ -157,12 +183,7 @@ impl Manager {
             Entry::Vacant(free) => Ok(Claim {
                 manager: self,
                 backup,
-                running: free
-                    .insert(Running {
-                        deletes,
-                        ..Running::default()
-                    })
-                    .clone(),
+                running: free.insert(Running::new(deletes)).clone(),
             }),
         }
     }

@@ -1,15 +1,13 @@
 //! Making a backup, once cinder-volume has prepared its source.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage};
 use api_compat::notification::BackupEvent;
-use api_compat::objects::{Backup, BackupDeviceInfo, Volume as VolumeObject};
+use api_compat::objects::{Backup, BackupDeviceInfo};
 use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
-use api_compat::volume_metadata::{self, VolumeColumns};
 use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
@@ -22,7 +20,6 @@ use super::place::made_by_another;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock};
 use crate::db::Done;
-use crate::transfer::Progress;
 use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
@@ -225,7 +222,7 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let text = self.metadata_text(source_volume(making)?).await?;
-        let progress = Arc::new(Progress::default());
+        let progress = claim.measure();
         let begun = Instant::now();
         let storing = async {
             let storing = source.store(&self.vault, plan, progress.clone(), claim.cancel());
@@ -296,16 +293,6 @@ impl Manager {
             backup: id,
             base: recorded.unwrap_or(BackupImage::legacy(row.volume_id)),
         })
-    }
-
-    async fn metadata_text(&self, volume: &VolumeObject) -> Result<String, Error> {
-        let user = self.db.volume_metadata(volume.id).await?;
-        let glance = self.db.glance_metadata(volume.id).await?;
-        Ok(volume_metadata::encode(
-            &VolumeColumns::from(volume),
-            &user,
-            &glance,
-        ))
     }
 
     /// Writes that a backup is complete.

@@ -1,16 +1,17 @@
-//! Recording where a backup will lie: the first of two attempts that does so makes it.
+//! Where a backup lies: recorded before its first byte (the first of two attempts that does so makes it),
+//! and read again by whoever restores or deletes it.
 
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
-use api_compat::service_metadata;
 use api_compat::state::BackupStatus;
 use api_compat::user_message::{Action, Detail, UserMessage};
+use api_compat::{names, service_metadata};
 use tracing::warn;
 
 use super::disk::Disk;
 use super::{Context, Error, Manager, now};
 use crate::db::{ErrorKind, Place};
-use crate::vault::{BackupPlan, Method};
+use crate::vault::{BackupPlan, BackupRecord, Method};
 
 impl Manager {
     /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
@@ -51,6 +52,19 @@ impl Manager {
         // Another worker may have recorded itself meanwhile, and found that it comes late.
         self.own(row.id).await;
         Ok(metadata)
+    }
+
+    /// What a backup's row says about where it lies.
+    pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
+        let base = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
+        Ok(BackupRecord {
+            backup: row.id,
+            volume: row.volume_id,
+            pool: row.container.clone().filter(|pool| !pool.is_empty()),
+            base,
+            of_snapshot: row.snapshot_id.is_some(),
+            sole: !self.db.shares_base(row).await?,
+        })
     }
 
     /// Tells, once, that a backup is a full one although it has a parent; whether that has been told.

@@ -1,10 +1,8 @@
 //! Restoring a backup into a volume.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use api_compat::ids::{BackupId, VolumeId};
-use api_compat::names;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::state::driver::{self, Operation};
@@ -12,7 +10,7 @@ use api_compat::state::{
     BackupStatus, Change, Event, Refusal, VolumeChange, VolumeStatus, transition,
 };
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
-use api_compat::volume_metadata::{self, Change as MetadataChange, Recorded, Target};
+use api_compat::volume_metadata::Change as MetadataChange;
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
@@ -21,8 +19,7 @@ use super::keys::Rekeying;
 use super::volumes::size_of;
 use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
-use crate::transfer::Progress;
-use crate::vault::{BackupRecord, RestorePoint, TargetSize};
+use crate::vault::{RestorePoint, TargetSize};
 
 /// A backup, and the volume that it is restored to.
 struct Restoring {
@@ -283,7 +280,7 @@ impl Manager {
         let record = self.record(&restoring.backup).await?;
         let finding = self.vault.find_restore_point(&record);
         let point = claim.carry(finding).await?;
-        let reading = self.metadata_changes(restoring, &record);
+        let reading = self.metadata_changes(&restoring.volume, &record);
         let mut changes = claim.carry(reading).await?;
         let (backup, volume) = (&restoring.backup, &restoring.volume);
         let keys = self
@@ -324,7 +321,7 @@ impl Manager {
         self.db.restore_metadata(volume, changes, now).await?;
         self.keys_restored(context, &restoring.backup, volume, &prepared.keys)
             .await;
-        if let Err(error) = self.mark_source(restoring).await {
+        if let Err(error) = self.mark_source(&restoring.backup, volume).await {
             warn!(backup = %id, %volume, %error, "Cannot note in the volume where its data is from");
         }
         Ok(())
@@ -357,7 +354,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let point = &prepared.point;
         let size = restoring.size(prepared.keys.encrypted);
-        let progress = Arc::new(Progress::default());
+        let progress = claim.measure();
         let begun = Instant::now();
         let (new, cancel) = (restoring.new, claim.cancel());
         let writing = async {
@@ -376,63 +373,5 @@ impl Manager {
             "Restored the volume's data"
         );
         Ok(())
-    }
-
-    /// What the metadata object changes of the volume; nothing when there is none.
-    async fn metadata_changes(
-        &self,
-        restoring: &Restoring,
-        record: &BackupRecord,
-    ) -> Result<Vec<MetadataChange>, Error> {
-        let Some(content) = self.vault.read_metadata(record).await? else {
-            return Ok(Vec::new());
-        };
-        let recorded = volume_metadata::decode(&content)?;
-        let volume = &restoring.volume;
-        let target = Target {
-            display_name: volume.display_name.as_deref(),
-            volume_type_id: volume.volume_type_id.as_deref(),
-            recorded_type_exists: self.recorded_type_exists(&recorded).await?,
-        };
-        Ok(volume_metadata::plan_restore(&recorded, target)?)
-    }
-
-    async fn recorded_type_exists(&self, recorded: &Recorded) -> Result<bool, Error> {
-        match recorded
-            .base
-            .as_ref()
-            .and_then(|base| base.volume_type_id.as_ref())
-        {
-            Some(id) => Ok(self.db.volume_type_exists(id).await?),
-            None => Ok(false),
-        }
-    }
-
-    /// Notes in the volume's metadata which backup it came from: on every other volume than the one
-    /// that was backed up, and on that one if it carries a note already.
-    async fn mark_source(&self, restoring: &Restoring) -> Result<(), Error> {
-        const KEY: &str = "src_backup_id";
-        let (id, volume) = (restoring.backup.id.to_string(), restoring.volume.id);
-        let noted = self.db.volume_metadata(volume).await?;
-        let noted = noted.into_iter().find(|(key, _)| key == KEY);
-        let other = noted.is_some_and(|(_, noted)| noted != id);
-        if restoring.backup.volume_id != volume || other {
-            let now = now().naive_utc();
-            self.db.set_volume_metadata(volume, KEY, &id, now).await?;
-        }
-        Ok(())
-    }
-
-    /// What a backup's row says about where it lies.
-    pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
-        let base = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
-        Ok(BackupRecord {
-            backup: row.id,
-            volume: row.volume_id,
-            pool: row.container.clone().filter(|pool| !pool.is_empty()),
-            base,
-            of_snapshot: row.snapshot_id.is_some(),
-            sole: !self.db.shares_base(row).await?,
-        })
     }
 }

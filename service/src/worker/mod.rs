@@ -195,6 +195,7 @@ impl Worker {
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
                     Signal::Reload => self.reload.take_up(),
+                    Signal::Report => self.manager.report(),
                 },
             }
         }
@@ -273,6 +274,7 @@ impl Worker {
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
                     Signal::Reload => self.reload.take_up(),
+                    Signal::Report => self.manager.report(),
                 },
             }
         }

@@ -1,4 +1,5 @@
-//! Signals: TERM and INT end the worker in order, HUP has it look at its configuration again.
+//! Signals: TERM and INT end the worker in order, HUP has it look at its configuration again, USR2 has it
+//! tell what it does.
 
 use tokio::signal::unix::{self, SignalKind};
 
@@ -9,6 +10,8 @@ pub enum Signal {
     Terminate,
     /// To take up what can change while it runs.
     Reload,
+    /// To tell what it does.
+    Report,
 }
 
 /// The signals that the worker listens to.
@@ -16,6 +19,7 @@ pub struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hangup: unix::Signal,
+    user2: unix::Signal,
 }
 
 impl Signals {
@@ -28,6 +32,7 @@ impl Signals {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
             hangup: unix::signal(SignalKind::hangup())?,
+            user2: unix::signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -37,6 +42,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Terminate,
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user2.recv() => Signal::Report,
         }
     }
 

@@ -335,11 +335,11 @@ without_effect! {
 without_effect! {
     /// Those of `[oslo_reports]`.
     REPORTS in "oslo_reports" {
-        /// There are no reports.
+        /// The report goes to the log.
         missing log_dir: Option<String> = unset(),
-        /// There are no reports.
+        /// The report goes to the log.
         missing file_event_handler: Option<String> = unset(),
-        /// There are no reports.
+        /// SIGUSR2 asks for a report.
         needless file_event_handler_interval: u64 = default("1"),
     }
 }
