@@ -83,6 +83,24 @@ async fn what_one_worker_began_and_the_other_completed_stays_complete() -> Resul
         backups.push(backup);
     }
     ensure!(shared, "one worker gets everything");
+
+    // Several volumes from one backup, of which each worker gets some: they wait for each other.
+    let asking = async {
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            let body = json!({"volume": {"size": 1, "backup_id": backups[0]}});
+            asked.push(cloud.begin_create(Resource::Volume, body).await?);
+        }
+        Ok(asked)
+    };
+    let restored = lab.while_stopped("cinder-volume", asking).await?;
+    for volume in &restored {
+        cloud.wait(Resource::Volume, volume, "available").await?;
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    cloud
+        .wait(Resource::Backup, &backups[0], "available")
+        .await?;
     // Whoever began it has waited for cinder-volume by then.
     sleep(Duration::from_secs(5)).await;
     for backup in &backups {

@@ -125,11 +125,16 @@ impl Database {
     }
 
     /// Whether another live backup of the same volume names the same base image; for a backup of a
-    /// snapshot that names none, whether another complete one does so as well.
+    /// snapshot that names none, whether another complete one does so as well. To a backup that is being
+    /// deleted, another one that is counts for as much as is left of it in the image.
     pub async fn shares_base(&self, backup: &Backup) -> Result<bool> {
         let same = match (&backup.service_metadata, &backup.snapshot_id) {
             (Some(metadata), _) => {
-                Condition::all().add(backups::Column::ServiceMetadata.eq(metadata))
+                let goes_too = (backup.status == Some(BackupStatus::Deleting))
+                    .then(|| backups::Column::Status.ne(BackupStatus::Deleting.as_str()));
+                Condition::all()
+                    .add(backups::Column::ServiceMetadata.eq(metadata))
+                    .add_option(goes_too)
             }
             (None, Some(_)) => Condition::all()
                 .add(backups::Column::ServiceMetadata.is_null())

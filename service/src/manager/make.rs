@@ -8,7 +8,6 @@ use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo};
 use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
-use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
@@ -18,12 +17,15 @@ use super::disk::{Disk, undo};
 use super::ending::Reached;
 use super::place::made_by_another;
 use super::volumes::Making;
-use super::{Context, Error, Manager, about, lock};
+use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
 use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
 const UNDO: Duration = Duration::from_secs(30);
+
+/// How long a backup that is complete waits until old snapshots are gone from its volume.
+const TIDY: Duration = Duration::from_secs(30);
 
 impl Manager {
     /// `continue_backup`: the device is ready, the data can be moved.
@@ -51,8 +53,9 @@ impl Manager {
                 Err(error)
             }
         };
-        // Whoever makes it may be reading from them.
+        // Whoever makes it may be reading from what cinder-volume made for it.
         if matches!(outcome, Err(Error::Elsewhere(_))) {
+            self.disown(id).await;
             return outcome;
         }
         // Whoever has been told of a failure need not hear of another.
@@ -160,7 +163,7 @@ impl Manager {
             Err(error) => {
                 if let Error::BackupNotFound(_) = error {
                     // Deleted by force in the last moment: nobody else knows of the data.
-                    undo(&self.vault, &plan, image.as_ref()).await;
+                    self.undo(row.id, &plan, image.as_ref()).await;
                 }
                 let detail = Some(Detail::BackupCreateDriverError);
                 self.fail_create(context, row.id, error, detail, Reached::Data)
@@ -170,7 +173,18 @@ impl Manager {
         finished
     }
 
-    /// Moves the data. When this returns an error, nothing of the backup is left in either pool.
+    /// Removes what a backup has written; whether it could be done in good time.
+    async fn undo(&self, id: BackupId, plan: &BackupPlan, image: Option<&Volume>) -> bool {
+        let undoing = undo(&self.vault, plan, image);
+        let undone = tokio::time::timeout(UNDO, undoing).await.is_ok();
+        if !undone {
+            warn!(backup = %id, "What a backup that failed wrote is left to its deletion");
+        }
+        undone
+    }
+
+    /// Moves the data. When this returns an error, nothing of the backup is left in either pool, unless a
+    /// cluster did not answer.
     async fn store(
         &self,
         context: &Context,
@@ -193,10 +207,7 @@ impl Manager {
             let Err(error) = self.transfer(making, &plan, source, claim).await else {
                 return Ok(plan);
             };
-            let image = source.image();
-            let undoing = undo(&self.vault, &plan, image.as_ref());
-            if tokio::time::timeout(UNDO, undoing).await.is_err() {
-                warn!(backup = %row.id, "What a backup that failed wrote is left to its deletion");
+            if !self.undo(row.id, &plan, source.image().as_ref()).await {
                 return Err(error);
             }
             let instead = match &error {
@@ -243,7 +254,7 @@ impl Manager {
         );
         // A device keeps no snapshots of backups.
         if let Disk::Image(source) = source
-            && let Err(error) = claim.carry(self.tidy_source(making, source)).await
+            && let Err(error) = claim.carry(self.tidy_in_time(making, source)).await
         {
             // The backup itself is complete.
             warn!(
@@ -252,6 +263,10 @@ impl Manager {
             );
         }
         Ok(())
+    }
+
+    async fn tidy_in_time(&self, making: &Making, source: &Volume) -> Result<(), Error> {
+        tokio::time::timeout(TIDY, self.tidy_source(making, source)).await?
     }
 
     /// Removes from a source the snapshots on which no incremental can build: those of backups that
@@ -327,7 +342,7 @@ impl Manager {
             },
             None => Done::Nothing,
         };
-        let now = Utc::now().naive_utc();
+        let now = now().naive_utc();
         self.db.change(making.subject(), &change, done, now).await?;
         if change.backup.is_none() {
             info!(backup = %id, %status, "Create backup aborted: its status was changed meanwhile");

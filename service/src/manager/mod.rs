@@ -28,16 +28,16 @@ mod temporary;
 mod volumes;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
 use api_compat::messaging::{Failure, RequestContext};
 use api_compat::notification::{BackupEvent, Notification};
 use api_compat::objects::{Backup, ObjectHistory};
 use api_compat::rpc::BackupMethod;
-use api_compat::state::{Refusal, driver};
+use api_compat::state::{Change, Refusal, driver};
 use api_compat::user_message::{Action, Detail, ResourceType, UserMessage};
 use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
@@ -57,6 +57,7 @@ use crate::vault::{Vault, Worker};
 use capacity::Capacity;
 use claim::Running;
 pub use error::Error;
+use owner::QUESTIONS;
 use records::ImportRequest;
 
 /// How many deletes work in the backups' cluster at once.
@@ -108,7 +109,7 @@ pub struct Manager {
     me: Worker,
     db: Database,
     amqp: Amqp,
-    vault: Vault,
+    vault: Arc<Vault>,
     attacher: Attacher,
     keys: KeyManager,
     /// Whether the driver works: a backup is refused while it does not.
@@ -123,6 +124,12 @@ pub struct Manager {
     deleting: Semaphore,
     /// The deletes that look for a snapshot on a volume, for which the same holds.
     releasing: Semaphore,
+    /// Backups that are still recorded as this worker's after their operations have ended.
+    left_owned: Mutex<HashSet<BackupId>>,
+    /// The questions about owners that are open.
+    questions: Arc<Semaphore>,
+    /// Whether workers of Python's take requests to this host, and when that was looked at.
+    strangers: tokio::sync::Mutex<Option<(Instant, bool)>>,
     tasks: TaskTracker,
 }
 
@@ -149,7 +156,7 @@ impl Manager {
             // be reached again: nobody would send it once more.
             db: db.enduring(),
             amqp,
-            vault,
+            vault: Arc::new(vault),
             attacher,
             keys,
             ready,
@@ -157,6 +164,9 @@ impl Manager {
             awaiting: Mutex::default(),
             deleting: Semaphore::new(DELETES),
             releasing: Semaphore::new(RELEASES),
+            left_owned: Mutex::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            strangers: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -279,16 +289,11 @@ impl Manager {
 
     /// Writes the end of an operation that failed. A database that is away is waited for; there is
     /// nobody left to tell of another failure but the log.
-    async fn write(
-        &self,
-        subject: Subject<'_>,
-        change: &api_compat::state::Change,
-        done: Done<'_>,
-    ) {
-        if change == &api_compat::state::Change::default() {
+    async fn write(&self, subject: Subject<'_>, change: &Change, done: Done<'_>) {
+        if change == &Change::default() {
             return;
         }
-        let now = Utc::now().naive_utc();
+        let now = now().naive_utc();
         if let Err(error) = self.db.change(subject, change, done, now).await {
             error!(backup = %subject.backup, %error, "Cannot write what became of the backup");
         }
@@ -334,7 +339,7 @@ impl Manager {
             debug!("The request has no project: there is no user to tell");
             return;
         };
-        let (keep, now) = (self.settings.message_ttl, Utc::now().naive_utc());
+        let (keep, now) = (self.settings.message_ttl, now().naive_utc());
         let stored = self
             .db
             .insert_message(message, project, context.request_id(), keep, now)

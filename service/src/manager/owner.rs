@@ -1,25 +1,33 @@
 //! Telling other workers of the same host what this one is at work on, and leaving alone what they are.
 //!
 //! None of it is needed for the data to be right: whoever writes an image owns its exclusive lock, and
-//! rows change only from the status that was read. It keeps a start from ending what runs elsewhere. So
-//! an operation does not fail because its owner cannot be recorded.
+//! rows change only from the status that was read. It keeps a start from ending what runs elsewhere and a
+//! reset from removing what is read elsewhere, and has restores of one backup wait for each other. An
+//! operation does not fail because its owner cannot be recorded.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
 use api_compat::rpc::backup::TOPIC;
+use api_compat::state::BackupStatus;
 use futures_util::{StreamExt, stream};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::Manager;
+use super::claim::Claim;
+use super::{Manager, lock};
 use crate::vault::{self, Vault, Worker};
 
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many backups are asked for at once.
-const AT_ONCE: usize = 32;
+/// How many questions about owners may be open. One that is not answered holds a thread for as long as
+/// its placement group is away, whoever waits for the answer, and there are not many threads.
+pub(super) const QUESTIONS: usize = 16;
+
+/// For how long it is known who takes the requests to this host.
+const STRANGERS_KNOWN: Duration = Duration::from_secs(5);
 
 /// Who is at work on a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,78 +45,149 @@ pub(super) enum Owner {
 }
 
 impl Manager {
-    /// Shows that this worker lives, again and again.
+    /// Shows that this worker lives, again and again, and what it is no longer at work on.
     pub async fn live(&self) {
         loop {
             if let Err(error) = self.vault.show_life(&self.me).await {
                 debug!(%error, "Cannot show other workers of this host that this one lives");
             }
+            self.disown_what_is_left().await;
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
     }
 
     /// Tells the others that this worker has ended.
     pub async fn end_life(&self) {
-        let _ = in_time(self.vault.end_life(&self.me)).await;
+        let me = self.me.clone();
+        let _ = self
+            .ask(move |vault| async move { vault.end_life(&me).await })
+            .await;
     }
 
     /// Records that this worker is at work on a backup.
     pub(super) async fn own(&self, backup: BackupId) {
-        if in_time(self.vault.own(backup, &self.me)).await.is_none() {
-            warn!(%backup, "Other workers of this host cannot see that this one is at work on the backup");
+        let me = self.me.clone();
+        let owned = self.ask(move |vault| async move { vault.own(backup, &me).await });
+        if owned.await.is_none() {
+            cannot_be_seen(backup);
         }
     }
 
-    /// Records that it no longer is.
+    /// Waits until no other worker of this host is at work on a backup, and records that this one is:
+    /// several volumes may be created from one backup at a time. Returns as well when the restore is called
+    /// off, or the backup is no longer one to restore.
+    pub(super) async fn own_in_turn(&self, claim: &Claim<'_>) {
+        let backup = claim.backup;
+        let waiting = async {
+            let mut told = false;
+            while let Some(owner) = self.own_unless_owned(backup).await {
+                if !told {
+                    info!(%backup, worker = %owner.id, "Waiting for another worker of this host");
+                }
+                told = true;
+                tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
+                let row = self.db.backup(backup).await.ok().flatten();
+                let status = row.and_then(|row| row.status);
+                if !matches!(
+                    status,
+                    Some(BackupStatus::Available | BackupStatus::Restoring)
+                ) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = claim.cancel().cancelled() => {}
+            () = waiting => {}
+        }
+    }
+
+    async fn own_unless_owned(&self, backup: BackupId) -> Option<Worker> {
+        let me = self.me.clone();
+        let owned = self.ask(move |vault| async move { vault.own_unless_owned(backup, &me).await });
+        owned.await.unwrap_or_else(|| {
+            cannot_be_seen(backup);
+            None
+        })
+    }
+
+    /// Records that it no longer is. Where the cluster does not take that now it is tried again later:
+    /// others would wait for this worker.
     pub(super) async fn disown(&self, backup: BackupId) {
-        if in_time(self.vault.disown(backup, &self.me)).await.is_none() {
-            debug!(%backup, "What tells that this worker is at work on the backup stays");
+        if !self.forget(backup, &self.me).await {
+            lock(&self.left_owned).insert(backup);
         }
     }
 
-    /// Forgets a worker that was at work on a backup and has ended, once that is dealt with.
-    pub(super) async fn bury(&self, backup: BackupId, dead: &Worker) {
-        if in_time(self.vault.disown(backup, dead)).await.is_none() {
-            debug!(%backup, "What tells that a worker was at work on the backup stays");
+    async fn disown_what_is_left(&self) {
+        let left: Vec<BackupId> = lock(&self.left_owned).iter().copied().collect();
+        for backup in left {
+            // The next operation on it is this worker's as well, and ends like the last.
+            let at_work = lock(&self.running).contains_key(&backup);
+            if at_work || self.forget(backup, &self.me).await {
+                lock(&self.left_owned).remove(&backup);
+            }
         }
+    }
+
+    /// Forgets that a worker was at work on a backup, once that is dealt with; whether that was written.
+    pub(super) async fn forget(&self, backup: BackupId, worker: &Worker) -> bool {
+        let worker = worker.clone();
+        let forgotten = self.ask(move |vault| async move { vault.disown(backup, &worker).await });
+        let forgotten = forgotten.await.is_some();
+        if !forgotten {
+            debug!(%backup, "What tells that a worker is at work on the backup stays");
+        }
+        forgotten
     }
 
     /// Whether another worker of this host lives. One that cannot be asked for counts as none.
     pub async fn has_company(&self) -> bool {
-        let alive = in_time(self.vault.alive(&self.me.host)).await;
+        let alive = self.alive().await;
         alive.is_some_and(|alive| alive.iter().any(|worker| worker != &self.me))
+    }
+
+    async fn alive(&self) -> Option<Vec<Worker>> {
+        let host = self.me.host.clone();
+        self.ask(move |vault| async move { vault.alive(&host).await })
+            .await
     }
 
     /// Who is at work on a backup.
     pub(super) async fn owner(&self, backup: BackupId) -> Owner {
-        let asking = async {
-            let Some(owner) = self.vault.owner(backup).await? else {
+        let me = self.me.clone();
+        let asking = self.ask(move |vault| async move {
+            let Some(owner) = vault.owner(backup).await? else {
                 return Ok(Owner::Nobody);
             };
-            if owner == self.me {
+            if owner == me {
                 return Ok(Owner::Me);
             }
-            let alive = self.vault.alive(&owner.host).await?;
+            let alive = vault.alive(&owner.host).await?;
             Ok(match alive.contains(&owner) {
                 true => Owner::Living(owner),
                 false => Owner::Dead(owner),
             })
-        };
-        in_time(asking).await.unwrap_or(Owner::Unknown)
-    }
-
-    /// Waits until no other worker of this host is at work on a backup: several volumes may be created
-    /// from one at a time.
-    pub(super) async fn wait_for_others(&self, backup: BackupId) {
-        while let Owner::Living(owner) = self.owner(backup).await {
-            debug!(%backup, worker = %owner.id, "Waiting for another worker of this host");
-            tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
-        }
+        });
+        asking.await.unwrap_or(Owner::Unknown)
     }
 
     /// Whether a worker takes requests to this host that is none of ours: Python's tells nobody what it
     /// is at work on. Where that cannot be seen there may be one.
     pub(super) async fn has_strangers(&self) -> bool {
+        // One connection for all who ask.
+        let mut known = self.strangers.lock().await;
+        if let Some((asked, are_there)) = *known
+            && asked.elapsed() < STRANGERS_KNOWN
+        {
+            return are_there;
+        }
+        let are_there = self.look_for_strangers().await;
+        *known = Some((Instant::now(), are_there));
+        are_there
+    }
+
+    async fn look_for_strangers(&self) -> bool {
         let host = &self.settings.host;
         let asking = self.amqp.consumers(TOPIC, host);
         let consumers = match tokio::time::timeout(PATIENCE, asking).await {
@@ -119,15 +198,15 @@ impl Manager {
             }
             Err(_) => return true,
         };
-        let ours = in_time(self.vault.alive(host)).await;
-        consumers > ours.map_or(1, |alive| alive.len().max(1))
+        let ours = self.alive().await.map_or(1, |alive| alive.len().max(1));
+        // Without any, not even this worker's, what waits in the queue is carried out later.
+        consumers == 0 || consumers > ours
     }
 
     /// Who is at work on each of some backups. All are asked for at once, so that the answer takes no
     /// longer than that about one.
     pub(super) async fn owners(&self, backups: Vec<Backup>) -> Vec<(Backup, Owner)> {
-        let alive = in_time(self.vault.alive(&self.me.host)).await;
-        if alive.is_none() {
+        if self.alive().await.is_none() {
             let unknown = |backup| (backup, Owner::Unknown);
             return backups.into_iter().map(unknown).collect();
         }
@@ -136,23 +215,40 @@ impl Manager {
                 let owner = self.owner(backup.id).await;
                 (backup, owner)
             })
-            .buffered(AT_ONCE);
+            .buffered(QUESTIONS);
         let mut found = Vec::new();
         while let Some(owned) = asked.next().await {
             found.push(owned);
         }
         found
     }
+
+    /// What the cluster answers in good time. The question stays open until it does, and counts as one for
+    /// as long.
+    async fn ask<T, F>(&self, question: impl FnOnce(Arc<Vault>) -> F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = vault::Result<T>> + Send + 'static,
+    {
+        let (questions, asking) = (self.questions.clone(), question(self.vault.clone()));
+        let answer = async {
+            let open = questions.acquire_owned().await.ok()?;
+            let asking = tokio::spawn(async move {
+                let _open = open;
+                asking.await
+            });
+            match asking.await.ok()? {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    debug!(%error, "Cannot ask for the owner of a backup");
+                    None
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
+    }
 }
 
-/// What a cluster answers in good time.
-async fn in_time<T>(asking: impl Future<Output = vault::Result<T>>) -> Option<T> {
-    match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(Ok(answer)) => Some(answer),
-        Ok(Err(error)) => {
-            debug!(%error, "Cannot ask for the owner of a backup");
-            None
-        }
-        Err(_) => None,
-    }
+fn cannot_be_seen(backup: BackupId) {
+    warn!(%backup, "Other workers of this host cannot see that this one is at work on the backup");
 }

@@ -69,9 +69,7 @@ impl Manager {
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Restore);
         let claim = self.claim_next(id).await;
-        self.wait_for_others(id).await;
-        self.own(id).await;
-        let _room = claim.admit(BackupStatus::Restoring).await;
+        self.own_in_turn(&claim).await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, new, &claim).await;
         self.disown(id).await;
@@ -92,27 +90,29 @@ impl Manager {
         new: bool,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let backup = self.backup(claim.backup).await?;
-        let Some(volume) = self.db.volume(volume_id).await? else {
-            return Err(self.volume_is_gone(context, &backup, volume_id).await);
-        };
-        self.notify(context, &backup, BackupEvent::RestoreStart)
+        let found = self.restoring(context, claim.backup, volume_id, new);
+        let restoring = found.await?;
+        self.notify(context, &restoring.backup, BackupEvent::RestoreStart)
             .await;
-        let status = volume.status.clone();
-        let mut restoring = Restoring {
-            backup,
-            volume,
-            status: status.unwrap_or_else(|| VolumeStatus::from("")),
-            new,
-        };
-        if claim.cancel().is_cancelled() && restoring.status.awaits_restore() {
+        if claim.cancel().is_cancelled() {
             // While it waited for its turn.
-            self.give_target_up(volume_id, &restoring.status).await?;
+            if restoring.status.awaits_restore() {
+                self.give_target_up(volume_id, &restoring.status).await?;
+            }
             return Err(Error::CalledOff);
         }
-        self.accept(context, &mut restoring).await?;
+        let accepting = || async {
+            let found = self.restoring(context, claim.backup, volume_id, new);
+            self.accept(context, found.await?).await
+        };
+        let restoring = Self::write_anew(accepting).await?;
 
-        let outcome = self.run(context, &restoring, claim).await;
+        // The backup is taken: others that wait for room do not find it as it was.
+        let _room = claim.admit(BackupStatus::Restoring).await;
+        let outcome = match claim.cancel().is_cancelled() {
+            true => Err(Error::CalledOff),
+            false => self.run(context, &restoring, claim).await,
+        };
         let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
         if outcome.is_err()
             && let Err(error) = &written
@@ -124,6 +124,34 @@ impl Manager {
         let backup = self.backup(claim.backup).await?;
         self.notify(context, &backup, BackupEvent::RestoreEnd).await;
         Ok(())
+    }
+
+    /// Reads what is to be restored, and to where.
+    async fn restoring(
+        &self,
+        context: &Context,
+        id: BackupId,
+        volume: VolumeId,
+        new: bool,
+    ) -> Result<Restoring, Error> {
+        let (backup, row) = (self.backup(id).await, self.db.volume(volume).await?);
+        let status = row.as_ref().and_then(|row| row.status.clone());
+        let status = status.unwrap_or_else(|| VolumeStatus::from(""));
+        match (backup, row) {
+            (Ok(backup), Some(volume)) => Ok(Restoring {
+                backup,
+                volume,
+                status,
+                new,
+            }),
+            (Ok(backup), None) => Err(self.volume_is_gone(context, &backup, volume).await),
+            (Err(error), _) => {
+                if matches!(error, Error::BackupNotFound(_)) && status.awaits_restore() {
+                    self.give_target_up(volume, &status).await?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Writes how a restore ended. The backup is read again: it may have been reset meanwhile, and
@@ -184,7 +212,11 @@ impl Manager {
     }
 
     /// Refuses what must not be begun, and takes the backup for this restore.
-    async fn accept(&self, context: &Context, restoring: &mut Restoring) -> Result<(), Error> {
+    async fn accept(
+        &self,
+        context: &Context,
+        mut restoring: Restoring,
+    ) -> Result<Restoring, Error> {
         let backup = &restoring.backup;
         let target = &restoring.status;
         let status = backup.status.unwrap_or(BackupStatus::Error);
@@ -198,7 +230,7 @@ impl Manager {
         };
         let change = match decided {
             Ok(change) => change,
-            Err(refusal) => return Err(self.refuse_restore(context, restoring, refusal).await),
+            Err(refusal) => return Err(self.refuse_restore(context, &restoring, refusal).await),
         };
         let (needed, have) = (backup.size.unwrap_or(0), restoring.volume.size.unwrap_or(0));
         if needed > have {
@@ -217,7 +249,7 @@ impl Manager {
             self.db.change(subject, &change, Done::Nothing, now).await?;
             restoring.backup.status = Some(taken);
         }
-        Ok(())
+        Ok(restoring)
     }
 
     async fn refuse_restore(

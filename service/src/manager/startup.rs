@@ -96,7 +96,7 @@ impl Manager {
             Left::Finished => {}
         }
         if let Some(dead) = dead {
-            self.bury(row.id, dead).await;
+            self.forget(row.id, dead).await;
         }
         Ok(())
     }
@@ -118,12 +118,14 @@ impl Manager {
             let dead = loop {
                 tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
                 let before = std::mem::replace(&mut owner, manager.owner(id).await);
-                match (before, &owner) {
-                    (_, Owner::Living(_) | Owner::Unknown) => {}
-                    // Ended in order.
-                    (_, Owner::Me) | (Owner::Living(_), Owner::Nobody) => return,
-                    (_, Owner::Nobody) => break None,
-                    (_, Owner::Dead(worker)) => break Some(worker.clone()),
+                match &owner {
+                    Owner::Living(_) | Owner::Unknown => {}
+                    Owner::Me => return,
+                    // Twice: a worker disowns what it is about to end, and one whose cluster was away
+                    // counts as dead until it has shown that it lives.
+                    Owner::Nobody if before == owner => break None,
+                    Owner::Dead(worker) if before == owner => break Some(worker.clone()),
+                    Owner::Nobody | Owner::Dead(_) => {}
                 }
             };
             if let Err(error) = manager.look_at_what_is_left(id, dead.as_ref()).await {
@@ -163,9 +165,17 @@ impl Manager {
         match row.status {
             Some(BackupStatus::Creating) => {
                 error!(backup = %row.id, "Create backup failed: {WHY}");
-                let making = self.making(row.id).await?;
-                let source = self.release(&making).await?;
-                self.interrupt(row, making.subject(), source).await?;
+                match self.making(row.id).await {
+                    Ok(making) => {
+                        let source = self.release(&making).await?;
+                        self.interrupt(row, making.subject(), source).await?;
+                    }
+                    Err(error) => {
+                        error!(backup = %row.id, %error, "Cannot read what the backup is made of");
+                        let subject = Subject::alone(row.id, BackupStatus::Creating);
+                        self.interrupt(row, subject, Source::Gone).await?;
+                    }
+                }
                 self.remove_temporary_later(row.id);
                 Ok(())
             }
@@ -296,7 +306,7 @@ impl Manager {
 }
 
 /// For what nobody has asked for.
-fn own_context() -> RequestContext {
+pub(super) fn own_context() -> RequestContext {
     RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now())
 }
 

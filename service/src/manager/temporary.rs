@@ -3,10 +3,9 @@
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
 use api_compat::rpc::volume::VolumeApi;
-use chrono::Utc;
 use tracing::warn;
 
-use super::{Context, Error, Manager};
+use super::{Context, Error, Manager, now};
 
 impl Manager {
     /// Has the temporary volume or snapshot of a backup deleted, if it has one; whether that could be
@@ -43,12 +42,12 @@ impl Manager {
             && let Some(volume) = self.db.volume(volume).await?
             && let Some(queue) = volume.service_topic_queue()
         {
-            let now = Utc::now().naive_utc();
+            let now = now().naive_utc();
             self.db.mark_snapshot_deleting(snapshot.id, now).await?;
             let delete = VolumeApi::new(queue, history).delete_snapshot(&snapshot);
             self.amqp.cast(delete, context).await?;
         }
-        let now = Utc::now().naive_utc();
+        let now = now().naive_utc();
         Ok(self.db.forget_temporary(backup.id, now).await?)
     }
 }

@@ -13,6 +13,7 @@ use tracing::{Instrument, debug, error, info};
 
 use super::ending::Reached;
 use super::owner::Owner;
+use super::startup::own_context;
 use super::{Context, Error, Manager, lock, now};
 use crate::vault::Vault;
 
@@ -52,7 +53,11 @@ impl Manager {
                     Wait::Longer(wait) => pause = wait,
                     Wait::Over => {
                         lock(&self.awaiting).remove(&id);
-                        return;
+                        // What this worker wrote when it began may stand there still.
+                        let Some(_claim) = self.claim(id) else {
+                            return;
+                        };
+                        return self.disown(id).await;
                     }
                     Wait::InVain => break,
                 }
@@ -70,6 +75,12 @@ impl Manager {
             let detail = Some(Detail::BackupCreateDeviceError);
             self.fail_create(&context, id, &error, detail, Reached::Nothing)
                 .await;
+            let row = self.db.backup(id).await;
+            let anothers =
+                |row: Option<Backup>| row.is_some_and(|row| Reached::Nothing.is_anothers(&row));
+            if !row.map_or(true, anothers) {
+                self.remove_temporary(&context, id).await;
+            }
         };
         tokio::spawn(watch.in_current_span());
     }
@@ -134,7 +145,7 @@ impl Manager {
     }
 
     /// Ends what a start found in a row when the request does not come that would carry it out.
-    pub(super) fn expect_message(self: &Arc<Self>, found: Backup) {
+    pub(super) fn expect_message(self: &Arc<Self>, mut found: Backup) {
         let manager = self.clone();
         let mut pause = self.settings.continue_timeout.min(QUEUED);
         info!(backup = %found.id, "The backup waits for a request that may still be in the queue");
@@ -142,7 +153,7 @@ impl Manager {
             let begun = Instant::now();
             loop {
                 tokio::time::sleep(pause).await;
-                match manager.look_for_message(&found, begun.elapsed()).await {
+                match manager.look_for_message(&mut found, begun.elapsed()).await {
                     Wait::Longer(wait) => pause = wait,
                     Wait::Over => return,
                     Wait::InVain => break,
@@ -155,16 +166,32 @@ impl Manager {
         });
     }
 
-    async fn look_for_message(&self, found: &Backup, waited: Duration) -> Wait {
+    async fn look_for_message(&self, found: &mut Backup, waited: Duration) -> Wait {
+        // The request came, and its answer is waited for here.
+        if lock(&self.awaiting).contains_key(&found.id) {
+            return Wait::Over;
+        }
         let row = match self.db.backup(found.id).await {
             Ok(Some(row)) if is_untouched(found, &row) => row,
+            // Something else was written into it, or the same is asked for again.
+            Ok(Some(row))
+                if found.status == row.status && row.status != Some(BackupStatus::Creating) =>
+            {
+                *found = row;
+                return Wait::Longer(self.settings.continue_timeout.min(QUEUED));
+            }
+            // It was reset or deleted, perhaps by somebody who does not know what it holds.
+            Ok(row) if found.status == Some(BackupStatus::Creating) => {
+                let held =
+                    !row.is_some_and(|row| is_made(&row)) && self.holds_its_source(found.id).await;
+                return match held && !matches!(self.owner(found.id).await, Owner::Living(_)) {
+                    true => Wait::InVain,
+                    false => Wait::Over,
+                };
+            }
             Ok(_) => return Wait::Over,
             Err(_) => return Wait::InVain,
         };
-        // The request came, and its answer is waited for here.
-        if lock(&self.awaiting).contains_key(&row.id) {
-            return Wait::Over;
-        }
         match self.owner(row.id).await {
             Owner::Me => Wait::Over,
             Owner::Living(_) | Owner::Unknown => Wait::Longer(Vault::SIGN_OF_LIFE),
@@ -204,9 +231,21 @@ impl Manager {
         };
         match self.db.backup(found.id).await? {
             Some(row) if is_untouched(found, &row) => self.end_interrupted(&row).await,
+            Some(row) if is_made(&row) => Ok(()),
+            _ if found.status == Some(BackupStatus::Creating) => {
+                let called_off = &Error::CalledOff;
+                self.fail_create(&own_context(), found.id, called_off, None, Reached::Nothing)
+                    .await;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// Whether somebody makes a backup, or has made it.
+fn is_made(row: &Backup) -> bool {
+    !is_before_its_data(row) && Reached::Nothing.is_anothers(row)
 }
 
 fn is_being_made(row: &Backup) -> bool {

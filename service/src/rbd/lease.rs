@@ -1,9 +1,10 @@
-//! Leases: shared, timed locks on an object, by which clients show each other that they live.
+//! Timed locks on an object: leases, which are shared and by which clients show each other that they live,
+//! and turns, of which there is one at a time.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::time::Duration;
 
-use ceph::rados::{rados_list_lockers, rados_lock_shared, rados_unlock};
+use ceph::rados::{rados_list_lockers, rados_lock_exclusive, rados_lock_shared, rados_unlock};
 use libc::timeval;
 
 use super::error::{c_name, check};
@@ -11,6 +12,9 @@ use super::{Error, ErrorKind, Pool, Result};
 
 /// The lock's name on every object, and the tag that all its holders give.
 const LEASE: &CStr = c"lease";
+
+/// The name of the lock whose holder has its turn.
+const TURN: &CStr = c"turn";
 
 /// `LIBRADOS_LOCK_FLAG_MAY_RENEW`
 const MAY_RENEW: u8 = 1;
@@ -25,10 +29,7 @@ impl Pool {
         const HOLD: &str = "hold the lease on";
         let holder = c_name(HOLD, holder)?;
         self.with_object(HOLD, object, move |pool, name, object| {
-            let mut lasts = timeval {
-                tv_sec: i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX),
-                tv_usec: i64::from(lasts.subsec_micros()),
-            };
+            let mut lasts = span(lasts);
             // SAFETY: the pool is live, the names are NUL-terminated, the time is only read.
             let code = unsafe {
                 rados_lock_shared(
@@ -49,13 +50,59 @@ impl Pool {
 
     /// Gives a lease back; none is left that has not been held.
     pub async fn end_lease(&self, object: &str, holder: &str) -> Result<()> {
-        const END: &str = "end the lease on";
-        let holder = c_name(END, holder)?;
-        self.with_object(END, object, move |pool, name, object| {
+        self.unlock("end the lease on", object, LEASE, holder).await
+    }
+
+    /// Takes one's turn on an object, for so long at most, unless somebody has it; whether it was taken.
+    /// The object is made if there is none.
+    pub async fn take_turn(&self, object: &str, holder: &str, lasts: Duration) -> Result<bool> {
+        const TAKE: &str = "take the turn on";
+        let holder = c_name(TAKE, holder)?;
+        self.with_object(TAKE, object, move |pool, name, object| {
+            let mut lasts = span(lasts);
+            // SAFETY: the pool is live, the names are NUL-terminated, the time is only read.
+            let code = unsafe {
+                rados_lock_exclusive(
+                    pool.raw(),
+                    name.as_ptr(),
+                    TURN.as_ptr(),
+                    holder.as_ptr(),
+                    c"".as_ptr(),
+                    &raw mut lasts,
+                    0,
+                )
+            };
+            match check(TAKE, object, code) {
+                // Of another client; of this one.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Busy | ErrorKind::AlreadyExists) =>
+                {
+                    Ok(false)
+                }
+                taken => taken.map(|_| true),
+            }
+        })
+        .await
+    }
+
+    /// Ends one's turn; nothing happens if it was over.
+    pub async fn end_turn(&self, object: &str, holder: &str) -> Result<()> {
+        self.unlock("end the turn on", object, TURN, holder).await
+    }
+
+    async fn unlock(
+        &self,
+        action: &'static str,
+        object: &str,
+        lock: &'static CStr,
+        holder: &str,
+    ) -> Result<()> {
+        let holder = c_name(action, holder)?;
+        self.with_object(action, object, move |pool, name, object| {
             // SAFETY: the pool is live, the names are NUL-terminated.
             let code =
-                unsafe { rados_unlock(pool.raw(), name.as_ptr(), LEASE.as_ptr(), holder.as_ptr()) };
-            match check(END, object, code) {
+                unsafe { rados_unlock(pool.raw(), name.as_ptr(), lock.as_ptr(), holder.as_ptr()) };
+            match check(action, object, code) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 ended => ended.map(drop),
             }
@@ -101,6 +148,13 @@ impl Pool {
                 .collect())
         })
         .await
+    }
+}
+
+fn span(lasts: Duration) -> timeval {
+    timeval {
+        tv_sec: i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX),
+        tv_usec: i64::from(lasts.subsec_micros()),
     }
 }
 

@@ -7,7 +7,7 @@ use backon::{ExponentialBuilder, Retryable};
 use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
-use super::store::remove_snapshots;
+use super::store::{remove_snapshots, snapshots_if_exists};
 use super::{BackupRecord, Error, Result, Vault};
 use crate::rbd::{self, ErrorKind, Pool};
 
@@ -40,7 +40,7 @@ impl Vault {
             .map(|candidate| record.deletion(candidate, complete))
             .collect::<Result<Vec<_>>>()?;
         for (candidate, deletion) in found.iter().zip(&deletions) {
-            remove(&pool, candidate, deletion).await?;
+            remove(&pool, record, candidate, deletion).await?;
         }
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {
@@ -56,11 +56,21 @@ impl Vault {
     }
 }
 
-async fn remove(pool: &Pool, candidate: &Candidate, deletion: &Deletion) -> Result<()> {
+async fn remove(
+    pool: &Pool,
+    record: &BackupRecord,
+    candidate: &Candidate,
+    deletion: &Deletion,
+) -> Result<()> {
     let image = candidate.image.to_string();
     let snapshots: Vec<&str> = deletion.snapshots.iter().map(String::as_str).collect();
     remove_snapshots(pool, &image, &snapshots).await?;
-    if deletion.remove_image {
+    // The others in the image may have been deleted at the same time: whoever is last finds it empty.
+    let emptied = match record.sole && !snapshots.is_empty() && !deletion.remove_image {
+        true => snapshots_if_exists(pool, &image).await?,
+        false => None,
+    };
+    if deletion.remove_image || emptied.is_some_and(|left| left.is_empty()) {
         remove_image(pool, &image).await?;
         info!(image, "Removed the base image");
     }

@@ -17,6 +17,12 @@ use crate::rbd::Pool;
 /// How long a worker counts as alive that says nothing more.
 const LEASE: Duration = Duration::from_secs(15);
 
+/// How long a worker may take to look at an owner and to write itself down. Longer than that it has died.
+const TURN: Duration = Duration::from_secs(10);
+
+/// How often a worker looks whether it is its turn.
+const TURN_COMES: Duration = Duration::from_millis(50);
+
 /// More than the object that names an owner can have.
 const LIMIT: usize = 4096;
 
@@ -65,6 +71,35 @@ impl Vault {
         let text = serde_json::to_vec(worker).unwrap_or_default();
         let object = names::owner_object(backup);
         Ok(self.owners().await?.write_object(&object, &text).await?)
+    }
+
+    /// Records that a worker is at work on a backup, unless another one is that lives; which one.
+    pub async fn own_unless_owned(
+        &self,
+        backup: BackupId,
+        worker: &Worker,
+    ) -> Result<Option<Worker>> {
+        let (object, id) = (names::workers_object(&worker.host), worker.id.to_string());
+        let pool = self.owners().await?;
+        // Two that look at the same time would both see nobody.
+        while !pool.take_turn(&object, &id, TURN).await? {
+            tokio::time::sleep(TURN_COMES).await;
+        }
+        let owned = self.look_and_own(backup, worker).await;
+        // Where this fails the turn is over by itself in a moment.
+        let _ = pool.end_turn(&object, &id).await;
+        owned
+    }
+
+    async fn look_and_own(&self, backup: BackupId, worker: &Worker) -> Result<Option<Worker>> {
+        if let Some(owner) = self.owner(backup).await?
+            && &owner != worker
+            && self.alive(&owner.host).await?.contains(&owner)
+        {
+            return Ok(Some(owner));
+        }
+        self.own(backup, worker).await?;
+        Ok(None)
     }
 
     /// Who is at work on a backup; `None` when nobody is recorded.

@@ -14,7 +14,7 @@ use tracing::info;
 use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
 use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
-use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
+use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
 
 /// What will be done to make one backup.
@@ -186,8 +186,13 @@ impl Vault {
             stripe_unit: self.format.stripe_unit,
             stripe_count: self.format.stripe_count,
         };
-        pool.create_image(&plan.base.to_string(), &options).await?;
-        plan.made.image.store(true, Ordering::Relaxed);
+        let created = pool.create_image(&plan.base.to_string(), &options).await;
+        // Also when it is not known what came of it, but not when somebody else was faster.
+        let others = |error: &rbd::Error| error.kind() == ErrorKind::AlreadyExists;
+        plan.made
+            .image
+            .store(!created.as_ref().is_err_and(others), Ordering::Relaxed);
+        created?;
         Ok(Destination::Fresh)
     }
 

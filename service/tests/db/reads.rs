@@ -106,6 +106,18 @@ async fn a_base_is_shared_by_live_backups_of_one_volume() {
     add(&volume, None, false).await;
     assert!(!lab.db.shares_base(&first).await.expect("query"));
     assert!(!lab.db.shares_base(&nameless).await.expect("query"));
+    // Two that go at once see each other in the image only.
+    let fill = |row: &mut backups::ActiveModel| {
+        row.volume_id = Set(volume.clone());
+        row.service_metadata = Set(Some(base.clone()));
+    };
+    lab.backup(BackupStatus::Deleting, fill).await;
+    assert!(lab.db.shares_base(&first).await.expect("query"));
+    let deleting = Backup {
+        status: Some(BackupStatus::Deleting),
+        ..first.clone()
+    };
+    assert!(!lab.db.shares_base(&deleting).await.expect("query"));
     let second = add(&volume, Some(&base), false).await;
     assert!(lab.db.shares_base(&first).await.expect("query"));
     assert!(lab.db.shares_base(&second).await.expect("query"));
