@@ -13,7 +13,7 @@ from pathlib import Path
 from . import ceph, database, devices
 from .keystone import SERVE, Identity, credentials, request
 from .process import LabError, run, wait_until
-from .setup import require_environment
+from .setup import CLOUD
 from .state import Lab
 
 # Ours, another process of ours, and Python's worker take each other's place: they are one host to Cinder.
@@ -43,7 +43,7 @@ rabbit_qos_prefetch_count = 1
 
 def up(lab: Lab) -> None:
     """Starts API, scheduler and volume service; waits until the scheduler can place volumes."""
-    venv = require_environment()
+    venv = CLOUD.require()
     running = lab.processes.pid("cinder-scheduler")
     known = 0 if running else _size(_scheduler_log(lab))
     for part in ("scheduler", "volume"):
@@ -71,7 +71,7 @@ def _volume_hosts(lab: Lab) -> list[str]:
 
 def prepare_database(lab: Lab) -> None:
     """Writes the configuration and creates the schema, for which only the database is needed."""
-    venv = require_environment()
+    venv = CLOUD.require()
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
@@ -89,7 +89,7 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
     if lab.processes.pid(part):
         return
     if part == "cinder-backup":
-        command = [str(require_environment() / "bin" / "cinder-backup")]
+        command = [str(CLOUD.require() / "bin" / "cinder-backup")]
     elif lab.worker:
         command = shlex.split(lab.worker)
     else:

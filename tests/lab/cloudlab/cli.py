@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import cinder, database, devices, lifecycle, rabbitmq, setup, state
+from . import cinder, database, devices, lifecycle, rabbitmq, setup, state, tempest
 from .process import LabError
 from .state import Lab
 
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     detach = verb("volume-detach", _detach, "Make a volume available again")
     for added in (attach, detach):
         added.add_argument("volume", metavar="ID")
+    integration = verb("tempest", _tempest, "Run OpenStack's own tests of backups, with the worker that runs")
+    integration.add_argument("--concurrency", type=int, default=4, help="how many tests at a time (%(default)s)")
+    integration.add_argument("selection", nargs="?", default=tempest.BACKUPS, metavar="REGEX", help="other tests: those whose names it finds")
     inside = verb("run", _run, "Run a command that sees the lab's /etc/ceph")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
@@ -103,7 +106,7 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def environment(lab: Lab, user: str) -> dict[str, str]:
     """What clients and tests want to know."""
-    venv = setup.environment()
+    venv = setup.CLOUD.path
     return {
         "PATH": f"{venv}/bin:{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore",
@@ -133,6 +136,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_KEYSTONE_URL": lab.keystone_url,
         "LAB_CINDER_URL": lab.cinder_url,
         "LAB_BARBICAN_URL": lab.barbican_url,
+        "LAB_GLANCE_URL": lab.glance_url,
     }
 
 
@@ -199,6 +203,10 @@ def _attach(arguments: argparse.Namespace) -> None:
 
 def _detach(arguments: argparse.Namespace) -> None:
     cinder.detach(state.load(arguments.name), arguments.volume)
+
+
+def _tempest(arguments: argparse.Namespace) -> int:
+    return tempest.run(state.load(arguments.name), arguments.selection, arguments.concurrency)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import mariadb, postgresql
 from .process import run
-from .setup import environment, require_environment
+from .setup import CLOUD
 from .state import Lab, cache, locked
 
 
@@ -56,18 +56,18 @@ def keep(lab: Lab, database: str) -> None:
 
 
 def _dump(lab: Lab, database: str) -> Path:
-    return cache() / f"{database}-{lab.database}-{environment().name}.sql"
+    return cache() / f"{database}-{lab.database}-{CLOUD.path.name}.sql"
 
 
 def sqlite(path: Path) -> str:
     """Makes Cinder's schema in a file of SQLite, for which no lab is needed; the database's URL."""
-    kept = cache() / f"cinder-{environment().name}.sqlite"
+    kept = cache() / f"cinder-{CLOUD.path.name}.sqlite"
     with locked(cache() / "sqlite.lock"):
         if not kept.exists():
             partial = kept.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             env = {**os.environ, "OS_DATABASE__CONNECTION": f"sqlite:///{partial}"}
-            manage = str(require_environment() / "bin" / "cinder-manage")
+            manage = str(CLOUD.require() / "bin" / "cinder-manage")
             run([manage, "--config-file", os.devnull, "db", "sync"], env=env)
             partial.rename(kept)
     path = path.absolute()

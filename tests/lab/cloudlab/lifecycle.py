@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from . import barbican, ceph, cinder, database, devices, keystone, mariadb, postgresql, rabbitmq, setup, state
+from . import barbican, ceph, cinder, database, devices, glance, keystone, mariadb, postgresql, rabbitmq, setup, state
 from .process import MARKER, LabError
 from .state import Lab
 
@@ -22,7 +22,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "database": (),
     "keystone": ("database",),
     "barbican": ("keystone",),
-    "cinder": ("ceph", "rabbitmq", "keystone", "barbican"),
+    "glance": ("keystone",),
+    "cinder": ("ceph", "rabbitmq", "keystone", "barbican", "glance"),
 }
 
 
@@ -123,6 +124,8 @@ class _Progress:
             self.step("keystone", lambda: keystone.up(self.lab))
         if "barbican" in wanted:
             self.step("barbican", lambda: barbican.up(self.lab))
+        if "glance" in wanted:
+            self.step("glance", lambda: glance.up(self.lab))
 
 
 def down(name: str, keep: bool) -> None:
@@ -183,6 +186,7 @@ def _wait(lab: Lab, part: str) -> None:
         "postgresql": postgresql.wait,
         "keystone": keystone.wait,
         "barbican": barbican.wait,
+        "glance": glance.wait,
         "cinder-api": cinder.wait_for_api,
     }
     if part in waits:

@@ -1,7 +1,8 @@
-"""What a lab needs on the machine: Debian's packages, and a virtual environment with OpenStack."""
+"""What a lab needs on the machine: Debian's packages, and virtual environments with OpenStack."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -31,15 +32,56 @@ PACKAGES = [
 
 # Debian's own, which sees Debian's bindings of librbd and libpq; any other on PATH does not.
 PYTHON = "/usr/bin/python3"
-REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+FOLDER = Path(__file__).resolve().parents[1]
 POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment for pinned requirements, which all labs share."""
+
+    requirements: Path
+    holds: str
+    sees_debians: bool
+
+    @property
+    def path(self) -> Path:
+        """Its folder, whether or not it is there."""
+        digest = hashlib.sha256(self.requirements.read_bytes()).hexdigest()[:12]
+        return cache() / f"venv-{digest}"
+
+    def require(self) -> Path:
+        """Its folder, which must be there."""
+        if not self._complete.exists():
+            raise LabError(f"The virtual environment with {self.holds} is not there yet: run `lab setup`")
+        return self.path
+
+    def create(self) -> None:
+        """Creates it; quick where it is there."""
+        if self._complete.exists():
+            return
+        print(f"Creating the virtual environment with {self.holds} (up to a few minutes, once)", flush=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        run([PYTHON, "-m", "venv", *(["--system-site-packages"] if self.sees_debians else []), str(self.path)])
+        pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run([*pip, "--requirement", str(self.requirements)])
+        self._complete.touch()
+
+    @property
+    def _complete(self) -> Path:
+        return self.path / ".complete"
+
+
+CLOUD = Environment(FOLDER / "requirements.txt", "Keystone and Cinder", sees_debians=True)
+TEMPEST = Environment(FOLDER / "tempest-requirements.txt", "Tempest", sees_debians=False)
 
 
 def setup() -> None:
     """Installs what is missing; quick where nothing is."""
     with locked(cache() / "setup.lock"):
         _packages()
-        _environment()
+        CLOUD.create()
+        TEMPEST.create()
 
 
 def check() -> None:
@@ -47,7 +89,7 @@ def check() -> None:
     missing = _missing()
     if missing:
         raise LabError(f"These Debian packages are missing, run `lab setup`: {' '.join(missing)}")
-    require_environment()
+    CLOUD.require()
 
 
 def _packages() -> None:
@@ -76,29 +118,3 @@ def _missing() -> list[str]:
     # Fails where any of them is unknown, and lists the others.
     shown = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
     return [package for package in PACKAGES if f"{package} install ok installed" not in shown]
-
-
-def environment() -> Path:
-    """The folder of the virtual environment for the pinned requirements."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    return cache() / f"venv-{digest}"
-
-
-def require_environment() -> Path:
-    """The virtual environment, which must be there."""
-    path = environment()
-    if not (path / ".complete").exists():
-        raise LabError("The virtual environment is not there yet: run `lab setup`")
-    return path
-
-
-def _environment() -> None:
-    path = environment()
-    if (path / ".complete").exists():
-        return
-    print("Creating the virtual environment with Keystone and Cinder (a few minutes, once)", flush=True)
-    shutil.rmtree(path, ignore_errors=True)
-    run([PYTHON, "-m", "venv", "--system-site-packages", str(path)])
-    pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--requirement", str(REQUIREMENTS)])
-    (path / ".complete").touch()

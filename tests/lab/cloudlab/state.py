@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 
 # The databases, each with its owner.
-DATABASES = ("keystone", "barbican", "cinder")
+DATABASES = ("keystone", "barbican", "glance", "cinder")
 # A user of Cinder's database who is let in through TLS only.
 SECURE = "secure"
 
@@ -134,6 +134,10 @@ class Lab:
         return self.port(8)
 
     @property
+    def glance_port(self) -> int:
+        return self.port(9)
+
+    @property
     def keystone_url(self) -> str:
         return f"http://127.0.0.1:{self.keystone_port}/v3"
 
@@ -144,6 +148,10 @@ class Lab:
     @property
     def barbican_url(self) -> str:
         return f"http://127.0.0.1:{self.barbican_port}"
+
+    @property
+    def glance_url(self) -> str:
+        return f"http://127.0.0.1:{self.glance_port}"
 
     @property
     def amqp_url(self) -> str:
