@@ -49,7 +49,7 @@ rooms_and_whole() {
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
     suites life_cycle chains independent restores bad_input records log_levels progress cancel \
-        killed twins fallback pools outages
+        killed twins fallback pools outages tempest
 }
 
 other_sources_and_clouds() {
