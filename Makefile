@@ -5,10 +5,10 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build release test unit lint docs deny bench demo sample clean
+.PHONY: help setup build release test test-clouds unit lint docs deny bench demo sample clean
 
 help: ## Show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: ## Install what building and testing needs (Debian packages, a cached virtual environment)
 	@tests/setup.sh
@@ -25,6 +25,9 @@ demo: release ## Back up and restore a volume through a real Cinder, then take e
 
 test: setup ## Run every check and test, on real parts
 	@tests/run.sh
+
+test-clouds: setup ## The longer tests: parity with Python's worker, mixed fleets, Kolla's broker, the oldest Cinder
+	@tests/run.sh clouds
 
 unit: ## Run the tests that need no real parts
 	$(CARGO) test --workspace --lib --bins

@@ -5,13 +5,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What a test fails with is said in a line; where it came from is in its test's name.
+export RUST_LIB_BACKTRACE=0
+
 lab=tests/lab/lab
 run=test-$$
 beside=
+# By default the worker is built as the tests are, with its assertions.
+profile=dev
+built=debug
 finish() {
     status=$?
     [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true
-    for log in ".lab/$run"-*/log/worker*.log; do
+    for log in ".lab/$run"-*/log/*worker*.log; do
         [ "$status" -ne 0 ] && [ -f "$log" ] || continue
         echo "== The end of $log"
         tail -n 40 "$log"
@@ -27,7 +33,7 @@ trap 'exit 130' INT TERM
 # NUMBER OPTION…: brings a lab up, for the suites that follow.
 cloud() {
     name=$run-$1
-    "$lab" up --name "$name" --backup-worker "$PWD/target/release/cinder-backup" "${@:2}"
+    "$lab" up --name "$name" --backup-worker "$PWD/target/$built/cinder-backup" "${@:2}"
     eval "$("$lab" env --name "$name" --user demo)"
 }
 
@@ -43,48 +49,77 @@ suites() {
 # Each room on real parts, then the whole.
 rooms_and_whole() {
     cloud 1
-    service --test start --test rbd --test transfer --test vault --test db
+    service --test start --test rbd --test transfer --test vault --test db --test openstack
     LAB_DATABASE_URL=$("$lab" sqlite "$PWD/.lab/$name/cinder.sqlite") \
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores bad_input records log_levels progress cancel \
-        killed twins fallback pools outages tempest
+    suites life_cycle chains independent restores bad_input records log_levels progress killed \
+        left_behind fallback outages
 }
 
-other_sources_and_clouds() {
+other_sources_and_interference() {
     cloud 2 --devices
-    suites devices encrypted key_managers interop parity
+    suites devices encrypted key_managers interop cancel twins pools wrong_states meanwhile stops options
+}
+
+# What takes too long for every change: OpenStack's own tests, the comparison with Python's worker, both kinds
+# at a time, Kolla's broker, the oldest Cinder with the other database, one cluster and erasure-coded data.
+clouds() {
+    "$lab" setup --tempest
+    cloud 1
+    suites parity fleet tempest
     "$lab" down --name "$name"
 
-    # As Kolla sets the broker up, with the backups in the volumes' cluster, with erasure-coded data, and
-    # with the other database.
-    cloud 3 --messaging kolla --backups-on same --data-pools erasure --database postgresql
+    cloud 2 --messaging kolla
+    suites life_cycle
+    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    "$lab" down --name "$name"
+
+    "$lab" setup --cinder 21
+    cloud 3 --cinder 21 --backups-on same --data-pools erasure --database postgresql
     service --test db -- --skip mysql::
     service --test start -- database
     suites life_cycle data_pools
     cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
 }
 
+# Starts something beside the rest: most of the time a suite waits for Cinder. In a process group of its
+# own, which can be ended as a whole.
+start_beside() {
+    set -m
+    ("$1") >"target/$run-$1.log" 2>&1 &
+    beside=$!
+    set +m
+}
+
+build_worker() { cargo build --locked --profile "$profile" --bin cinder-backup; }
+
+if [ "${1:-}" = clouds ]; then
+    # As operators run it.
+    profile=release
+    built=release
+    build_worker
+    clouds
+    exit
+fi
+
 tests/lint.sh
-cargo build --locked --release --bin cinder-backup
+build_worker
 cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests
 
-# Side by side: most of the time a suite waits for Cinder. In a process group of its own, which can be
-# ended as a whole.
+# Side by side.
 mkdir -p target
-set -m
-(other_sources_and_clouds) >"target/$run.log" 2>&1 &
-beside=$!
-set +m
+start_beside other_sources_and_interference
 rooms_and_whole
 echo "== Beside it"
+log=target/$run-other_sources_and_interference.log
 if wait "$beside"; then
-    grep -E '^(test |test result|     Running)' "target/$run.log"
+    grep -E '^(test |test result|     Running)' "$log"
 else
-    cat "target/$run.log"
+    cat "$log"
     exit 1
 fi
 beside=

@@ -33,10 +33,10 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
 /// Why a record is not imported. The texts are Cinder's and become the backup's `fail_reason`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Not base64, or not UTF-8 inside.
+    /// Not base64.
     #[error("Invalid input received: Can't decode backup record.")]
     NotBase64,
-    /// Not a JSON object inside.
+    /// Not a JSON object inside, or no text at all.
     #[error("Invalid input received: Can't parse backup record.")]
     NotJson,
     /// Without these fields nothing can be imported.
@@ -95,8 +95,7 @@ pub fn decode(record: &str) -> Result<Map<String, Value>, RecordError> {
     let in_alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     let letters: Vec<u8> = record.bytes().filter(in_alphabet).collect();
     let bytes = ENGINE.decode(letters).map_err(|_| RecordError::NotBase64)?;
-    let text = String::from_utf8(bytes).map_err(|_| RecordError::NotBase64)?;
-    serde_json::from_str(&text).map_err(|_| RecordError::NotJson)
+    serde_json::from_slice(&bytes).map_err(|_| RecordError::NotJson)
 }
 
 /// What a record sets in the row of an imported backup. A field that the record does not have
@@ -231,7 +230,7 @@ mod tests {
             ),
             (
                 "gA==".into(),
-                "Invalid input received: Can't decode backup record.",
+                "Invalid input received: Can't parse backup record.",
             ),
             (
                 ENGINE.encode("{"),

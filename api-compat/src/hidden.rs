@@ -23,11 +23,6 @@ impl<T> Hidden<T> {
     pub fn expose(&self) -> &T {
         &self.0
     }
-
-    /// Gives the value away.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
 }
 
 impl<T> fmt::Debug for Hidden<T> {

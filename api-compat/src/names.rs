@@ -8,7 +8,6 @@
 //! | metadata object of a backup | `backup.<backup>.meta` |
 //! | object that names the worker at work on a backup; ours | `backup.<backup>.owner` |
 //! | object on which the workers of a host hold leases; ours | `cinderblock.workers.<host>` |
-//! | the volume itself | `volume_name_template % <volume>` |
 
 use std::fmt;
 
@@ -32,9 +31,6 @@ pub enum NameError {
         /// The volume that the backup is of.
         volume: VolumeId,
     },
-    /// `volume_name_template` is not a template.
-    #[error("volume_name_template {0:?} does not hold %s exactly once")]
-    Template(String),
 }
 
 /// An image that holds backups of one volume.
@@ -76,11 +72,6 @@ impl BackupImage {
         self.volume
     }
 
-    /// The full backup that it began with; none for a legacy image.
-    pub fn first(&self) -> Option<BackupId> {
-        self.first
-    }
-
     /// Whether this is `….backup.base`: it may hold what belongs to another backup, and must not
     /// be removed without proof that it does not.
     pub fn is_legacy(&self) -> bool {
@@ -97,41 +88,25 @@ impl fmt::Display for BackupImage {
     }
 }
 
-/// What decides in which image a backup lies.
-#[derive(Clone, Copy, Debug)]
-pub struct Lineage<'a> {
-    /// The backup.
-    pub backup: BackupId,
-    /// The volume that it is of (`backups.volume_id`, never the volume's `_name_id`).
-    pub volume: VolumeId,
-    /// The backup's `service_metadata`.
-    pub service_metadata: Option<&'a str>,
-    /// The parent's `service_metadata`; the outer option is none for a backup without a parent.
-    pub parent: Option<Option<&'a str>>,
-}
-
-/// The image that a backup lies in, or will lie in: the one in its own `service_metadata`, else
-/// its parent's, else its own.
+/// The image that a backup's `service_metadata` names; none where nothing is written, as in old rows of
+/// Python's. `volume` is the backup's `volume_id`, never the volume's `_name_id`.
 ///
 /// # Errors
 /// [`NameError::ServiceMetadata`] and [`NameError::ForeignImage`].
-pub fn base_image(lineage: Lineage<'_>) -> Result<BackupImage, NameError> {
-    let recorded = |text: &str| {
-        let name = service_metadata::base(text)?;
-        match BackupImage::parse(&name) {
-            Some(image) if image.volume == lineage.volume => Ok(image),
-            _ => Err(NameError::ForeignImage {
-                image: name.chars().take(128).collect(),
-                volume: lineage.volume,
-            }),
-        }
+pub fn recorded_image(
+    volume: VolumeId,
+    service_metadata: Option<&str>,
+) -> Result<Option<BackupImage>, NameError> {
+    let Some(text) = service_metadata.filter(|text| !text.is_empty()) else {
+        return Ok(None);
     };
-    let written = |text: Option<&'_ str>| text.is_some_and(|text| !text.is_empty());
-    match (lineage.service_metadata, lineage.parent) {
-        (Some(own), _) if written(Some(own)) => recorded(own),
-        (_, Some(Some(parent))) if written(Some(parent)) => recorded(parent),
-        (_, Some(_)) => Ok(BackupImage::legacy(lineage.volume)),
-        (_, None) => Ok(BackupImage::own(lineage.volume, lineage.backup)),
+    let name = service_metadata::base(text)?;
+    match BackupImage::parse(&name) {
+        Some(image) if image.volume == volume => Ok(Some(image)),
+        _ => Err(NameError::ForeignImage {
+            image: name.chars().take(128).collect(),
+            volume,
+        }),
     }
 }
 
@@ -173,11 +148,6 @@ impl BackupSnapshot {
         self.backup.parse().ok()
     }
 
-    /// The time in the name, in seconds since 1970 as text.
-    pub fn time(&self) -> &str {
-        &self.time
-    }
-
     /// Whether the name is that of a snapshot of this backup.
     pub fn is_of(&self, backup: BackupId) -> bool {
         self.backup() == Some(backup)
@@ -212,19 +182,6 @@ pub fn workers_object(host: &str) -> String {
     format!("cinderblock.workers.{}", host.escape_default())
 }
 
-/// The name of a volume's own image, from `volume_name_template`.
-///
-/// # Errors
-/// [`NameError::Template`] if the template has no `%s`, or something else to fill in.
-pub fn volume_image(template: &str, volume: VolumeId) -> Result<String, NameError> {
-    match template.split_once("%s") {
-        Some((before, after)) if !before.contains('%') && !after.contains('%') => {
-            Ok(format!("{before}{volume}{after}"))
-        }
-        _ => Err(NameError::Template(template.to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,15 +200,6 @@ mod tests {
         B.parse().unwrap()
     }
 
-    fn lineage<'a>(own: Option<&'a str>, parent: Option<Option<&'a str>>) -> Lineage<'a> {
-        Lineage {
-            backup: b(),
-            volume: v(),
-            service_metadata: own,
-            parent,
-        }
-    }
-
     #[test]
     fn names_are_those_of_a_recorded_backup() {
         assert_eq!(
@@ -263,10 +211,6 @@ mod tests {
             format!("volume-{V}.backup.base")
         );
         assert_eq!(metadata_object(b()), format!("backup.{B}.meta"));
-        assert_eq!(
-            volume_image("volume-%s", v()).unwrap(),
-            format!("volume-{V}")
-        );
     }
 
     #[test]
@@ -292,10 +236,10 @@ mod tests {
         let recognised = format!("backup.{B}.snap.1795208565.5253148");
         let snapshot = BackupSnapshot::parse(&recognised).unwrap();
         assert_eq!(snapshot.to_string(), recognised);
-        assert_eq!(snapshot.time(), "1795208565.5253148");
         assert!(snapshot.is_of(b()));
         let odd = BackupSnapshot::parse("backup.x-1.snap.a.snap.b").unwrap();
-        assert_eq!((odd.backup(), odd.time()), (None, "a.snap.b"));
+        assert_eq!(odd.backup(), None);
+        assert_eq!(odd.to_string(), "backup.x-1.snap.a.snap.b");
         for name in [
             "backup..snap.1",
             "backup.X.snap.1",
@@ -314,18 +258,11 @@ mod tests {
     fn the_base_is_the_recorded_one_then_the_parents_then_the_own() {
         let recorded = format!("{{\"base\": \"volume-{V}.backup.{B}\"}}");
         let legacy = format!("{{\"base\": \"volume-{V}.backup.base\"}}");
-        let base = |own, parent| base_image(lineage(own, parent)).unwrap();
-        assert_eq!(
-            base(Some(&legacy), Some(Some(&recorded))),
-            BackupImage::legacy(v())
-        );
-        assert_eq!(
-            base(None, Some(Some(&recorded))),
-            BackupImage::own(v(), b())
-        );
-        assert_eq!(base(Some(""), Some(None)), BackupImage::legacy(v()));
-        assert_eq!(base(None, Some(Some(""))), BackupImage::legacy(v()));
-        assert_eq!(base(None, None), BackupImage::own(v(), b()));
+        let image = |text| recorded_image(v(), text).unwrap();
+        assert_eq!(image(Some(&legacy)), Some(BackupImage::legacy(v())));
+        assert_eq!(image(Some(&recorded)), Some(BackupImage::own(v(), b())));
+        assert_eq!(image(Some("")), None);
+        assert_eq!(image(None), None);
     }
 
     #[test]
@@ -340,28 +277,16 @@ mod tests {
             String::new(),
         ] {
             let text = serde_json::json!({ "base": image }).to_string();
-            for lineage in [lineage(Some(&text), None), lineage(None, Some(Some(&text)))] {
-                assert!(
-                    matches!(base_image(lineage), Err(NameError::ForeignImage { .. })),
-                    "{image:?} was accepted"
-                );
-            }
+            assert!(
+                matches!(
+                    recorded_image(v(), Some(&text)),
+                    Err(NameError::ForeignImage { .. })
+                ),
+                "{image:?} was accepted"
+            );
         }
-        let broken = base_image(lineage(Some("{"), None));
+        let broken = recorded_image(v(), Some("{"));
         assert!(matches!(broken, Err(NameError::ServiceMetadata(_))));
-    }
-
-    #[test]
-    fn templates_without_a_place_are_refused() {
-        for template in [
-            "volume",
-            "volume-%s-%s",
-            "%d-%s",
-            "volume-%(id)s",
-            "100%-%s",
-        ] {
-            assert!(volume_image(template, v()).is_err(), "{template:?}");
-        }
     }
 
     proptest! {

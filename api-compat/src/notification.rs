@@ -58,17 +58,19 @@ pub const PRIORITY: &str = "info";
 /// A notification, before it is encoded for one of the drivers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
+    event: BackupEvent,
     message: Map<String, Value>,
+    context: Map<String, Value>,
 }
 
 impl Notification {
-    /// `host` is the configured host, `message_id` and `unique_id` are new random ids.
+    /// `host` is the configured host, `message_id` a new random id.
     pub fn new(
         event: BackupEvent,
         backup: &Backup,
         host: &str,
         context: &RequestContext,
-        (message_id, unique_id): (Uuid, Uuid),
+        message_id: Uuid,
         now: DateTime<Utc>,
     ) -> Self {
         let mut message = Map::new();
@@ -82,16 +84,33 @@ impl Notification {
             "timestamp",
             json!(now.format("%Y-%m-%d %H:%M:%S%.6f").to_string()),
         );
-        put("_unique_id", json!(hex_id(unique_id)));
-        context.redacted(now).put_into(&mut message);
-        Self { message }
+        let mut redacted = Map::new();
+        context.redacted(now).put_into(&mut redacted);
+        Self {
+            event,
+            message,
+            context: redacted,
+        }
     }
 
-    /// The message's body.
-    pub fn encode(self, format: Format) -> Vec<u8> {
+    /// What happened.
+    pub fn event(&self) -> BackupEvent {
+        self.event
+    }
+
+    /// The text that the driver `log` writes.
+    pub fn to_json(&self) -> String {
+        Value::Object(self.message.clone()).to_string()
+    }
+
+    /// The message's body; `unique_id` is a new random id.
+    pub fn encode(&self, format: Format, unique_id: Uuid) -> Vec<u8> {
+        let mut message = self.message.clone();
+        message.insert("_unique_id".to_owned(), json!(hex_id(unique_id)));
+        message.extend(self.context.clone());
         match format {
-            Format::V2 => envelope::encode(self.message),
-            Format::V1 => envelope::encode_bare(self.message),
+            Format::V2 => envelope::encode(message),
+            Format::V1 => envelope::encode_bare(message),
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn is_of_device(text: &str) -> bool {
 }
 
 /// The name of the image that the text tells. It is not yet known to be a backup's image, nor
-/// whose: see [`crate::names::base_image`].
+/// whose: see [`crate::names::recorded_image`].
 ///
 /// # Errors
 /// If the text is no JSON object with a text `base`.

@@ -293,14 +293,14 @@ async fn verify(sites: &Sites, job: &Job) -> Result<()> {
     if target.known_size() != size {
         return Err("sizes differ".into());
     }
-    if target.object_size() != source.object_size() {
+    if target.stripe_period() != source.stripe_period() {
         return Err("object sizes differ".into());
     }
     let mut places = objects(&source).await?;
     places.append(&mut objects(&target).await?);
     let different = stream::iter(places)
         .map(|at| {
-            let length = source.object_size().min(size - at) as usize;
+            let length = source.stripe_period().min(size - at) as usize;
             let (source, target) = (&source, &target);
             async move {
                 let (left, right) = tokio::try_join!(
@@ -330,7 +330,7 @@ async fn objects(image: &Image) -> Result<BTreeSet<u64>> {
     };
     let found = Arc::new(Mutex::new(BTreeSet::new()));
     let collect = Arc::clone(&found);
-    let step = image.object_size();
+    let step = image.stripe_period();
     image
         .diff(query, move |change| {
             if let Ok(mut found) = collect.lock() {

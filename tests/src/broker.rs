@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{
     BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueBindOptions, QueueDeclareOptions,
@@ -11,6 +12,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::lab::Lab;
@@ -20,6 +22,41 @@ pub struct Broker {
     connection: Connection,
     channel: Channel,
     queue: String,
+}
+
+/// A message, and where it was sent to.
+pub struct Addressed {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+    /// Whether it is of no use after a while.
+    pub expires: bool,
+    /// What it says.
+    pub message: Value,
+}
+
+impl Addressed {
+    fn read(delivery: &Delivery) -> Result<Self> {
+        let envelope: Value = serde_json::from_slice(&delivery.data)?;
+        let text = envelope["oslo.message"].as_str().context("no envelope")?;
+        Ok(Self {
+            exchange: delivery.exchange.to_string(),
+            routing_key: delivery.routing_key.to_string(),
+            expires: delivery.properties.expiration().is_some(),
+            message: serde_json::from_str(text)?,
+        })
+    }
+}
+
+/// What is heard of what others send.
+pub struct Overheard(mpsc::UnboundedReceiver<Result<Addressed>>);
+
+impl Overheard {
+    /// What was heard since the last time.
+    pub fn take(&mut self) -> Result<Vec<Addressed>> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
+    }
 }
 
 impl Broker {
@@ -45,7 +82,7 @@ impl Broker {
         })
     }
 
-    async fn is_consumed(&self, queue: &str) -> Result<bool> {
+    async fn consumers(&self, queue: &str) -> Result<u32> {
         // On a channel of its own, which the broker closes if there is no such queue.
         let channel = self.connection.create_channel().await?;
         let options = QueueDeclareOptions {
@@ -55,18 +92,23 @@ impl Broker {
         let declared = channel
             .queue_declare(queue.into(), options, FieldTable::default())
             .await;
-        Ok(declared.is_ok_and(|queue| queue.consumer_count() > 0))
+        Ok(declared.map_or(0, |queue| queue.consumer_count()))
     }
 
     /// Waits until somebody consumes a queue.
     pub async fn wait_consumed(&self, queue: &str) -> Result<()> {
+        self.wait_consumers(queue, 1).await
+    }
+
+    /// Waits until at least so many consume a queue.
+    pub async fn wait_consumers(&self, queue: &str, least: u32) -> Result<()> {
         for _ in 0..600 {
-            if self.is_consumed(queue).await? {
+            if self.consumers(queue).await? >= least {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("nobody consumes {queue}")
+        anyhow::bail!("fewer than {least} consume {queue}")
     }
 
     /// The methods that the messages in a queue ask for, which stay there.
@@ -87,6 +129,40 @@ impl Broker {
 
     /// A queue that gets whatever is sent to an exchange, for as long as this connection lasts.
     pub async fn overhear(&self, exchange: &str) -> Result<String> {
+        self.bound(&[(exchange, "")]).await
+    }
+
+    /// The same for what is sent to the worker.
+    pub async fn overhear_worker(&self) -> Result<String> {
+        self.bound(&[("openstack", &self.queue)]).await
+    }
+
+    /// Listens to several exchanges, each with a pattern of routing keys, for as long as this
+    /// connection lasts.
+    pub async fn listen(&self, sources: &[(&str, &str)]) -> Result<Overheard> {
+        let queue = self.bound(sources).await?;
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let (queue, tag) = (queue.as_str().into(), "".into());
+        let mut messages = self
+            .channel
+            .basic_consume(queue, tag, options, FieldTable::default())
+            .await?;
+        let (put, heard) = mpsc::unbounded_channel();
+        // At once: a call that waits in a queue for a minute is gone.
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = messages.next().await {
+                if put.send(Addressed::read(&message)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Overheard(heard))
+    }
+
+    async fn bound(&self, sources: &[(&str, &str)]) -> Result<String> {
         let queue = format!("overheard_{}", Uuid::new_v4().simple());
         let options = QueueDeclareOptions {
             exclusive: true,
@@ -95,15 +171,17 @@ impl Broker {
         self.channel
             .queue_declare(queue.as_str().into(), options, FieldTable::default())
             .await?;
-        self.channel
-            .queue_bind(
-                queue.as_str().into(),
-                exchange.into(),
-                "".into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+        for (exchange, key) in sources {
+            self.channel
+                .queue_bind(
+                    queue.as_str().into(),
+                    (*exchange).into(),
+                    (*key).into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+                .await?;
+        }
         Ok(queue)
     }
 
@@ -114,9 +192,7 @@ impl Broker {
         let mut taken = Vec::new();
         let options = BasicGetOptions { no_ack: true };
         while let Ok(Some(message)) = channel.basic_get(queue.into(), options).await {
-            let envelope: Value = serde_json::from_slice(&message.delivery.data)?;
-            let text = envelope["oslo.message"].as_str().context("no envelope")?;
-            taken.push(serde_json::from_str(text)?);
+            taken.push(Addressed::read(&message.delivery)?.message);
         }
         Ok(taken)
     }
@@ -145,6 +221,15 @@ impl Broker {
         }
     }
 
+    /// Sends the worker once more what it was sent, as another message.
+    pub async fn repeat_to_worker(&self, message: &Value) -> Result<()> {
+        let mut message = message.clone();
+        message["_unique_id"] = json!(Uuid::new_v4().simple().to_string());
+        let envelope = json!({"oslo.version": "2.0", "oslo.message": message.to_string()});
+        self.publish_to_worker(envelope.to_string().as_bytes())
+            .await
+    }
+
     /// Casts to the worker.
     pub async fn cast_to_worker(&self, method: &str, version: &str, args: Value) -> Result<()> {
         self.send(method, version, args, json!({})).await
@@ -160,6 +245,11 @@ impl Broker {
         if let (Some(message), Some(extra)) = (message.as_object_mut(), extra.as_object()) {
             message.extend(extra.clone());
         }
+        self.hand_to_worker(&message).await
+    }
+
+    /// Sends the worker a message as it is.
+    pub async fn hand_to_worker(&self, message: &Value) -> Result<()> {
         let envelope = json!({"oslo.version": "2.0", "oslo.message": message.to_string()});
         self.publish_to_worker(envelope.to_string().as_bytes())
             .await

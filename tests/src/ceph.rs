@@ -1,12 +1,15 @@
 //! A lab's Ceph cluster, looked at with Ceph's own commands.
 
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use tokio::time::sleep;
 
+use crate::diff;
 use crate::lab::{Lab, run};
 
 /// One of the lab's two clusters, as its administrator sees it.
@@ -59,17 +62,6 @@ impl Cluster {
             .arg(&self.conf)
             .args(arguments))
         .await
-    }
-
-    /// Has an image open, as a client does that forgot to close it, until the process is dropped.
-    pub fn hold(&self, image: &str) -> Result<Child> {
-        let mut watching = Command::new("rbd");
-        watching
-            .arg("--conf")
-            .arg(&self.conf)
-            .args(["watch", image]);
-        let quiet = watching.stdout(Stdio::null()).stdin(Stdio::null());
-        Ok(quiet.kill_on_drop(true).spawn()?)
     }
 
     /// Waits until a pool answers everywhere: an OSD that was stopped for longer than a read lease
@@ -127,11 +119,45 @@ impl Cluster {
             .sum())
     }
 
+    /// Lets whoever opens the image from now on move so many bytes of it in a second: slowly enough to
+    /// be met in the middle.
+    pub async fn slow_down(&self, image: &str, bytes_per_second: u64) -> Result<()> {
+        let limit = bytes_per_second.to_string();
+        let limited = ["config", "image", "set", image, "rbd_qos_bps_limit", &limit];
+        self.rbd(&limited).await?;
+        Ok(())
+    }
+
+    /// Waits until more than so many bytes of an image are allocated. The image need not be there yet.
+    pub async fn wait_used(&self, image: &str, bytes: u64) -> Result<()> {
+        for _ in 0..300 {
+            if self.used(image).await.is_ok_and(|used| used > bytes) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("nobody writes into {image}")
+    }
+
     /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.
     pub async fn content(&self, image: &str) -> Result<Content> {
         let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | openssl dgst -sha256 -r"#;
         let sum = run(Command::new("bash").args(["-c", script, "-", &self.conf, image])).await?;
         Ok(Content(sum))
+    }
+
+    /// The checksum of the blocks of an image, or of `image@snapshot`, that are not zero: quick where
+    /// little is stored, and the same however that is laid out.
+    pub async fn blocks(&self, image: &str) -> Result<String> {
+        let arguments = ["export-diff", "--no-progress", image, "-"];
+        let output = Command::new("rbd")
+            .args(["--conf", &self.conf])
+            .args(arguments)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        ensure!(output.status.success(), "rbd export-diff {image} failed");
+        diff::checksum(&output.stdout).with_context(|| format!("the diff of {image}"))
     }
 
     /// Whether the LUKS header of an image opens with a key, as Nova does it: the passphrase is the

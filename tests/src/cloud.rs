@@ -47,6 +47,15 @@ impl Resource {
 impl Cloud {
     /// Logs in as a user of the lab (`demo` or `admin`), whose project has the same name.
     pub async fn login(lab: &Lab, user: &str) -> Result<Self> {
+        Self::login_at(lab, user, "LAB_CINDER_URL").await
+    }
+
+    /// The same in the lab's second cloud, which has the same users.
+    pub async fn login_to_second(lab: &Lab, user: &str) -> Result<Self> {
+        Self::login_at(lab, user, "LAB_SECOND_CINDER_URL").await
+    }
+
+    async fn login_at(lab: &Lab, user: &str, cinder: &str) -> Result<Self> {
         let client = Client::builder().timeout(Duration::from_secs(60)).build()?;
         let domain = json!({"id": "default"});
         let request = json!({"auth": {
@@ -69,7 +78,7 @@ impl Cloud {
             .context("the token has no project")?
             .to_owned();
         Ok(Self {
-            project_url: format!("{}/{project}", lab.variable("LAB_CINDER_URL")?),
+            project_url: format!("{}/{project}", lab.variable(cinder)?),
             lab: lab.clone(),
             client,
             token,

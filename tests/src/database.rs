@@ -19,7 +19,15 @@ pub struct Database {
 impl Database {
     /// The lab's.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let url = lab.variable("LAB_DATABASE_URL")?;
+        Self::at(&lab.variable("LAB_DATABASE_URL")?)
+    }
+
+    /// That of the lab's second cloud.
+    pub fn of_second(lab: &Lab) -> Result<Self> {
+        Self::at(&lab.variable("LAB_SECOND_DATABASE_URL")?)
+    }
+
+    fn at(url: &str) -> Result<Self> {
         let parts = || {
             let (dialect, rest) = url.split_once("://")?;
             let (login, rest) = rest.split_once('@')?;
@@ -54,6 +62,19 @@ impl Database {
     pub async fn change(&self, table: &str, id: &str, columns: &str) -> Result<()> {
         self.execute(&format!("UPDATE {table} SET {columns} WHERE id = '{id}'"))
             .await?;
+        Ok(())
+    }
+
+    /// Lets cinder-api send requests to the backup workers of these hosts and to no others: those are
+    /// disabled. cinder-scheduler, which places new backups, does not heed that. Cinder 29's API says
+    /// that it has disabled a service, and has not.
+    pub async fn route_to(&self, hosts: &[&str]) -> Result<()> {
+        let hosts: Vec<String> = hosts.iter().map(|host| format!("'{host}'")).collect();
+        self.execute(&format!(
+            "UPDATE services SET disabled = (host NOT IN ({})) WHERE topic = 'cinder-backup'",
+            hosts.join(", ")
+        ))
+        .await?;
         Ok(())
     }
 

@@ -30,6 +30,11 @@ impl Lab {
         variable(name)
     }
 
+    /// The release of the lab's Cinder, such as 29.
+    pub fn cinder_release(&self) -> Result<u32> {
+        Ok(variable("LAB_CINDER_RELEASE")?.parse()?)
+    }
+
     /// Runs a command of the lab, such as `["stop", "worker"]`, on this lab.
     pub async fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
         let mut words = arguments.iter();
@@ -73,6 +78,15 @@ impl Lab {
         bail!("cinder-volume does not give out {count} connections")
     }
 
+    /// The parts of the lab that run.
+    pub async fn running(&self) -> Result<Vec<String>> {
+        let status = self.command(&["status"]).await?;
+        let words = status.lines().map(|line| line.split_whitespace());
+        let running = words.filter_map(|mut words| Some((words.next()?, words.next()?)));
+        let running = running.filter(|(_, state)| *state == "up");
+        Ok(running.map(|(part, _)| part.to_owned()).collect())
+    }
+
     /// Sends a signal, such as `STOP`, to a part of the lab.
     pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
         self.command(&["send", signal, part]).await?;
@@ -95,6 +109,7 @@ impl Lab {
 /// The worker with other options for a while.
 pub struct Reconfigured {
     lab: Lab,
+    worker: &'static str,
     file: PathBuf,
     original: String,
 }
@@ -103,25 +118,31 @@ impl Reconfigured {
     /// Restarts the worker with these lines at the end of its configuration, and waits until it is
     /// given work.
     pub async fn worker(lab: &Lab, options: &str) -> Result<Self> {
-        Self::restart(lab, options, &["restart", "worker", "--wait"]).await
-    }
-
-    /// A worker that moves one piece after the other, so that it can be met in the middle.
-    pub async fn slow_worker(lab: &Lab) -> Result<Self> {
-        Self::worker(lab, "[cinderblock]\ntransfer_depth = 1\n").await
+        Self::start(lab, "worker", options, &["restart", "worker", "--wait"]).await
     }
 
     /// The same for options with which it cannot work.
     pub async fn broken_worker(lab: &Lab, options: &str) -> Result<Self> {
-        Self::restart(lab, options, &["restart", "worker"]).await
+        Self::broken(lab, "worker", options).await
     }
 
-    async fn restart(lab: &Lab, options: &str, command: &[&str]) -> Result<Self> {
+    /// The same for one of the lab's workers, such as `cinder-backup`.
+    pub async fn broken(lab: &Lab, worker: &'static str, options: &str) -> Result<Self> {
+        Self::start(lab, worker, options, &["restart", worker]).await
+    }
+
+    async fn start(
+        lab: &Lab,
+        worker: &'static str,
+        options: &str,
+        command: &[&str],
+    ) -> Result<Self> {
         let file = PathBuf::from(lab.variable("LAB_DIR")?).join("etc/cinder/backup.conf");
         let original = fs::read_to_string(&file)?;
         fs::write(&file, format!("{original}{options}"))?;
         let this = Self {
             lab: lab.clone(),
+            worker,
             file,
             original,
         };
@@ -129,10 +150,19 @@ impl Reconfigured {
         Ok(this)
     }
 
+    /// Kills it; it is started as it was.
+    pub async fn kill(self) -> Result<()> {
+        fs::write(&self.file, &self.original)?;
+        let kill = ["stop", "--signal", "KILL", self.worker];
+        self.lab.command(&kill).await?;
+        Ok(())
+    }
+
     /// Restarts it as it was.
     pub async fn restore(self) -> Result<()> {
         fs::write(&self.file, &self.original)?;
-        self.lab.command(&["restart", "worker", "--wait"]).await?;
+        let restart = ["restart", self.worker, "--wait"];
+        self.lab.command(&restart).await?;
         Ok(())
     }
 }

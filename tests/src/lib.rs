@@ -9,11 +9,12 @@ mod ceph;
 mod chain;
 mod cloud;
 mod database;
+mod diff;
 mod files;
 mod lab;
 
 pub use barbican::Barbican;
-pub use broker::{Broker, backup_object};
+pub use broker::{Addressed, Broker, Overheard, backup_object};
 pub use ceph::{Cluster, Content};
 pub use chain::Chain;
 pub use cloud::{Cloud, Resource};

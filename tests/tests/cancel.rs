@@ -164,10 +164,11 @@ async fn a_backup_that_is_reset_while_it_is_made_ends_there() -> Result<()> {
 #[tokio::test]
 async fn a_delete_waits_for_the_end_of_the_transfer() -> Result<()> {
     let _alone = ALONE.lock().await;
-    let setup = Setup::new(400).await?;
+    let setup = Setup::new(64).await?;
     let cloud = &setup.cloud;
-    let backup = setup.begin().await?;
     let volumes = cloud.volumes()?;
+    volumes.slow_down(&setup.image(), 16 << 20).await?;
+    let backup = setup.begin().await?;
     while volumes.snapshots(&setup.image()).await?.is_empty() {
         sleep(Duration::from_millis(50)).await;
     }

@@ -220,8 +220,22 @@ async fn snapshots_of_volumes() -> Result<()> {
         }
         setup.nothing_is_left().await?;
         setup.delete(Resource::Backup, &[&backup, &second]).await?;
+
+        // It is as large as the volume was then.
+        let extend = json!({"os-extend": {"new_size": 2}});
+        cloud.action(Resource::Volume, &volume, extend).await?;
+        cloud.wait(Resource::Volume, &volume, "available").await?;
+        let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
+        let backup = cloud.create(Resource::Backup, body).await?;
+        let target = setup.create(kind, 2).await?;
+        cloud.restore(&backup, Some(&target)).await?;
+        ensure!(
+            files.content_of_first(&target, GIB).await? == content,
+            "{kind}"
+        );
+        cloud.delete(Resource::Backup, &backup).await?;
         cloud.delete(Resource::Snapshot, &snapshot).await?;
-        cloud.delete(Resource::Volume, &volume).await?;
+        setup.delete(Resource::Volume, &[&volume, &target]).await?;
     }
     Ok(())
 }
@@ -341,23 +355,37 @@ async fn without_os_brick_only_volumes_in_ceph_are_backed_up() -> Result<()> {
 struct Hanging {
     script: PathBuf,
     noted: PathBuf,
+    /// A line for each time that it was asked about this host.
+    asked: PathBuf,
 }
 
 impl Hanging {
     fn new(lab: &Lab) -> Result<Self> {
         let folder = PathBuf::from(lab.variable("LAB_DIR")?).join("data");
         let (script, noted) = (folder.join("hanging"), folder.join("hanging.pid"));
+        let asked = folder.join("hanging.asked");
         let _ = fs::remove_file(&noted);
+        fs::write(&asked, "")?;
         let text = format!(
             "#!/bin/sh\nread -r line\ncase \"$line\" in *'\"command\":\"connect\"'*)\n\
-             echo $$ > {0}.new; mv {0}.new {0}; sleep 900;; esac\n\
-             printf '%s\\n' \"$line\" | {1}/bin/python \"$@\"\n",
+             echo $$ > {0}.new; mv {0}.new {0}; sleep 900;;\n\
+             *connector_properties*) echo asked >> {1};; esac\n\
+             printf '%s\\n' \"$line\" | {2}/bin/python \"$@\"\n",
             noted.display(),
+            asked.display(),
             lab.variable("LAB_VENV")?,
         );
         fs::write(&script, text)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { script, noted })
+        Ok(Self {
+            script,
+            noted,
+            asked,
+        })
+    }
+
+    fn times_asked(&self) -> Result<usize> {
+        Ok(fs::read_to_string(&self.asked)?.lines().count())
     }
 
     async fn worker(&self, lab: &Lab) -> Result<Reconfigured> {
@@ -400,9 +428,12 @@ async fn os_brick_that_is_killed_fails_the_backup_and_nothing_else() -> Result<(
         setup.nothing_is_left().await?;
         cloud.delete(Resource::Backup, &backup).await?;
 
-        // One that hangs does not hold a backup that is called off.
+        // One that hangs does not hold a backup that is called off. What it said of this host may not
+        // be true any more, after what could not be attached.
+        ensure!(hanging.times_asked()? == 1);
         let backup = cloud.begin_create(Resource::Backup, body).await?;
         hanging.caught().await?;
+        ensure!(hanging.times_asked()? == 2);
         setup.reset(&backup).await?;
         cloud.wait(Resource::Volume, &volume, "available").await?;
         setup.nothing_is_left().await?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Barbican, Cloud, Cluster, Lab, Resource};
+use cinderblock_tests::{Barbican, Cloud, Cluster, Database, Lab, Resource};
 use serde_json::json;
 
 struct Setup {
@@ -114,6 +114,29 @@ async fn every_backup_and_every_restored_volume_has_a_key_of_its_own() -> Result
     for left in [&volume, &existing, &made] {
         setup.opening_key(left).await?;
         setup.delete(Resource::Volume, left).await?;
+    }
+    Ok(())
+}
+
+/// A record may be edited before it is imported, and name any key then.
+#[tokio::test]
+async fn a_key_that_is_somebody_elses_stays() -> Result<()> {
+    let setup = Setup::new().await?;
+    let cloud = &setup.cloud;
+    let (volume, other) = (
+        cloud.create_encrypted_volume(None).await?,
+        cloud.create_encrypted_volume(None).await?,
+    );
+    let backup = cloud.back_up(&volume, false).await?;
+    let others = setup.key(Resource::Volume, &other).await?;
+    let names = format!("encryption_key_id = '{}'", others.replace('-', ""));
+    let database = Database::new(&Lab::from_env()?)?;
+    database.change("backups", &backup, &names).await?;
+    setup.delete(Resource::Backup, &backup).await?;
+    ensure!(setup.is_there(&others).await?, "the key is gone");
+    for volume in [&volume, &other] {
+        setup.opening_key(volume).await?;
+        setup.delete(Resource::Volume, volume).await?;
     }
     Ok(())
 }

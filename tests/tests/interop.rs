@@ -48,6 +48,19 @@ impl Workers {
             .await?;
         Ok(())
     }
+
+    /// Restores a backup with the worker that runs, to a new volume; the volume's id.
+    ///
+    /// Python's of releases 22 to 28 shifts the data behind the first zeros when cinder-api has made the
+    /// volume for the restore; there the volume is made before.
+    async fn restore(&self, cloud: &Cloud, worker: Worker, backup: &str) -> Result<String> {
+        let shifts = (22..=28).contains(&self.lab.cinder_release()?);
+        let target = match worker {
+            Worker::Python if shifts => Some(cloud.create_volume(1).await?),
+            _ => None,
+        };
+        cloud.restore(backup, target.as_deref()).await
+    }
 }
 
 fn image(volume: &str) -> String {
@@ -87,7 +100,7 @@ async fn one_chain_in_turns() -> Result<()> {
     for worker in [Worker::Python, Worker::Ours] {
         workers.only(worker).await?;
         for (backup, content) in &made {
-            let restored = cloud.restore(backup, None).await?;
+            let restored = workers.restore(&cloud, worker, backup).await?;
             ensure!(
                 &volumes.content(&image(&restored)).await? == content,
                 "{worker:?} restores {backup} as something else"
@@ -124,10 +137,11 @@ async fn what_one_exports_the_other_imports() -> Result<()> {
         let backup = cloud.back_up(&volume, false).await?;
         let record = cloud.export_record(&backup).await?;
         database.lose_backup(&backup).await?;
-        workers.only(maker.other()).await?;
+        let importer = maker.other();
+        workers.only(importer).await?;
         cloud.begin_import(&record).await?;
         cloud.wait(Resource::Backup, &backup, "available").await?;
-        let restored = cloud.restore(&backup, None).await?;
+        let restored = workers.restore(&cloud, importer, &backup).await?;
         ensure!(
             volumes.content(&image(&restored)).await? == content,
             "{maker:?}'s backup is restored as something else"

@@ -1,10 +1,10 @@
-//! A worker that is killed in the middle, and whose backups are deleted before it is there again:
-//! what waits for them is let go.
+//! A worker that is killed in the middle, and whose backups are perhaps deleted before it is there
+//! again: what waits for them is let go.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use cinderblock_tests::{Cloud, Database, Lab, Resource};
+use anyhow::{Result, bail, ensure};
+use cinderblock_tests::{Cloud, Cluster, Database, Lab, Resource};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -30,12 +30,8 @@ impl Setup {
         Ok(Self { lab, cloud })
     }
 
-    /// Begins an operation on a backup, kills the worker in the middle of it, has the backup
-    /// deleted as cinder-api does with the help of another worker, and starts the worker again.
-    async fn kill_and_delete(
-        &self,
-        beginning: impl Future<Output = Result<Begun>>,
-    ) -> Result<Begun> {
+    /// Begins an operation on a backup and kills the worker in the middle of it.
+    async fn kill(&self, beginning: impl Future<Output = Result<Begun>>) -> Result<Begun> {
         let killing = async {
             let begun = beginning.await?;
             sleep(Duration::from_secs(3)).await;
@@ -43,15 +39,69 @@ impl Setup {
             self.lab.command(&kill).await?;
             Ok(begun)
         };
-        let begun = self.lab.while_stopped("ceph-osd-backups", killing).await?;
+        self.lab.while_stopped("ceph-osd-backups", killing).await
+    }
+
+    /// Has the backup deleted as cinder-api does with the help of another worker, and starts the
+    /// worker again.
+    async fn delete_and_start(&self, begun: &Begun) -> Result<()> {
         let backup = &begun.backup;
         let database = Database::new(&self.lab)?;
         database
             .change("backups", backup, "status = 'deleting'")
             .await?;
         self.lab.command(&["start", "worker", "--wait"]).await?;
-        self.cloud.wait_gone(Resource::Backup, backup).await?;
-        Ok(begun)
+        self.cloud.wait_gone(Resource::Backup, backup).await
+    }
+}
+
+/// A snapshot, of which backups are made with a temporary volume.
+struct Snapshot {
+    volume: String,
+    id: String,
+    volumes: Cluster,
+    before: Vec<String>,
+}
+
+impl Snapshot {
+    async fn new(cloud: &Cloud) -> Result<Self> {
+        let volume = cloud.create_volume(1).await?;
+        let body = json!({"snapshot": {"volume_id": volume}});
+        let id = cloud.create(Resource::Snapshot, body).await?;
+        let volumes = cloud.volumes()?;
+        let before = volumes.images("volumes").await?;
+        Ok(Self {
+            volume,
+            id,
+            volumes,
+            before,
+        })
+    }
+
+    /// Begins a backup; the temporary volume is there by then.
+    async fn back_up(&self, cloud: &Cloud) -> Result<Begun> {
+        let body = json!({"backup": {"volume_id": self.volume, "snapshot_id": self.id}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        for _ in 0..300 {
+            if self.volumes.images("volumes").await? != self.before {
+                let target = self.volume.clone();
+                return Ok(Begun { backup, target });
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("no temporary volume is made for {backup}")
+    }
+
+    /// Deletes it, once the temporary volume is gone: that is a clone, for which it would have to stay.
+    async fn delete(self, cloud: &Cloud) -> Result<()> {
+        for _ in 0..300 {
+            if self.volumes.images("volumes").await? == self.before {
+                cloud.delete(Resource::Snapshot, &self.id).await?;
+                return cloud.delete(Resource::Volume, &self.volume).await;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the temporary volume is still there")
     }
 }
 
@@ -69,7 +119,8 @@ async fn the_volume_of_a_restore_is_given_up() -> Result<()> {
             .await?;
         Ok(Begun { backup, target })
     };
-    let begun = setup.kill_and_delete(restoring).await?;
+    let begun = setup.kill(restoring).await?;
+    setup.delete_and_start(&begun).await?;
     cloud
         .wait(Resource::Volume, &begun.target, "error_restoring")
         .await?;
@@ -84,31 +135,29 @@ async fn the_temporary_volume_of_a_snapshot_is_given_back() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
-    let volume = cloud.create_volume(1).await?;
-    let body = json!({"snapshot": {"volume_id": volume}});
-    let snapshot = cloud.create(Resource::Snapshot, body).await?;
-    let volumes = cloud.volumes()?;
-    let before = volumes.images("volumes").await?;
-    let making = async {
-        let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
-        for _ in 0..300 {
-            if volumes.images("volumes").await? != before {
-                let target = volume.clone();
-                return Ok(Begun { backup, target });
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("no temporary volume is made for {backup}")
-    };
-    setup.kill_and_delete(making).await?;
-    // The temporary volume is a clone, for which the snapshot would have to stay.
-    for _ in 0..300 {
-        if volumes.images("volumes").await? == before {
-            cloud.delete(Resource::Snapshot, &snapshot).await?;
-            return cloud.delete(Resource::Volume, &volume).await;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    bail!("the temporary volume is still there")
+    let snapshot = Snapshot::new(cloud).await?;
+    let begun = setup.kill(snapshot.back_up(cloud)).await?;
+    setup.delete_and_start(&begun).await?;
+    snapshot.delete(cloud).await
+}
+
+#[tokio::test]
+async fn a_backup_of_a_snapshot_that_nobody_deleted_fails_and_gives_all_back() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let cloud = &setup.cloud;
+    let snapshot = Snapshot::new(cloud).await?;
+    let begun = setup.kill(snapshot.back_up(cloud)).await?;
+    let start = ["start", "worker", "--wait"];
+    setup.lab.command(&start).await?;
+    let reason = cloud.wait_failed(&begun.backup).await?;
+    ensure!(
+        reason == "incomplete backup reset on manager restart",
+        "{reason}"
+    );
+    cloud
+        .wait(Resource::Snapshot, &snapshot.id, "available")
+        .await?;
+    cloud.delete(Resource::Backup, &begun.backup).await?;
+    snapshot.delete(cloud).await
 }

@@ -218,31 +218,3 @@ async fn no_key_of_ceph_on_disk(lab: &Lab) -> Result<()> {
     ensure!(lab.logged(key.trim())?.is_empty(), "the key is in the log");
     Ok(())
 }
-
-#[tokio::test]
-async fn an_image_that_somebody_has_open_is_removed_once_he_closes_it() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let setup = Setup::new().await?;
-    let cloud = &setup.cloud;
-    let volume = setup.volume_with_data().await?;
-    let backup = cloud.back_up(&volume, false).await?;
-    let base = format!("volume-{volume}.backup.{backup}");
-    let backups = cloud.backups()?;
-    let holder = backups.hold(&format!("backups/{base}"))?;
-    sleep(Duration::from_secs(2)).await;
-    let closing = async {
-        for _ in 0..300 {
-            let busy = |line: &String| line.contains("Retrying") && line.contains(" WARNING ");
-            if setup.lab.logged(&base)?.iter().any(busy) {
-                drop(holder);
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the image is not busy")
-    };
-    let (deleted, closed) = tokio::join!(cloud.delete(Resource::Backup, &backup), closing);
-    closed.and(deleted)?;
-    ensure!(!backups.images("backups").await?.contains(&base));
-    cloud.delete(Resource::Volume, &volume).await
-}

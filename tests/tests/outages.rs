@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
+use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
 use reqwest::Method;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -40,6 +40,45 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
     for backup in [&next, &backup] {
         cloud.delete(Resource::Backup, backup).await?;
     }
+    impatient.restore().await
+}
+
+#[tokio::test]
+async fn a_backup_waits_for_as_long_as_cinder_volume_copies_its_volume() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let (cloud, database) = (Cloud::login(&lab, "demo").await?, Database::new(&lab)?);
+    let volume = cloud.create_volume(1).await?;
+    let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
+
+    let waiting = async {
+        // What it makes of a volume in use, or of a snapshot.
+        let copy = uuid::Uuid::new_v4();
+        let insert = format!(
+            "INSERT INTO volumes (id, created_at, deleted, use_quota, host, size, status, \
+             display_name, volume_type_id, project_id) SELECT '{copy}', \
+             UTC_TIMESTAMP() + INTERVAL 1 HOUR, 0, 0, host, size, 'creating', \
+             'backup-vol-{volume}', volume_type_id, project_id FROM volumes WHERE id = '{volume}'"
+        );
+        database.rows(&insert).await?;
+        let body = json!({"backup": {"volume_id": volume}});
+        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let told = "cinder-volume still prepares what is to be backed up";
+        for _ in 0..100 {
+            if lab.logged(&backup)?.iter().any(|line| line.contains(told)) {
+                break;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        ensure!(lab.logged(&backup)?.iter().any(|line| line.contains(told)));
+        let delete = format!("DELETE FROM volumes WHERE id = '{copy}'");
+        database.rows(&delete).await?;
+        Ok(backup)
+    };
+    let backup = lab.while_stopped("cinder-volume", waiting).await?;
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    cloud.delete(Resource::Volume, &volume).await?;
     impatient.restore().await
 }
 

@@ -213,10 +213,31 @@ async fn metadata_of_more_than_a_mebibyte_comes_back() -> Result<()> {
          WHERE volume_id = '{restored}' AND deleted = 0 AND `key` LIKE 'key-%'"
     );
     let counted = database.rows(&count).await?;
-    ensure!(counted[0]["n"] == PAIRS.to_string(), "{counted:?}");
+    ensure!(counted[0]["n"] == format!("{PAIRS}"), "{counted:?}");
     cloud.delete(Resource::Backup, &backup).await?;
     for volume in [&restored, &volume] {
         cloud.delete(Resource::Volume, volume).await?;
     }
     Ok(())
+}
+
+/// The flag is for those who use a volume: cinder-volume tells of it where an administrator asks.
+#[tokio::test]
+async fn a_volume_that_its_users_may_only_read_is_backed_up_and_restored() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "admin").await?;
+    let volumes = cloud.volumes()?;
+    let volume = cloud.create_volume(1).await?;
+    let image = image(&volume);
+    let read_only = json!({"os-update_readonly_flag": {"readonly": true}});
+    cloud.action(Resource::Volume, &volume, read_only).await?;
+    volumes.write(&image, MIB, b"kept").await?;
+    let content = volumes.content(&image).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    volumes.write(&image, MIB, b"lost").await?;
+    cloud.restore(&backup, Some(&volume)).await?;
+    ensure!(volumes.content(&image).await? == content);
+    cloud.delete(Resource::Backup, &backup).await?;
+    ensure!(volumes.snapshots(&image).await?.is_empty());
+    cloud.delete(Resource::Volume, &volume).await
 }

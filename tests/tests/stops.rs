@@ -145,9 +145,11 @@ async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
     // Nobody is there who could take this one on, and its message is lost.
     let request_lost = setup.begin_backup(&lost).await?;
     cloud.wait_failed(&request_lost).await?;
-    let waiting = "status = 'creating', service = NULL, fail_reason = NULL";
+    let host = lab.variable("LAB_WORKER_HOST")?;
+    let waiting =
+        format!("status = 'creating', service = NULL, fail_reason = NULL, host = '{host}'");
     let database = &setup.database;
-    database.change("backups", &request_lost, waiting).await?;
+    database.change("backups", &request_lost, &waiting).await?;
     let held = "status = 'backing-up', previous_status = 'available'";
     database.change("volumes", &lost, held).await?;
 

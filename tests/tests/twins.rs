@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource};
+use anyhow::{Context, Result, bail, ensure};
+use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
 use serde_json::json;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-const DATA: usize = 600 << 20;
+/// Each of these tests starts and stops what the other needs.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+const DATA: usize = 160 << 20;
 
 struct Twins {
     lab: Lab,
@@ -23,32 +27,29 @@ impl Twins {
         let backup = self.cloud.begin_create(Resource::Backup, body).await?;
         let base = format!("backups/volume-{}.backup.{backup}", self.volume);
         let backups = self.cloud.backups()?;
-        for _ in 0..300 {
-            // An error before the image is there.
-            if backups.used(&base).await.is_ok_and(|used| used > 8 << 20) {
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        backups.wait_used(&base, 8 << 20).await?;
         let meeting = async {
-            self.lab.command(&["start", "worker-2"]).await?;
-            self.wait_told(&backup).await?;
+            self.lab.command(&["start", "worker-2", "--wait"]).await?;
+            self.wait_told(
+                &backup,
+                "Another worker of this host is at work on the backup",
+            )
+            .await?;
             then(&backup).await
         };
         let came = self.lab.while_stopped("ceph-osd-volumes", meeting).await?;
         Ok((backup, came))
     }
 
-    async fn wait_told(&self, backup: &str) -> Result<()> {
+    async fn wait_told(&self, backup: &str, text: &str) -> Result<()> {
         for _ in 0..200 {
             let told = self.lab.logged_by("worker-2", backup).unwrap_or_default();
-            let told = |text: &str| told.iter().any(|line| line.contains(text));
-            if told("Another worker of this host is at work on the backup") {
+            if told.iter().any(|line| line.contains(text)) {
                 return Ok(());
             }
             sleep(Duration::from_millis(200)).await;
         }
-        bail!("the second worker does not say what it found");
+        bail!("the second worker does not say {text:?}");
     }
 
     async fn status(&self, backup: &str) -> Result<String> {
@@ -59,7 +60,46 @@ impl Twins {
 }
 
 #[tokio::test]
+async fn what_one_worker_began_and_the_other_completed_stays_complete() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.create_volume(1).await?;
+    let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
+    lab.command(&["start", "worker-2", "--wait"]).await?;
+    let mut backups = Vec::new();
+    let mut shared = false;
+    // The broker gives requests to them in turns.
+    while !shared && backups.len() < 4 {
+        let backup = cloud.back_up(&volume, false).await?;
+        let said = |worker: &str, text: &str| {
+            let lines = lab.logged_by(worker, &backup).unwrap_or_default();
+            lines.iter().any(|line| line.contains(text))
+        };
+        let began = |worker| said(worker, "Create backup started");
+        let completed = |worker| said(worker, "Create backup finished");
+        shared = (began("worker") && completed("worker-2"))
+            || (began("worker-2") && completed("worker"));
+        backups.push(backup);
+    }
+    ensure!(shared, "one worker gets everything");
+    // Whoever began it has waited for cinder-volume by then.
+    sleep(Duration::from_secs(5)).await;
+    for backup in &backups {
+        let shown = cloud.show(Resource::Backup, backup).await?;
+        let shown = shown.unwrap_or_default();
+        ensure!(shown["status"] == "available", "{shown}");
+        ensure!(cloud.messages(backup).await?.is_empty());
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    lab.command(&["stop", "worker-2"]).await?;
+    cloud.delete(Resource::Volume, &volume).await?;
+    impatient.restore().await
+}
+
+#[tokio::test]
 async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
@@ -67,12 +107,24 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     let volumes = cloud.volumes()?;
     volumes.write(&image, 0, &vec![0x5a; DATA]).await?;
     let content = volumes.content(&image).await?;
+    volumes.slow_down(&image, 16 << 20).await?;
     let twins = Twins { lab, cloud, volume };
     let (lab, cloud) = (&twins.lab, &twins.cloud);
 
+    let broker = Broker::connect(lab).await?;
+    let sent = broker.overhear_worker().await?;
     let (kept, status) = twins
         .meet(async |backup| {
-            sleep(Duration::from_secs(8)).await;
+            // Each of them gets once more what the first one is at work on.
+            let sent = broker.take(&sent).await?;
+            let answer = sent.iter().find(|sent| sent["method"] == "continue_backup");
+            let answer = answer.context("cinder-volume did not answer")?;
+            for _ in 0..2 {
+                broker.repeat_to_worker(answer).await?;
+            }
+            twins
+                .wait_told(backup, "Another attempt makes backup")
+                .await?;
             twins.status(backup).await
         })
         .await?;

@@ -58,24 +58,15 @@ impl Config {
             );
             add(problems, "report_interval", &text);
         }
-        for (name, template) in [
-            ("volume_name_template", &service.volume_name_template),
-            ("snapshot_name_template", &service.snapshot_name_template),
-        ] {
-            if template.matches("%s").count() != 1 || template.matches('%').count() != 1 {
-                add(problems, name, "must hold %s once and no other %");
-            }
-        }
     }
 
     fn check_backups(&self, problems: &mut Vec<Problem>) {
         let driver = &self.backup.backup_driver;
-        let module = CEPH_DRIVER.rsplit_once('.').map(|(module, _)| module);
         if self.unset.backup_driver {
             // Nobody wrote Cinder's own default, which is another driver.
             let text = format!("{}: this service has only {CEPH_DRIVER}", self.not_set());
             add(problems, "backup_driver", &text);
-        } else if driver != CEPH_DRIVER && Some(driver.as_str()) != module {
+        } else if driver != CEPH_DRIVER {
             let text = format!("is {driver}, but this service has only {CEPH_DRIVER}");
             add(problems, "backup_driver", &text);
         }
@@ -120,7 +111,7 @@ impl Config {
     }
 }
 
-/// Combinations that oslo.messaging refuses when it declares a queue, or this service altogether.
+/// Combinations that oslo.messaging refuses when it declares a queue.
 fn check_rabbit(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
     let mut add = |name, text: &str| {
         let problem = Problem {
@@ -133,12 +124,6 @@ fn check_rabbit(rabbit: &super::Rabbit, problems: &mut Vec<Problem>) {
             problems.push(problem);
         }
     };
-    if rabbit.ssl && !rabbit.ssl_enforce_hostname_verification {
-        add(
-            "ssl_enforce_hostname_verification",
-            "cannot be false together with ssl",
-        );
-    }
     let quorum = rabbit.rabbit_quorum_queue || rabbit.rabbit_transient_quorum_queue;
     if rabbit.rabbit_ha_queues && quorum {
         add("rabbit_ha_queues", "cannot be combined with quorum queues");
@@ -171,6 +156,7 @@ mod tests {
 
     use crate::config::tests::load;
     use crate::config::{Config, Machine, Sources};
+    use crate::state::driver::{self, is_ours};
 
     const GOOD: &str = "\
 [DEFAULT]
@@ -187,20 +173,26 @@ connection = mysql+pymysql://c:hunter2@db/cinder
     #[test]
     fn a_usable_configuration_has_no_problems() {
         assert_eq!(problems("usable", ""), [""; 0]);
-        let off = "[oslo_messaging_rabbit]\nssl_enforce_hostname_verification = 0\n";
-        assert_eq!(problems("no-ssl", off), [""; 0]);
+        let off = "[oslo_messaging_rabbit]\nssl = 1\nssl_enforce_hostname_verification = 0\n";
+        assert_eq!(problems("any-name", off), [""; 0]);
     }
 
     #[test]
     fn other_drivers_are_refused() {
-        let driver = |name, driver: &str| {
-            problems(name, &format!("[DEFAULT]\nbackup_driver = {driver}\n")).len()
-        };
-        assert_eq!(driver("driver-module", "cinder.backup.drivers.ceph"), 0);
-        assert_eq!(
-            driver("driver-nfs", "cinder.backup.drivers.nfs.NFSBackupDriver"),
-            1
-        );
+        for driver in ["nfs.NFSBackupDriver", "ceph.", "cep", "ceph.CephBackup"] {
+            let driver = format!("[DEFAULT]\nbackup_driver = cinder.backup.drivers.{driver}\n");
+            assert_eq!(problems("driver-other", &driver).len(), 1, "{driver}");
+        }
+    }
+
+    #[test]
+    fn the_drivers_module_stands_for_its_class() {
+        let text = "[DEFAULT]\nbackup_driver = cinder.backup.drivers.ceph\n";
+        let config = load("driver-module", &format!("{GOOD}{text}")).unwrap();
+        assert_eq!(config.check(), []);
+        let driver = config.backup.backup_driver;
+        assert!(is_ours(&driver, Some(driver::CEPH)));
+        assert_eq!(driver, driver::CEPH);
     }
 
     #[test]
@@ -280,18 +272,6 @@ connection = mysql+pymysql://c:hunter2@db/cinder
             ("[DEFAULT]\nbackup_ceph_user =\n", "backup_ceph_user"),
             ("[DEFAULT]\nbackup_ceph_pool =\n", "backup_ceph_pool"),
             ("[DEFAULT]\nbackup_ceph_conf =\n", "backup_ceph_conf"),
-            (
-                "[DEFAULT]\nvolume_name_template = volume\n",
-                "volume_name_template",
-            ),
-            (
-                "[DEFAULT]\nsnapshot_name_template = %s-%d\n",
-                "snapshot_name_template",
-            ),
-            (
-                &format!("{rabbit}ssl = 1\nssl_enforce_hostname_verification = 0\n"),
-                "ssl_enforce_hostname_verification",
-            ),
             (
                 &format!("{rabbit}rabbit_ha_queues = 1\nrabbit_quorum_queue = 1\n"),
                 "rabbit_ha_queues",

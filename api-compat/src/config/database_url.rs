@@ -43,14 +43,12 @@ pub struct DatabaseUrl {
     pub database: Option<String>,
     /// Whether and how the connection is encrypted.
     pub tls: Tls,
-    /// Character set of the connection.
+    /// Character set of the connection; MySQL only.
     pub charset: Option<String>,
-    /// How long connecting may take.
+    /// What the server's list of connections calls this one; PostgreSQL only.
+    pub application_name: Option<String>,
+    /// How long the first connection may take.
     pub connect_timeout: Option<Duration>,
-    /// How long reading an answer may take.
-    pub read_timeout: Option<Duration>,
-    /// How long sending a request may take.
-    pub write_timeout: Option<Duration>,
     /// How long to wait for a lock that another process holds on the file; SQLite only.
     pub lock_timeout: Option<Duration>,
     /// Names in the query that have no effect here.
@@ -166,10 +164,15 @@ impl DatabaseUrl {
             unix_socket: socket.map(PathBuf::from),
             database: database.filter(|name| !name.is_empty()),
             tls,
-            charset: query.take("charset"),
-            connect_timeout: query.seconds("connect_timeout")?,
-            read_timeout: query.seconds("read_timeout")?,
-            write_timeout: query.seconds("write_timeout")?,
+            charset: query.take_if(backend == Backend::MySql, "charset"),
+            application_name: query.take_if(backend == Backend::Postgres, "application_name"),
+            connect_timeout: match backend {
+                // libpq takes 0 for no limit.
+                Backend::MySql | Backend::Postgres => query
+                    .seconds("connect_timeout")?
+                    .filter(|limit| !limit.is_zero()),
+                Backend::Sqlite => None,
+            },
             lock_timeout: match backend {
                 Backend::Sqlite => query.seconds("timeout")?,
                 Backend::MySql | Backend::Postgres => None,
@@ -227,6 +230,10 @@ struct Query(BTreeMap<String, String>);
 impl Query {
     fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
+    }
+
+    fn take_if(&mut self, known: bool, name: &str) -> Option<String> {
+        if known { self.take(name) } else { None }
     }
 
     fn seconds(&mut self, name: &'static str) -> Result<Option<Duration>, DatabaseUrlError> {
@@ -399,6 +406,18 @@ mod tests {
     fn names_without_effect_are_told() {
         let url = DatabaseUrl::parse("mysql://u:p@h/db?local_infile=1&charset=utf8", "").unwrap();
         assert_eq!(url.unknown, ["local_infile"]);
+        let unknown = |dialect: &str| {
+            let query =
+                "application_name=a&charset=c&connect_timeout=1&read_timeout=1&unix_socket=/s";
+            let url = format!("{dialect}://u:p@h/db?{query}");
+            DatabaseUrl::parse(&url, "").unwrap().unknown
+        };
+        assert_eq!(unknown("mysql"), ["application_name", "read_timeout"]);
+        assert_eq!(
+            unknown("postgresql"),
+            ["charset", "read_timeout", "unix_socket"]
+        );
+        assert_eq!(unknown("sqlite").len(), 5);
     }
 
     #[test]

@@ -43,13 +43,13 @@ pub use error::ConfigError;
 pub use files::ConfigPath;
 pub use options::attach::Attach;
 pub use options::backup::{Backup, Ceph};
-pub use options::cinderblock::{Cinderblock, RpcVersion};
+pub use options::cinderblock::Cinderblock;
 pub use options::database::Database;
 pub use options::keys::{
     Barbican, BarbicanServiceUser, Credentials, Interface, KeyManager, KeystoneAuthtoken,
     ServiceUser,
 };
-pub use options::logging::Logging;
+pub use options::logging::{LogLevels, Logging};
 pub use options::messaging::{LoginMethod, Messaging, Notifications, Rabbit};
 pub use options::quota::Quota;
 pub use options::service::Service;
@@ -60,6 +60,7 @@ pub use warning::Warning;
 
 use error::{Origin, Reason};
 use reader::{Noted, Reader};
+use registry::Effect;
 
 /// What a configuration is made of.
 #[derive(Debug, Clone)]
@@ -166,6 +167,7 @@ impl Config {
             connection: is_unset("database", "connection"),
         };
         let mut config = Self::read(&reader, unset).map_err(|noted| reader.error_of(noted))?;
+        config.backup.name_driver();
         config.files = paths;
         warnings.extend(config.suspects());
         config.warnings = warnings;
@@ -266,10 +268,7 @@ fn rabbit(
     let Some(url) = url else {
         return Rabbit::read(reader);
     };
-    let known = |name: &str| {
-        options::find("oslo_messaging_rabbit", name).is_some()
-            || options::ignored::is_other_rabbit_option(name)
-    };
+    let known = |name: &str| options::find("oslo_messaging_rabbit", name).is_some();
     let unknown = url.query.keys().filter(|name| !known(name));
     let query = unknown
         .map(|name| {
@@ -283,11 +282,12 @@ fn rabbit(
 
 /// The options that somebody relies on although they have no effect here.
 fn without_effect(reader: &Reader<'_>) -> impl Iterator<Item = Warning> {
-    let ignored = options::all().filter(|spec| !spec.has_effect);
+    let ignored = options::all().filter(|spec| !spec.has_effect());
     ignored.filter_map(|spec| {
         Some(Warning::WithoutEffect {
             option: format!("[{}] {}", spec.group, spec.name),
             origin: reader.changed(spec)?,
+            is_missed: spec.effect == Effect::Missing,
             instead: spec.prose(),
         })
     })

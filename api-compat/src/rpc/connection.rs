@@ -40,15 +40,6 @@ pub enum ConnectionError {
     },
 }
 
-/// Whether the volume may be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessMode {
-    /// Yes.
-    ReadWrite,
-    /// No.
-    ReadOnly,
-}
-
 /// How an RBD image is reached.
 #[derive(Clone, Debug)]
 pub struct RbdConnection {
@@ -64,10 +55,6 @@ pub struct RbdConnection {
     pub auth_username: Option<String>,
     /// The user's keyring, if it came along.
     pub keyring: Option<SecretString>,
-    /// Whether the image may be written.
-    pub access_mode: AccessMode,
-    /// Whether the content is encrypted; it is copied as it is.
-    pub encrypted: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,10 +68,6 @@ struct RbdData {
     auth_username: Option<String>,
     #[serde(default)]
     keyring: Option<String>,
-    #[serde(default)]
-    access_mode: Option<String>,
-    #[serde(default)]
-    encrypted: bool,
 }
 
 /// The RBD driver sends texts; a number means the same.
@@ -120,11 +103,6 @@ impl ConnectionInfo {
         if let Some(user) = &data.auth_username {
             check("auth_username", user, is_plain)?;
         }
-        let access_mode = match data.access_mode.as_deref() {
-            None | Some("rw") => AccessMode::ReadWrite,
-            Some("ro") => AccessMode::ReadOnly,
-            Some(other) => return Err(unusable("access_mode", other)),
-        };
         Ok(RbdConnection {
             pool,
             image,
@@ -132,8 +110,6 @@ impl ConnectionInfo {
             cluster_name,
             auth_username: data.auth_username,
             keyring: data.keyring.map(SecretString::from),
-            access_mode,
-            encrypted: data.encrypted,
         })
     }
 }
@@ -240,7 +216,6 @@ mod tests {
             ["127.0.0.1:6789", "[fd00::2]:6790", "mon.example.org:3300"]
         );
         assert_eq!(rbd.auth_username.as_deref(), Some("cinder"));
-        assert_eq!(rbd.access_mode, AccessMode::ReadWrite);
         assert!(rbd.keyring.unwrap().expose_secret().contains("AQ=="));
     }
 
@@ -277,7 +252,6 @@ mod tests {
             ("hosts", json!([])),
             ("ports", json!(["1", "2", "x"])),
             ("ports", json!([1, 2, 70_000])),
-            ("access_mode", json!("wo")),
             ("name", json!(7)),
         ] {
             assert!(
@@ -299,7 +273,7 @@ mod tests {
 
     #[test]
     fn errors_do_not_quote_the_data() {
-        let error = with("encrypted", json!("hunter2")).unwrap_err();
+        let error = with("auth_username", json!(["hunter2"])).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 

@@ -9,5 +9,5 @@ pub mod version;
 pub mod volume;
 
 pub use backup::{BackupMethod, Refusal};
-pub use connection::{AccessMode, ConnectionError, ConnectionInfo, RbdConnection};
+pub use connection::{ConnectionError, ConnectionInfo, RbdConnection};
 pub use outgoing::{Destination, Kind, MessageIds, Outgoing};

@@ -48,14 +48,9 @@ pub enum Event<'a> {
         source: Source<'a>,
         /// Why.
         reason: &'a str,
-    },
-    /// Something went wrong with a backup whose data may be complete: its end could not be written, or
-    /// what failed is not what makes it.
-    CreateInDoubt {
-        /// What was to be backed up.
-        source: Source<'a>,
-        /// Why.
-        reason: &'a str,
+        /// Whether the data may be complete all the same: the end could not be written, or what
+        /// failed is not what makes it.
+        may_be_complete: bool,
     },
     /// `restore_backup` arrived.
     Restore {

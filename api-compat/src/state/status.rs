@@ -161,6 +161,13 @@ open_status! {
     }
 }
 
+impl VolumeStatus {
+    /// Whether a volume with this status waits for the data of a backup.
+    pub fn awaits_restore(&self) -> bool {
+        matches!(self, Self::RestoringBackup | Self::Creating)
+    }
+}
+
 open_status! {
     /// `snapshots.status`.
     SnapshotStatus {

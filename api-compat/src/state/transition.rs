@@ -26,18 +26,11 @@ pub fn transition(status: BackupStatus, event: &Event<'_>) -> Result<Change, Ref
             backup: is_wanted(BackupStatus::Creating, status).then_some(BackupStatus::Available),
             ..release(source, VolumeStatus::BackingUp)
         }),
-        Event::CreateFailed { source, reason } => Ok(Change {
-            // Nor may one stay `available` that an operator has called so, and that has no data.
-            backup: is_wanted(BackupStatus::Creating, status).then_some(BackupStatus::Error),
-            fail_reason: is_wanted(BackupStatus::Creating, status).then(|| reason.to_owned()),
-            ..release(source, VolumeStatus::ErrorBackingUp)
-        }),
-        Event::CreateInDoubt { source, reason } => Ok(Change {
-            // One that is `available` may be so because its end was written after all.
-            backup: (status == BackupStatus::Creating).then_some(BackupStatus::Error),
-            fail_reason: (status == BackupStatus::Creating).then(|| reason.to_owned()),
-            ..release(source, VolumeStatus::ErrorBackingUp)
-        }),
+        Event::CreateFailed {
+            source,
+            reason,
+            may_be_complete,
+        } => Ok(create_failed(status, source, reason, may_be_complete)),
         Event::Restore { target } => restore(status, target),
         Event::RestoreSucceeded => Ok(restored(status, VolumeStatus::Available)),
         Event::RestoreFailed => Ok(restored(status, VolumeStatus::ErrorRestoring)),
@@ -122,13 +115,29 @@ fn create(status: BackupStatus, source: Source<'_>, service_up: bool) -> Result<
     Ok(Change::default())
 }
 
+fn create_failed(
+    status: BackupStatus,
+    source: Source<'_>,
+    reason: &str,
+    may_be_complete: bool,
+) -> Change {
+    let fails = match may_be_complete {
+        // One that is `available` may be so because its end was written after all.
+        true => status == BackupStatus::Creating,
+        // Nor may one stay so that an operator has called so, and that has no data.
+        false => is_wanted(BackupStatus::Creating, status),
+    };
+    Change {
+        backup: fails.then_some(BackupStatus::Error),
+        fail_reason: fails.then(|| reason.to_owned()),
+        ..release(source, VolumeStatus::ErrorBackingUp)
+    }
+}
+
 fn restore(status: BackupStatus, target: &VolumeStatus) -> Result<Change, Refusal> {
     const OPERATION: &str = "Restore backup";
     let restoring = status == BackupStatus::Restoring;
-    let waiting = matches!(
-        target,
-        VolumeStatus::RestoringBackup | VolumeStatus::Creating
-    );
+    let waiting = target.awaits_restore();
     // Several volumes may be created from one backup: cinder-volume asks for each, and the first that
     // is done has made the backup `available` again.
     if status == BackupStatus::Available && *target == VolumeStatus::Creating {

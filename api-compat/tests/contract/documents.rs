@@ -2,7 +2,7 @@
 
 use api_compat::backup_record;
 use api_compat::messaging::Request;
-use api_compat::names::{Lineage, base_image};
+use api_compat::names::recorded_image;
 use api_compat::objects::{self, Backup, Volume};
 use api_compat::rpc::BackupMethod;
 use api_compat::service_metadata;
@@ -111,13 +111,8 @@ fn service_metadata_is_pythons_to_the_byte() {
             continue;
         };
         texts += 1;
-        let image = base_image(Lineage {
-            backup: backup.id,
-            volume: backup.volume_id,
-            service_metadata: Some(text),
-            parent: None,
-        })
-        .unwrap();
+        let image = recorded_image(backup.volume_id, Some(text)).unwrap();
+        let image = image.expect("it is named");
         assert_eq!(service_metadata::format(&image), text, "{recorded}");
     }
     assert!(texts > 0);

@@ -112,7 +112,7 @@ fn the_answer_to_initialize_connection_is_an_rbd_connection() {
     assert_eq!(rbd.monitors, ["127.0.0.1:6789"]);
     assert_eq!(rbd.cluster_name, "ceph");
     assert_eq!(rbd.auth_username.as_deref(), Some("cinder"));
-    assert!(rbd.keyring.is_none() && !rbd.encrypted);
+    assert!(rbd.keyring.is_none());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod consumer;
 mod declare;
 mod error;
 mod link;
+mod notifications;
 mod options;
 mod publisher;
 mod server;
@@ -85,6 +86,23 @@ impl Amqp {
             options, publisher, ..
         } = &*self.inner;
         Server::start(options.clone(), publisher.clone(), topic, host)
+    }
+
+    /// How many processes consume the requests to `topic` on this host, this one among them.
+    ///
+    /// # Errors
+    /// The broker's reason, when none of them answers.
+    pub async fn consumers(&self, topic: &str, host: &str) -> Result<u32, String> {
+        let broker = &self.inner.options.broker;
+        let queue = format!("{topic}.{host}");
+        let mut reason = "no broker is configured".to_owned();
+        for turn in 0..broker.url.hosts.len() {
+            match consumers(broker, turn, &queue).await {
+                Err(error) => reason = error,
+                counted => return counted,
+            }
+        }
+        Err(reason)
     }
 
     /// Calls another service and waits for its answer, for as long as `rpc_response_timeout` says.
@@ -161,25 +179,27 @@ impl Amqp {
             .await
     }
 
-    /// Sends a notification to each of the topics. A failure is logged: what it tells of stands.
+    /// Sends a notification to each of the topics, as each of the drivers does. A failure is logged: what it tells of stands.
     pub async fn notify(&self, notification: Notification) {
         let Inner {
             options, notifier, ..
         } = &*self.inner;
-        let Some(format) = options.notifications.format else {
-            return;
-        };
-        let body = notification.encode(format);
-        for topic in &options.notifications.topics {
-            let queue = options.notifications.queues.notification(
-                &options.control_exchange,
-                topic,
-                notification::PRIORITY,
-            );
-            let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
-            let deadline = Instant::now() + options.response_timeout;
-            if let Err(error) = notifier.publish(message, deadline).await {
-                warn!(topic, %error, "Cannot send a notification");
+        let own = &options.notifications;
+        if own.to_log {
+            notifications::log(&notification);
+        }
+        for format in &own.formats {
+            let body = notification.encode(*format, Uuid::new_v4());
+            for topic in &own.topics {
+                let exchange = &options.control_exchange;
+                let queue = own
+                    .queues
+                    .notification(exchange, topic, notification::PRIORITY);
+                let message = Message::new(Target::Queue(Box::new(queue)), body.clone());
+                let deadline = Instant::now() + options.response_timeout;
+                if let Err(error) = notifier.publish(message, deadline).await {
+                    warn!(topic, %error, "Cannot send a notification");
+                }
             }
         }
     }
@@ -190,6 +210,18 @@ impl Amqp {
         self.inner.publisher.close().await;
         self.inner.notifier.close().await;
     }
+}
+
+/// On a connection of its own, which an error of the channel cannot harm.
+async fn consumers(broker: &Broker, turn: usize, queue: &str) -> Result<u32, String> {
+    let connection = connection::open(broker, turn, "count").await?;
+    let counting = async {
+        let channel = connection.create_channel().await?;
+        wire::consumers(&channel, queue).await
+    };
+    let counted = counting.await.map_err(|error| error.to_string());
+    let _ = connection.close(200, "OK".into()).await;
+    counted
 }
 
 fn target(destination: &Destination, options: &Options) -> Target {

@@ -76,8 +76,10 @@ pub(super) fn jitter() -> Duration {
 
 /// Where notifications go.
 pub struct Notifications {
-    /// With or without an envelope; none sends nothing.
-    pub format: Option<Format>,
+    /// With an envelope, without, or both, one after the other.
+    pub formats: Vec<Format>,
+    /// Whether they are written to the log, too.
+    pub to_log: bool,
     /// What shapes their queues and exchange: the URL of their broker may have options of its own.
     pub queues: QueueOptions,
     /// `topics`.
@@ -93,13 +95,10 @@ impl Options {
     /// [`SetupError`] for files that cannot be read and options that cannot be honoured.
     pub fn from_config(config: &Config) -> Result<Self, SetupError> {
         let rabbit = &config.rabbit;
-        let driver = config.notifications.driver.0.as_slice();
-        let named = |name: &str| driver.iter().any(|driver| driver == name);
-        let format = match (named("messagingv2"), named("messaging")) {
-            (true, _) => Some(Format::V2),
-            (false, true) => Some(Format::V1),
-            _ => None,
-        };
+        let drivers = config.notifications.driver.0.as_slice();
+        let named = |name: &str| drivers.iter().any(|driver| driver.trim() == name);
+        let formats = [("messagingv2", Format::V2), ("messaging", Format::V1)];
+        let formats = formats.into_iter().filter(|(name, _)| named(name));
         let own = config.notifications.transport_url.as_ref();
         let own = own.map(|url| Broker::new(url, &config.notification_rabbit));
         Ok(Self {
@@ -111,7 +110,8 @@ impl Options {
                 rabbit.kombu_missing_consumer_retry_timeout,
             ),
             notifications: Notifications {
-                format,
+                formats: formats.map(|(_, format)| format).collect(),
+                to_log: named("log"),
                 queues: queues(&config.notification_rabbit),
                 topics: config.notifications.topics.clone(),
                 broker: own.transpose()?,
@@ -171,6 +171,7 @@ fn tls(rabbit: &Rabbit) -> Result<Tls, SetupError> {
         authorities: rabbit.ssl_ca_file.clone(),
         own: rabbit.ssl_cert_file.clone(),
         key: rabbit.ssl_key_file.clone(),
+        any_name: !rabbit.ssl_enforce_hostname_verification,
     })
 }
 
@@ -201,7 +202,8 @@ pub(super) mod tests {
             response_timeout: second,
             missing_consumer_timeout: second,
             notifications: Notifications {
-                format: None,
+                formats: Vec::new(),
+                to_log: false,
                 queues: QueueOptions::default(),
                 topics: Vec::new(),
                 broker: None,
@@ -209,22 +211,38 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn the_url_of_notifications_shapes_their_queues() {
-        let url = "rabbit://u:p@n/?rabbit_quorum_queue=true";
-        let name = "OS_OSLO_MESSAGING_NOTIFICATIONS__TRANSPORT_URL";
+    /// The options with one more in the environment.
+    fn with(name: &str, value: &str) -> Options {
         let config = Config::load(&Sources {
             project: "cinder".to_owned(),
             paths: vec![ConfigPath::File("/dev/null".into())],
             overrides: Vec::new(),
-            environment: [(name.to_owned(), url.to_owned())].into(),
+            environment: [(name.to_owned(), value.to_owned())].into(),
             machine: Machine {
                 hostname: "node1".to_owned(),
                 address: "10.0.0.1".to_owned(),
                 program: "cinder-backup".to_owned(),
             },
         });
-        let options = Options::from_config(&config.unwrap()).unwrap();
+        Options::from_config(&config.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_driver_of_notifications_that_is_named_sends() {
+        let drivers = |drivers| {
+            let options = with("OS_OSLO_MESSAGING_NOTIFICATIONS__DRIVER", drivers).notifications;
+            (options.formats, options.to_log)
+        };
+        assert_eq!(drivers("noop"), (vec![], false));
+        assert_eq!(drivers("messaging"), (vec![Format::V1], false));
+        assert_eq!(drivers(" messagingv2"), (vec![Format::V2], false));
+        assert_eq!(drivers("log"), (vec![], true));
+    }
+
+    #[test]
+    fn the_url_of_notifications_shapes_their_queues() {
+        let url = "rabbit://u:p@n/?rabbit_quorum_queue=true";
+        let options = with("OS_OSLO_MESSAGING_NOTIFICATIONS__TRANSPORT_URL", url);
         assert!(options.notifications.queues.rabbit_quorum_queue);
         assert!(!options.queues.rabbit_quorum_queue);
         let broker = options.notifications.broker.unwrap();

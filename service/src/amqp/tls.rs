@@ -8,12 +8,16 @@ use lapin::AsyncTcpStream;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVerifyMode};
-use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::{X509, X509VerifyResult};
 
 use super::SetupError;
 
-/// The files that `[oslo_messaging_rabbit]` names.
+/// OpenSSL's errors of a certificate that is sound and not for this host
+/// (`X509_V_ERR_HOSTNAME_MISMATCH` and `X509_V_ERR_IP_ADDRESS_MISMATCH` in `openssl/x509_vfy.h`).
+const OTHER_NAMES: [i32; 2] = [62, 64];
+
+/// The files that `[oslo_messaging_rabbit]` names, and what is asked of a broker's certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
     /// `ssl_ca_file`: nothing else is trusted. Without it, what the system trusts.
@@ -22,13 +26,18 @@ pub struct Certificates {
     pub own: Option<PathBuf>,
     /// `ssl_key_file`: its key. Without it, the key is in the file of the certificate.
     pub key: Option<PathBuf>,
+    /// Whether a certificate for another name will do: `ssl_enforce_hostname_verification` is false.
+    pub any_name: bool,
 }
 
-/// Makes connections secure. The server's certificate and the name in it are always verified.
+/// Makes connections secure. The server's certificate is always verified, and so is the name in it
+/// unless the operator says otherwise.
 pub struct Tls {
     connector: SslConnector,
+    /// Whether only the authorities of `ssl_ca_file` count.
+    own_authorities: bool,
     /// What was wrong with the last certificate: OpenSSL's error does not tell.
-    refused: Arc<Mutex<Option<String>>>,
+    refused: Arc<Mutex<Option<X509VerifyResult>>>,
 }
 
 impl Tls {
@@ -49,15 +58,23 @@ impl Tls {
         }
         let refused = Arc::new(Mutex::new(None));
         let last = refused.clone();
+        let any_name = files.any_name;
+        // Called for each certificate of the chain, and for each thing that is wrong with one.
         builder.set_verify_callback(SslVerifyMode::PEER, move |sound, chain| {
-            if !sound {
-                let reason = chain.error().error_string().to_owned();
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            if sound {
+                return true;
             }
-            sound
+            let error = chain.error();
+            if any_name && OTHER_NAMES.contains(&error.as_raw()) {
+                chain.set_error(X509VerifyResult::OK);
+                return true;
+            }
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            false
         });
         Ok(Self {
             connector: builder.build(),
+            own_authorities: files.authorities.is_some(),
             refused,
         })
     }
@@ -77,8 +94,10 @@ impl Tls {
         let shaken = stream.into_openssl(&self.connector, host).await;
         shaken.map_err(|error| {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(reason) = refused.take() {
-                return format!("its certificate is refused: {reason}");
+            if let Some(error) = refused.take() {
+                let reason = error.error_string();
+                let advice = advice(error.as_raw(), self.own_authorities);
+                return format!("its certificate is refused: {reason} ({advice})");
             }
             let error = error.to_string();
             match error.contains("wrong version number") {
@@ -86,6 +105,21 @@ impl Tls {
                 false => error,
             }
         })
+    }
+}
+
+/// What an operator can do about a certificate that is refused.
+fn advice(error: i32, own_authorities: bool) -> &'static str {
+    match own_authorities {
+        _ if OTHER_NAMES.contains(&error) => {
+            "[oslo_messaging_rabbit] ssl_enforce_hostname_verification = false accepts \
+             certificates for other names"
+        }
+        true => "see [oslo_messaging_rabbit] ssl_ca_file",
+        false => {
+            "[oslo_messaging_rabbit] ssl_ca_file is not set, so that only the authorities count \
+             which this system trusts: set it to the file with the certificate of the broker's"
+        }
     }
 }
 
@@ -146,5 +180,21 @@ fn unusable(option: &'static str, path: &Path, reason: impl ToString) -> SetupEr
         option,
         path: path.to_owned(),
         reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_told_which_option_helps() {
+        for own in [true, false] {
+            let said = advice(62, own);
+            assert!(said.contains("ssl_enforce_hostname_verification"), "{said}");
+        }
+        // A chain that ends at an authority that nobody knows.
+        assert_eq!(advice(20, true), "see [oslo_messaging_rabbit] ssl_ca_file");
+        assert!(advice(20, false).contains("ssl_ca_file is not set"));
     }
 }

@@ -66,6 +66,18 @@ pub async fn declare_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()
     Ok(())
 }
 
+/// How many consume a queue, which must be there.
+pub async fn consumers(channel: &Channel, queue: &str) -> lapin::Result<u32> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel
+        .queue_declare(short(queue)?, options, FieldTable::default())
+        .await?;
+    Ok(declared.consumer_count())
+}
+
 /// Binds a queue to its exchange, if it has one.
 pub async fn bind(channel: &Channel, declaration: &Declaration) -> lapin::Result<()> {
     let Some(exchange) = &declaration.exchange else {

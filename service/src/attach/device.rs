@@ -16,7 +16,7 @@ use crate::transfer::{Access, Device};
 /// How long changing an owner may take.
 const CHOWN: Duration = Duration::from_secs(60);
 
-/// A path that belongs to this process for a while.
+/// A path, and its owner, who is to have it back.
 #[derive(Debug)]
 pub struct Ownership {
     path: PathBuf,
@@ -25,22 +25,26 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Makes a path this process's own, as Cinder does it: with cinder-rootwrap.
-    pub async fn take(path: &Path, root_helper: [String; 3]) -> Result<Self, Error> {
-        let owner = tokio::fs::metadata(path).await;
-        let owner = owner.map_err(|error| Error::open(path, &error))?.uid();
-        let taken = Self {
+    /// Whose a path is.
+    pub async fn of(path: &Path, root_helper: [String; 3]) -> Result<Self, Error> {
+        Ok(Self {
             path: path.to_owned(),
-            owner,
+            owner: owner(path).await?,
             root_helper,
-        };
-        taken.chown(getuid().as_raw()).await?;
-        Ok(taken)
+        })
+    }
+
+    /// Makes it this process's own, as Cinder does it: with cinder-rootwrap. After an error, too, it
+    /// may be: the command may have been given up.
+    pub async fn take(&self) -> Result<(), Error> {
+        self.chown(getuid().as_raw()).await
     }
 
     /// Gives it back to its owner.
     pub async fn give_back(self) {
-        if let Err(error) = self.chown(self.owner).await {
+        if let Err(error) = self.chown(self.owner).await
+            && owner(&self.path).await.ok() != Some(self.owner)
+        {
             warn!(path = %self.path.display(), owner = self.owner, %error, "Cannot give a device back to its owner");
         }
     }
@@ -70,6 +74,11 @@ impl Ownership {
         let said = said.lines().next_back().unwrap_or_default();
         Err(failed(format!("{} {said}", output.status)))
     }
+}
+
+async fn owner(path: &Path) -> Result<u32, Error> {
+    let known = tokio::fs::metadata(path).await;
+    Ok(known.map_err(|error| Error::open(path, &error))?.uid())
 }
 
 /// Opens a device; `None` if that is not permitted.
@@ -144,22 +153,31 @@ mod tests {
             false => getuid().as_raw(),
         };
         std::os::unix::fs::chown(&scratch.0, Some(owner), None).expect("chown");
-        let taken = Ownership::take(&scratch.0, helper(["env", "-u", "NONE"])).await;
-        let taken = taken.expect("taken");
-        assert_eq!(scratch.owner(), getuid().as_raw());
-        taken.give_back().await;
-        assert_eq!(scratch.owner(), owner);
+        // One that does what it is told, and one that fails all the same.
+        let fails = "chown \"$1\" \"$2\"; exit 7";
+        for words in [["env", "-u", "NONE"], ["sh", "-c", fails]] {
+            let ownership = Ownership::of(&scratch.0, helper(words)).await;
+            let ownership = ownership.expect("somebody's");
+            let taken = ownership.take().await;
+            assert_eq!(taken.is_ok(), words[0] == "env", "{taken:?}");
+            assert_eq!(scratch.owner(), getuid().as_raw());
+            ownership.give_back().await;
+            assert_eq!(scratch.owner(), owner);
+        }
     }
 
     #[tokio::test]
     async fn rights_that_cannot_be_had_are_told() {
         let scratch = Scratch::new(b"x");
         let script = "echo 'not allowed' >&2; exit 99";
-        let refused = Ownership::take(&scratch.0, helper(["sh", "-c", script])).await;
+        let take = async |words| {
+            let ownership = Ownership::of(&scratch.0, helper(words)).await;
+            ownership.expect("somebody's").take().await
+        };
+        let refused = take(["sh", "-c", script]).await;
         let refused = refused.expect_err("refused").to_string();
         assert!(refused.contains("99 not allowed"), "{refused}");
-        let missing = helper(["/nonexistent/sudo", "", ""]);
-        Ownership::take(&scratch.0, missing)
+        take(["/nonexistent/sudo", "", ""])
             .await
             .expect_err("no sudo");
     }

@@ -21,9 +21,6 @@ pub enum Error {
     /// cinder-volume's answer cannot be used.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// The connection allows reading only.
-    #[error("The volume was attached read-only")]
-    ReadOnly,
     /// Somebody called it off.
     #[error("Attaching the volume was called off")]
     CalledOff,

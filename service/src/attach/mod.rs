@@ -18,7 +18,7 @@ use api_compat::ids::{SnapshotId, VolumeId};
 use api_compat::messaging::RequestContext;
 use api_compat::objects::{ObjectHistory, Volume};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::rpc::{AccessMode, ConnectionError, ConnectionInfo, Outgoing};
+use api_compat::rpc::{ConnectionError, ConnectionInfo, Outgoing};
 use api_compat::state::VolumeStatus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -167,7 +167,11 @@ impl Attacher {
             Err(error) => {
                 // Also of a call that failed: cinder-volume may have made the connection all the
                 // same.
-                if volume.previous_status != Some(VolumeStatus::InUse) {
+                if !may_be_shared(
+                    connection.id,
+                    wanted.access,
+                    volume.previous_status.as_ref(),
+                ) {
                     self.give_back(context, &connection).await;
                 }
                 Err(error)
@@ -237,13 +241,18 @@ impl Attacher {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has os-brick asked again at the next volume: what it said may not be true any more.
+    fn forget_host(&self) {
+        *self.known_host() = None;
+    }
+
     /// Whether this host can attach what is not in Ceph. Where it cannot, the next volume has
     /// os-brick looked for again.
     fn usable(&self, host: &Host, info: &ConnectionInfo) -> Result<(), Error> {
         let Some(reason) = &host.unknown else {
             return Ok(());
         };
-        *self.known_host() = None;
+        self.forget_host();
         Err(Error::NoOsBrick {
             protocol: info.driver_volume_type.chars().take(64).collect(),
             reason: reason.clone(),
@@ -262,16 +271,20 @@ impl Attacher {
             Id::Snapshot(id) => api.initialize_connection_snapshot(id, connector),
         };
         let answer = self.amqp.call(request, context).await;
-        answer.map_err(|refusal| match (&refusal, &connection.host.unknown) {
-            (CallError::Remote(failure), Some(reason))
-                if ASKING_FOR_MORE.contains(&failure.class.as_str()) =>
-            {
-                *self.known_host() = None;
-                let reason = reason.clone();
-                let refusal = Box::new(refusal);
-                Error::Unknown { refusal, reason }
+        answer.map_err(|refusal| {
+            let asks_for_more = matches!(&refusal, CallError::Remote(failure)
+                if ASKING_FOR_MORE.contains(&failure.class.as_str()));
+            if !asks_for_more {
+                return Error::Call(refusal);
             }
-            _ => Error::Call(refusal),
+            self.forget_host();
+            match &connection.host.unknown {
+                Some(reason) => Error::Unknown {
+                    refusal: Box::new(refusal),
+                    reason: reason.clone(),
+                },
+                None => Error::Call(refusal),
+            }
         })
     }
 
@@ -283,9 +296,6 @@ impl Attacher {
 
     async fn open(&self, info: &ConnectionInfo) -> Result<(Pool, String), Error> {
         let connection = info.rbd()?;
-        if connection.access_mode == AccessMode::ReadOnly {
-            return Err(Error::ReadOnly);
-        }
         let image = connection.image.clone();
         Ok((self.links.pool(connection).await?, image))
     }
@@ -324,11 +334,38 @@ impl Attacher {
     }
 }
 
+/// Whether a connection may be the one by which the volume is used on this very host: cinder-volume
+/// keeps one for a volume and a host. What a backup is restored to nobody uses; its `previous_status`
+/// is that of some earlier operation.
+fn may_be_shared(id: Id, access: Access, previous: Option<&VolumeStatus>) -> bool {
+    let is_volume = matches!(id, Id::Volume(_));
+    is_volume && access == Access::Read && previous == Some(&VolumeStatus::InUse)
+}
+
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Volume(id) => id.fmt(f),
             Self::Snapshot(id) => id.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_volume_that_somebody_uses_keeps_its_connection() {
+        let id = "5e1b1c8e-3f64-4a1c-8f2d-0d8e6f0c7b11";
+        let volume = Id::Volume(id.parse().expect("an id"));
+        let snapshot = Id::Snapshot(id.parse().expect("an id"));
+        let (used, free) = (Some(&VolumeStatus::InUse), Some(&VolumeStatus::Available));
+        assert!(may_be_shared(volume, Access::Read, used));
+        assert!(!may_be_shared(volume, Access::Read, free));
+        assert!(!may_be_shared(volume, Access::Read, None));
+        // A snapshot that was taken to back it up, and a volume that was in use when it was last backed up.
+        assert!(!may_be_shared(snapshot, Access::Read, used));
+        assert!(!may_be_shared(volume, Access::Write, used));
     }
 }

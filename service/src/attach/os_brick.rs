@@ -18,6 +18,9 @@ const PROGRAM: &str = include_str!("os_brick.py");
 /// The longest answer that is read.
 const LONGEST_ANSWER: u64 = 1 << 20;
 
+/// The most of a line in its log that is told as one.
+const LONGEST_LINE: u64 = 4096;
+
 /// How long the process has for its end, after its answer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -190,15 +193,24 @@ async fn exchange(child: &mut Child, request: &Value) -> Result<String, BrickErr
     Err(BrickError::Died(format!("{status} {last_words}")))
 }
 
-/// Passes on what the process logs; its last line.
+/// Passes on what the process logs, whatever bytes that are; its last line. A process whose log
+/// nobody reads would stop.
 async fn follow(stderr: ChildStderr) -> String {
-    let mut lines = BufReader::new(stderr).lines();
-    let mut last = String::new();
-    while let Ok(Some(line)) = lines.next_line().await {
-        debug!("os-brick: {line}");
-        last = line;
+    let mut log = BufReader::new(stderr);
+    let (mut line, mut last) = (Vec::new(), String::new());
+    loop {
+        line.clear();
+        let mut rest = (&mut log).take(LONGEST_LINE);
+        let read = rest.read_until(b'\n', &mut line).await;
+        if !read.is_ok_and(|read| read > 0) {
+            return last;
+        }
+        let text = String::from_utf8_lossy(&line);
+        if !text.trim().is_empty() {
+            debug!("os-brick: {}", text.trim_end());
+            last = text.trim_end().to_owned();
+        }
     }
-    last
 }
 
 #[cfg(test)]
@@ -259,6 +271,10 @@ mod tests {
         for (script, told) in [
             ("exit 3", "exit status: 3"),
             ("echo 'out of memory' >&2; kill -KILL $$", "out of memory"),
+            (
+                "printf 'odd: \\377\\n' >&2; head -c 9999999 /dev/zero >&2; echo >&2; echo last >&2",
+                "last",
+            ),
             ("sleep 60 & exit 0", "exit status: 0"),
             ("echo nonsense", "its answer cannot be read"),
             ("yes | tr -d '\\n'", "ended without an answer"),

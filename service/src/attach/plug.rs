@@ -33,14 +33,15 @@ impl Attacher {
         cancel: &CancellationToken,
     ) -> Result<(Device, Plugged), Error> {
         let text = |name: &str| answer["data"][name].as_str();
-        if wanted.access == Access::Write && text("access_mode") == Some("ro") {
-            return Err(Error::ReadOnly);
-        }
         let format = text("format").map(str::to_owned);
         let connected = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Error::CalledOff),
-            connected = self.os_brick.connect(&answer) => connected.map_err(Error::Brick),
+            connected = self.os_brick.connect(&answer) => connected.map_err(|error| {
+                // It may have been connected to an initiator that this host had once.
+                self.forget_host();
+                Error::Brick(error)
+            }),
         };
         let mut plugged = Plugged {
             answer,
@@ -100,7 +101,9 @@ impl Attacher {
             return Err(denied());
         }
         let helper = self.os_brick.root_helper();
-        plugged.ownership = Some(Ownership::take(path, helper).await?);
+        let ownership = Ownership::of(path, helper).await?;
+        // It is given back whatever becomes of the change.
+        plugged.ownership.insert(ownership).take().await?;
         device::open(path, wanted.access).await?.ok_or_else(denied)
     }
 

@@ -1,11 +1,12 @@
 //! Reading backups, and the changes to them that are no changes of status.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, Timelike};
 use sea_orm::sea_query::{Expr, ExprTrait, NullOrdering};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, Order, QueryFilter, QueryOrder, Select, UpdateMany,
@@ -27,6 +28,19 @@ pub struct Begin<'a> {
     pub container: &'a str,
     /// The availability zone.
     pub zone: &'a str,
+}
+
+/// Where a backup will lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its image, as `backups.service_metadata` names it.
+    pub service_metadata: &'a str,
+    /// What the column holds: only one of two attempts may go on.
+    pub was: Option<&'a str>,
+    /// Whether it builds on no other backup after all.
+    pub detach: bool,
 }
 
 /// What a backup is that may have no data.
@@ -64,20 +78,24 @@ impl Database {
             .collect())
     }
 
-    /// The backups of a host that are not complete: what a start of that host has to look at.
-    /// A row that holds what is no backup's is logged and left out.
+    /// The backups of a host on which an operation was begun or asked for, or that have a temporary
+    /// volume or snapshot although they failed: what a start of that host has to look at. A row that
+    /// holds what is no backup's is logged and left out.
     pub async fn unfinished_backups(&self, host: &str) -> Result<Vec<Backup>> {
         let unfinished = [
-            BackupStatus::Error,
-            BackupStatus::ErrorDeleting,
             BackupStatus::Creating,
             BackupStatus::Deleting,
-            BackupStatus::Deleted,
             BackupStatus::Restoring,
         ];
+        let temporary = Condition::any()
+            .add(backups::Column::TempVolumeId.is_not_null())
+            .add(backups::Column::TempSnapshotId.is_not_null());
+        let failed = Condition::all()
+            .add(backups::Column::Status.eq(BackupStatus::Error.as_str()))
+            .add(temporary);
         let status = Condition::any()
             .add(backups::Column::Status.is_in(unfinished.map(BackupStatus::as_str)))
-            .add(backups::Column::Status.is_null());
+            .add(failed);
         let find = live()
             .filter(status)
             .order_by_with_nulls(backups::Column::CreatedAt, Order::Desc, NullOrdering::Last)
@@ -168,24 +186,45 @@ impl Database {
         self.update_creating(begin.backup, update).await
     }
 
-    /// Records in which image a new backup will lie; with `detach` also that it builds on no other
-    /// backup after all.
+    /// Records in which image a new backup will lie.
     ///
     /// # Errors
-    /// `Conflict` if it is not being created any more.
-    pub async fn place_backup(
-        &self,
-        backup: BackupId,
-        service_metadata: &str,
-        detach: bool,
-        now: NaiveDateTime,
-    ) -> Result<()> {
-        let mut update = creating(backup, now)
-            .col_expr(backups::Column::ServiceMetadata, service_metadata.into());
-        if detach {
-            update = update.col_expr(backups::Column::ParentId, Expr::value(None::<String>));
+    /// `Conflict` if it is not being created any more, or lies elsewhere than it did.
+    pub async fn place_backup(&self, place: Place<'_>, now: NaiveDateTime) -> Result<()> {
+        use backups::Column::{ParentId, ServiceMetadata};
+
+        // As the column holds it, so that it can be recognised there.
+        let now = now.with_nanosecond(0).unwrap_or(now);
+        let was = match place.was {
+            Some(was) => ServiceMetadata.eq(was),
+            None => ServiceMetadata.is_null(),
+        };
+        let mut update = creating(place.backup, now)
+            .col_expr(ServiceMetadata, place.service_metadata.into())
+            .filter(was);
+        if place.detach {
+            update = update.col_expr(ParentId, Expr::value(None::<String>));
         }
-        self.update_creating(backup, update).await
+        let in_doubt = AtomicBool::new(false);
+        let placed = self.patience.run(|| async {
+            let again = in_doubt.swap(true, Ordering::Relaxed);
+            let rows = update.clone().exec(&self.pool).await?.rows_affected;
+            // The answer to an earlier try may have been lost.
+            Ok(rows == 1 || (again && self.is_placed(place, now).await?))
+        });
+        match placed.await? {
+            true => Ok(()),
+            false => Err(not_created(place.backup)),
+        }
+    }
+
+    /// Whether the row is as this very placing leaves it.
+    async fn is_placed(&self, place: Place<'_>, now: NaiveDateTime) -> Result<bool> {
+        let row = live()
+            .filter(backups::Column::Id.eq(place.backup.to_string()))
+            .filter(backups::Column::ServiceMetadata.eq(place.service_metadata))
+            .filter(backups::Column::UpdatedAt.eq(now));
+        Ok(row.one(&self.pool).await?.is_some())
     }
 
     /// Notes how many objects of a backup have been copied so far. A backup that is not being made
@@ -214,11 +253,7 @@ impl Database {
         if updated == 1 {
             return Ok(());
         }
-        Err(Error::Conflict {
-            what: "backup",
-            id: backup.to_string(),
-            expected: BackupStatus::Creating.to_string(),
-        })
+        Err(not_created(backup))
     }
 
     /// Forgets a backup's temporary volume and snapshot, which are being deleted.
@@ -245,4 +280,12 @@ fn creating(backup: BackupId, now: NaiveDateTime) -> UpdateMany<backups::Entity>
         .filter(backups::Column::Id.eq(backup.to_string()))
         .filter(backups::Column::Deleted.eq(false))
         .filter(backups::Column::Status.eq(BackupStatus::Creating.as_str()))
+}
+
+fn not_created(backup: BackupId) -> Error {
+    Error::Conflict {
+        what: "backup",
+        id: backup.to_string(),
+        expected: BackupStatus::Creating.to_string(),
+    }
 }

@@ -10,10 +10,11 @@ use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, UpdateMany,
 };
+use tracing::error;
 
 use super::entity::{backup_metadata, backups, snapshots, volumes};
 use super::quota::QuotaRules;
-use super::{Database, Error, Importer, Result, import, quota, retry};
+use super::{Database, Error, ErrorKind, Importer, Result, import, quota, retry};
 
 /// Longest text of `backups.fail_reason`, in characters.
 const FAIL_REASON: usize = 255;
@@ -79,7 +80,8 @@ pub enum Done<'a> {
 }
 
 impl Database {
-    /// Writes a change that `api_compat::state::transition` decided.
+    /// Writes a change that `api_compat::state::transition` decided. A deletion whose quota cannot be
+    /// given back is written without.
     ///
     /// # Errors
     /// `Conflict` if the backup has another status than the one that the change was decided on;
@@ -98,6 +100,20 @@ impl Database {
             // As the columns hold it, so that it can be recognised there.
             now: now.with_nanosecond(0).unwrap_or(now),
         };
+        let error = match self.write(write).await {
+            Err(error) if error.kind() == ErrorKind::Other => error,
+            outcome => return outcome,
+        };
+        let Some(rest) = write.without_quota() else {
+            return Err(error);
+        };
+        // Not in a savepoint: what gives a transaction up takes those of MySQL with it.
+        self.write(rest).await?;
+        error!(backup = %subject.backup, %error, "Failed to update usages deleting backup");
+        Ok(())
+    }
+
+    async fn write(&self, write: Write<'_>) -> Result<()> {
         let in_doubt = AtomicBool::new(false);
         self.patience.run(|| self.try_write(write, &in_doubt)).await
     }
@@ -116,6 +132,32 @@ impl Database {
             .run(|| async { Ok(update.clone().exec(&self.pool).await?) })
             .await?;
         Ok(())
+    }
+
+    /// Writes what a decision says of the volume and the snapshot of a backup that is gone. They are
+    /// left alone if they have another status by now.
+    pub async fn change_source(
+        &self,
+        subject: Subject<'_>,
+        change: &Change,
+        now: NaiveDateTime,
+    ) -> Result<()> {
+        let write = Write {
+            subject,
+            change,
+            done: Done::Nothing,
+            now,
+        };
+        let both = || async {
+            let transaction = self.begin().await?;
+            let outcome = async {
+                write_volume(&transaction, write).await?;
+                write_snapshot(&transaction, write).await
+            };
+            let outcome = outcome.await;
+            retry::end(transaction, outcome).await
+        };
+        self.patience.run(both).await
     }
 
     /// `in_doubt` tells whether an earlier try may have written it.
@@ -139,6 +181,16 @@ struct Write<'a> {
     change: &'a Change,
     done: Done<'a>,
     now: NaiveDateTime,
+}
+
+impl Write<'_> {
+    /// The same but for the quota that a deletion gives back; none if there is no such.
+    fn without_quota(mut self) -> Option<Self> {
+        match &mut self.done {
+            Done::Deleted { project, .. } => project.take().map(|_| self),
+            _ => None,
+        }
+    }
 }
 
 /// Writes it, unless it is `in_doubt` and found written.

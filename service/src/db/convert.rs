@@ -67,7 +67,7 @@ pub(super) fn volume(row: volumes::Model) -> Result<Volume> {
         ec2_id: row.ec2_id,
         user_id: row.user_id,
         project_id: row.project_id,
-        use_quota: row.use_quota,
+        use_quota: counted(row.use_quota),
         snapshot_id: row.snapshot_id,
         cluster_name: row.cluster_name,
         host: row.host,
@@ -122,7 +122,7 @@ pub(super) fn snapshot(row: snapshots::Model) -> Result<Snapshot> {
         id: column.parse("id", &row.id)?,
         user_id: row.user_id,
         project_id: row.project_id,
-        use_quota: row.use_quota,
+        use_quota: counted(row.use_quota),
         volume_id: Some(column.parse("volume_id", &row.volume_id)?),
         cgsnapshot_id: row.cgsnapshot_id,
         group_snapshot_id: row.group_snapshot_id,
@@ -184,6 +184,12 @@ impl Column<'_> {
             .map(|text| self.parse(name, text))
             .transpose()
     }
+}
+
+/// Whether a volume or a snapshot counts against the quota. Cinder 21 to 23 may have rows from before the
+/// column, which count.
+fn counted(use_quota: Option<bool>) -> bool {
+    use_quota.unwrap_or(true)
 }
 
 fn utc(time: Option<NaiveDateTime>) -> Option<DateTime<Utc>> {

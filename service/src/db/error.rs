@@ -47,6 +47,9 @@ pub enum ErrorKind {
     Transient,
     /// The server is away, or the connection was lost.
     Unreachable,
+    /// The server is there, and a new connection is let in by neither TLS nor login: a certificate has
+    /// expired, a password is being changed.
+    LockedOut,
     /// This server cannot do it, but the one can to which the next connection may lead: a primary
     /// that was demoted, a Galera node that is not ready.
     WrongServer,
@@ -90,6 +93,7 @@ fn kind(error: &DbErr) -> ErrorKind {
         | SqlxError::PoolClosed
         | SqlxError::Protocol(_)
         | SqlxError::WorkerCrashed => ErrorKind::Unreachable,
+        SqlxError::Tls(_) => ErrorKind::LockedOut,
         SqlxError::Database(error) => of_system(&**error),
         _ => ErrorKind::Other,
     }
@@ -129,6 +133,9 @@ fn of_mysql(number: u16) -> ErrorKind {
         1158..=1161 => ErrorKind::Unreachable,
         // ProxySQL has no server behind it.
         9001 => ErrorKind::Unreachable,
+        // The user, the host, or the database's name is refused, or the way to log in; the password has
+        // expired; the account is locked (MySQL, MariaDB); TLS is wanted.
+        1045 | 1698 | 1130 | 1044 | 1251 | 1862 | 3118 | 4151 | 3159 => ErrorKind::LockedOut,
         // --read-only, in its two wordings; Galera is not ready.
         1290 | 1836 | 1047 => ErrorKind::WrongServer,
         _ => ErrorKind::Other,
@@ -144,6 +151,8 @@ fn of_postgres(code: &str) -> ErrorKind {
         "57014" => ErrorKind::Transient,
         // Too many connections.
         "53300" => ErrorKind::Unreachable,
+        // The login is refused.
+        "28000" | "28P01" => ErrorKind::LockedOut,
         // The server is read-only, as a standby is.
         "25006" => ErrorKind::WrongServer,
         // Was idle within a transaction for too long.
@@ -188,6 +197,7 @@ mod tests {
         assert_eq!(of_mysql(2013), ErrorKind::Unreachable);
         assert_eq!(of_mysql(9001), ErrorKind::Unreachable);
         assert_eq!(of_mysql(1290), ErrorKind::WrongServer);
+        assert_eq!(of_mysql(1045), ErrorKind::LockedOut);
         // What no wait mends: a text that does not fit, a column that is not there, a duplicate key.
         for number in [1406, 1054, 1062] {
             assert_eq!(of_mysql(number), ErrorKind::Other);
@@ -203,10 +213,20 @@ mod tests {
             assert_eq!(of_postgres(code), ErrorKind::Unreachable, "{code}");
         }
         assert_eq!(of_postgres("25006"), ErrorKind::WrongServer);
-        // A text that does not fit, a column that is not there, a duplicate key, a wrong password.
-        for code in ["22001", "42703", "23505", "28P01"] {
+        for code in ["28P01", "28000"] {
+            assert_eq!(of_postgres(code), ErrorKind::LockedOut, "{code}");
+        }
+        // A text that does not fit, a column that is not there, a duplicate key.
+        for code in ["22001", "42703", "23505"] {
             assert_eq!(of_postgres(code), ErrorKind::Other, "{code}");
         }
+    }
+
+    #[test]
+    fn a_handshake_that_fails_locks_out() {
+        let error = SqlxError::Tls("certificate has expired".into());
+        let error = DbErr::Conn(RuntimeErr::SqlxError(error.into()));
+        assert_eq!(kind(&error), ErrorKind::LockedOut);
     }
 
     #[test]

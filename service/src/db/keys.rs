@@ -2,13 +2,14 @@
 
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
+use api_compat::secret;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::backups::live;
-use super::entity::{backups, snapshots};
+use super::entity::{backups, snapshots, volumes};
 use super::{Database, Result};
 
 /// Another key for a backup.
@@ -60,6 +61,25 @@ impl Database {
     pub async fn backups_with_key(&self, host: &str, key: &str) -> Result<Vec<Backup>> {
         let find = live().filter(backups::Column::EncryptionKeyId.eq(key));
         self.find_of_host(find, host).await
+    }
+
+    /// Whether a volume, a snapshot, or another backup has a backup's key, as castellan writes it or as
+    /// this one does.
+    pub async fn is_key_of_another(&self, backup: BackupId, key: &str) -> Result<bool> {
+        let castellans = secret::id(key).ok().map(|id| id.to_string());
+        let names = || [key.to_owned()].into_iter().chain(castellans.clone());
+        let of_volume = volumes::Entity::find()
+            .filter(volumes::Column::EncryptionKeyId.is_in(names()))
+            .filter(volumes::Column::Deleted.eq(false));
+        let of_snapshot = snapshots::Entity::find()
+            .filter(snapshots::Column::EncryptionKeyId.is_in(names()))
+            .filter(snapshots::Column::Deleted.eq(false));
+        let of_backup = live()
+            .filter(backups::Column::EncryptionKeyId.is_in(names()))
+            .filter(backups::Column::Id.ne(backup.to_string()));
+        Ok(self.exists(of_volume).await?
+            || self.exists(of_snapshot).await?
+            || self.exists(of_backup).await?)
     }
 
     /// Whether a snapshot of a volume has this key. Cinder gives a snapshot its volume's own.

@@ -22,7 +22,7 @@ mod retry;
 mod services;
 mod volumes;
 
-pub use backups::Begin;
+pub use backups::{Begin, Place};
 pub use change::{Done, Subject};
 pub use connect::Options;
 pub use error::{Error, ErrorKind};
@@ -50,9 +50,11 @@ pub struct Database {
 
 impl Database {
     /// The same database for whoever has to write what became of an operation: a server that is
-    /// away, or that takes no writes, is waited for until there is one that does.
+    /// away, that takes no writes, or that does not let this service in any more, is waited for until
+    /// there is one that does.
     pub fn enduring(mut self) -> Self {
         self.patience.tries = usize::MAX;
+        self.patience.through_lockouts = true;
         self
     }
 

@@ -14,6 +14,8 @@ use super::{ErrorKind, Result};
 pub struct Patience {
     /// Tries after the first.
     pub tries: usize,
+    /// Whether to wait also where logging in is refused, as it is while passwords are changed.
+    pub through_lockouts: bool,
     /// Wait before the second try.
     pub first: Duration,
     /// The longest wait.
@@ -54,7 +56,7 @@ impl Patience {
         let mut waits = backoff.build();
         loop {
             let error = match transaction().await {
-                Err(error) if again(error.kind()) => error,
+                Err(error) if self.again(error.kind()) => error,
                 outcome => return outcome,
             };
             let Some(wait) = waits.next() else {
@@ -65,6 +67,14 @@ impl Patience {
             }
             warn!(%error, "Trying again in {} ms", wait.as_millis());
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn again(&self, kind: ErrorKind) -> bool {
+        match kind {
+            ErrorKind::Transient | ErrorKind::Unreachable | ErrorKind::WrongServer => true,
+            ErrorKind::LockedOut => self.through_lockouts,
+            ErrorKind::Conflict | ErrorKind::Other => false,
         }
     }
 }
@@ -83,12 +93,5 @@ pub async fn end<T>(transaction: DatabaseTransaction, outcome: Result<T>) -> Res
             }
             Err(outcome)
         }
-    }
-}
-
-fn again(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::Transient | ErrorKind::Unreachable | ErrorKind::WrongServer => true,
-        ErrorKind::Conflict | ErrorKind::Other => false,
     }
 }

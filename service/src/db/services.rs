@@ -1,9 +1,12 @@
 //! `services`: how other services see that a worker is there, and which versions it speaks.
 
+use api_compat::objects::Volume;
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use uuid::Uuid;
 
 use super::entity::services;
@@ -104,6 +107,7 @@ impl Database {
             object_current_version: Set(Some(service.object_version.clone())),
             replication_status: Set(Some("not-capable".to_owned())),
             frozen: Set(Some(false)),
+            cluster_name: NotSet,
             created_at: Set(Some(now)),
             updated_at: Set(Some(now)),
             deleted_at: Set(None),
@@ -126,6 +130,27 @@ impl Database {
             .exec(&self.pool)
             .await?;
         Ok(updated.rows_affected == 1)
+    }
+
+    /// Whether the cinder-volume of a volume, or one of its cluster, has said since then that it lives.
+    pub async fn serves_volume(&self, volume: &Volume, since: NaiveDateTime) -> Result<bool> {
+        let host = volume.host.as_deref().unwrap_or_default();
+        let (host, _) = host.split_once('#').unwrap_or((host, ""));
+        let mut place = Condition::any().add(services::Column::Host.eq(host));
+        if let Some(cluster) = volume
+            .cluster_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+        {
+            let (cluster, _) = cluster.split_once('#').unwrap_or((cluster, ""));
+            place = place.add(services::Column::ClusterName.eq(cluster));
+        }
+        let alive = services::Entity::find()
+            .filter(services::Column::Deleted.eq(false))
+            .filter(services::Column::Binary.eq("cinder-volume"))
+            .filter(services::Column::UpdatedAt.gte(since))
+            .filter(place);
+        self.exists(alive).await
     }
 
     /// The versions of every service that is registered, dead and disabled ones too.

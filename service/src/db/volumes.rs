@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use api_compat::ids::{SnapshotId, VolumeId};
-use api_compat::objects::{Snapshot, Volume, VolumeType};
+use api_compat::objects::{Backup, Snapshot, Volume, VolumeType};
 use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
-use super::entity::{snapshots, volume_type_extra_specs, volume_types, volumes};
+use super::entity::{snapshots, volume_attachment, volume_type_extra_specs, volume_types, volumes};
 use super::{Database, Result, convert};
 
 impl Database {
@@ -31,6 +31,22 @@ impl Database {
         self.find(find).await?.map(convert::snapshot).transpose()
     }
 
+    /// The attachments of a volume to a host itself, rather than to a server on it.
+    pub async fn attachments(&self, volume: VolumeId, host: &str) -> Result<Vec<String>> {
+        let find = volume_attachment::Entity::find()
+            .filter(volume_attachment::Column::VolumeId.eq(volume.to_string()))
+            .filter(volume_attachment::Column::AttachedHost.eq(host))
+            .filter(volume_attachment::Column::InstanceUuid.is_null())
+            .filter(volume_attachment::Column::Deleted.eq(false));
+        let rows = self.find_all(find).await?;
+        Ok(rows
+            .into_iter()
+            // The collation compares without regard to case; hosts that differ in it are different.
+            .filter(|row| row.attached_host.as_deref() == Some(host))
+            .map(|row| row.id)
+            .collect())
+    }
+
     /// Marks a snapshot as being deleted, as cinder-volume expects it.
     pub async fn mark_snapshot_deleting(&self, id: SnapshotId, now: NaiveDateTime) -> Result<()> {
         let update = snapshots::Entity::update_many()
@@ -42,6 +58,26 @@ impl Database {
             .run(|| async { Ok(update.clone().exec(&self.pool).await?) })
             .await?;
         Ok(())
+    }
+
+    /// Whether cinder-volume makes a temporary volume or snapshot for a backup: by the names that it
+    /// gives them, since the backup names them only when they are complete.
+    pub async fn is_being_prepared(&self, backup: &Backup, volume: &Volume) -> Result<bool> {
+        // Not what an earlier backup has left.
+        let since = backup.created_at.unwrap_or_default().naive_utc();
+        let copy = volumes::Entity::find()
+            .filter(volumes::Column::Deleted.eq(false))
+            .filter(volumes::Column::Host.eq(volume.host.as_deref().unwrap_or_default()))
+            .filter(volumes::Column::DisplayName.eq(format!("backup-vol-{}", volume.id)))
+            .filter(volumes::Column::Status.eq("creating"))
+            .filter(volumes::Column::CreatedAt.gte(since));
+        let snapshot = snapshots::Entity::find()
+            .filter(snapshots::Column::VolumeId.eq(volume.id.to_string()))
+            .filter(snapshots::Column::Deleted.eq(false))
+            .filter(snapshots::Column::DisplayName.eq(format!("backup-snap-{}", volume.id)))
+            .filter(snapshots::Column::Status.eq("creating"))
+            .filter(snapshots::Column::CreatedAt.gte(since));
+        Ok(self.exists(copy).await? || self.exists(snapshot).await?)
     }
 
     /// Whether a volume type exists.

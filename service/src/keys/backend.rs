@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use api_compat::config::Config;
+use api_compat::config::{Config, Credentials};
+use tracing::warn;
 
-use crate::openstack::{Barbican, Http, Login, Options, Retries, Tls};
+use crate::openstack::{ANSWER, Barbican, Http, Login, Options, Retries, Tls};
 
 /// What kind of key manager a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,9 @@ pub(super) fn barbican(config: &Config) -> Result<Barbican, String> {
     let tls = Tls {
         verify: options.verify_ssl,
         authorities: path.map(|path| ("[barbican] verify_ssl_path".to_owned(), path)),
+        own: None,
     };
-    let http = Http::new(&tls, retries(config)).map_err(|error| error.to_string())?;
+    let http = Http::new(&tls, retries(config), ANSWER).map_err(|error| error.to_string())?;
     let place = Options {
         endpoint: options.barbican_endpoint.clone(),
         interface: options.barbican_endpoint_type,
@@ -55,8 +57,8 @@ fn beside(config: &Config) -> Result<Option<Login>, String> {
         return Ok(None);
     }
     let retries = retries(config);
-    let barbicans = Login::new(config.barbican_service_user.credentials(), retries);
-    let login = barbicans.or_else(|| Login::new(config.service_user.credentials(), retries));
+    let barbicans = user(config.barbican_service_user.credentials(), retries);
+    let login = barbicans.or_else(|| user(config.service_user.credentials(), retries));
     match login {
         None if wanted => Err(
             "[barbican] send_service_user_token needs auth_url and more in [barbican_service_user]"
@@ -64,6 +66,25 @@ fn beside(config: &Config) -> Result<Option<Login>, String> {
         ),
         login => Ok(login),
     }
+}
+
+/// The user of a section, if it says who that is. What is wrong with it is told at once, not with the
+/// first key.
+pub(super) fn user(credentials: Credentials, retries: Retries) -> Option<Login> {
+    const CANNOT: &str = "This service cannot log in to Keystone";
+    let section = credentials.section;
+    let begun = credentials.auth_section.is_some() || credentials.auth_type.is_some();
+    let login = Login::new(credentials, retries);
+    match &login {
+        None if begun => warn!(section, error = "auth_url is not set", "{CANNOT}"),
+        None => {}
+        Some(login) => {
+            if let Err(error) = login.check() {
+                warn!(section, %error, "{CANNOT}");
+            }
+        }
+    }
+    login
 }
 
 /// How often Keystone and Barbican are asked.

@@ -80,7 +80,7 @@ impl KeyManager {
         Self {
             backend,
             fixed: config.key_manager.fixed_key.clone(),
-            own: Login::new(
+            own: backend::user(
                 config.keystone_authtoken.credentials(),
                 backend::retries(config),
             ),
@@ -136,12 +136,16 @@ impl KeyManager {
     pub fn check(&self, key: &str) -> Result<(), Error> {
         let id = secret::id(key)?;
         match &self.backend {
-            // There is only this one, and others use it: it stays.
             _ if self.is_fixed_key(id) => Ok(()),
             Backend::Barbican(_) => Ok(()),
             Backend::Fixed => Err(Error::NotFound(key.to_owned())),
             Backend::None(reason) => Err(Error::None(reason.clone())),
         }
+    }
+
+    /// Whether a key is never deleted: there is only one fixed key, and others use it.
+    pub fn keeps(&self, key: &str) -> bool {
+        secret::id(key).is_ok_and(|id| self.is_fixed_key(id))
     }
 
     fn is_fixed_key(&self, id: Uuid) -> bool {

@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
-use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::rpc::volume::VolumeApi;
-use api_compat::state::{BackupStatus, Change, Event, Source, transition};
+use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info};
+use tracing::{error, info};
 
+use super::ending::Reached;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
-use crate::db::{Begin, Done, Subject};
-
-/// What a create that failed has come to, given its source and the reason.
-type Ending = for<'a> fn(Source<'a>, &'a str) -> Event<'a>;
+use crate::db::Begin;
 
 impl Manager {
     /// `create_backup`: checks, records who does it, asks cinder-volume for the device.
@@ -30,10 +27,10 @@ impl Manager {
         about(&mut context, id, Action::Create);
         let making = match self.making(id).await {
             Ok(making) => making,
-            Err(error @ Error::BackupNotFound(_)) => return Err(error),
             Err(error) => {
                 let detail = Some(Detail::BackupCreateDriverError);
-                self.fail_create(&context, id, &error, detail).await;
+                self.fail_create(&context, id, &error, detail, Reached::Nothing)
+                    .await;
                 return Err(error);
             }
         };
@@ -65,7 +62,8 @@ impl Manager {
             Err(error) => {
                 lock(&self.awaiting).remove(&id);
                 let detail = Some(Detail::BackupCreateDriverError);
-                self.fail_create(&context, id, &error, detail).await;
+                self.fail_create(&context, id, &error, detail, Reached::Nothing)
+                    .await;
                 Err(error)
             }
         }
@@ -84,19 +82,8 @@ impl Manager {
             return Err(Error::SnapshotNotFound(id));
         }
         let container = self.container(row).await?;
-        let zone = row
-            .availability_zone
-            .clone()
-            .filter(|zone| !zone.is_empty())
-            .unwrap_or_else(|| self.settings.availability_zone.clone());
-        let begin = Begin {
-            backup: row.id,
-            service: &self.settings.driver,
-            container: &container,
-            zone: &zone,
-        };
         self.own(row.id).await;
-        self.db.begin_backup(begin, now().naive_utc()).await?;
+        let zone = self.record_begin(row, &container).await?;
         message.encryption_key_id = self.key_for_backup(context, row, volume).await?;
         message.service = Some(self.settings.driver.clone());
         message.container = Some(container);
@@ -108,10 +95,31 @@ impl Manager {
         Ok(self.amqp.cast(request, context).await?)
     }
 
+    /// Records with which driver, in which pool and in which zone a backup is made; the zone.
+    pub(super) async fn record_begin(
+        &self,
+        row: &Backup,
+        container: &str,
+    ) -> Result<String, Error> {
+        let zone = row
+            .availability_zone
+            .clone()
+            .filter(|zone| !zone.is_empty())
+            .unwrap_or_else(|| self.settings.availability_zone.clone());
+        let begin = Begin {
+            backup: row.id,
+            service: &self.settings.driver,
+            container,
+            zone: &zone,
+        };
+        self.db.begin_backup(begin, now().naive_utc()).await?;
+        Ok(zone)
+    }
+
     /// The pool for a new backup. The request's `container` reaches the row unchecked and may name
     /// any pool: only the configured one and those that the operator allows are taken. An
     /// incremental lives in its parent's image, wherever that is.
-    async fn container(&self, row: &Backup) -> Result<String, Error> {
+    pub(super) async fn container(&self, row: &Backup) -> Result<String, Error> {
         if let Some(parent) = row.parent_id
             && let Some(pool) = self.backup(parent).await?.container
             && !pool.is_empty()
@@ -131,114 +139,6 @@ impl Manager {
                  operator lists in [cinderblock] allowed_containers."
             ))),
         }
-    }
-
-    /// Fails the backup when cinder-volume never calls back: one of the two casts may be lost.
-    fn expect_continuation(
-        self: Arc<Self>,
-        context: Context,
-        id: BackupId,
-        called_back: CancellationToken,
-    ) {
-        let wait = self.settings.continue_timeout;
-        let watch = async move {
-            if tokio::time::timeout(wait, called_back.cancelled())
-                .await
-                .is_ok()
-            {
-                return;
-            }
-            lock(&self.awaiting).remove(&id);
-            let Some(_claim) = self.claim(id) else {
-                return;
-            };
-            // Which got the answer.
-            if self.other_owner(id).await.is_some() {
-                return;
-            }
-            let error = Error::Invalid(format!(
-                "cinder-volume did not answer within {} s.",
-                wait.as_secs()
-            ));
-            let detail = Some(Detail::BackupCreateDeviceError);
-            self.fail_create(&context, id, &error, detail).await;
-        };
-        tokio::spawn(watch.in_current_span());
-    }
-
-    /// Tells of a failure, in the log, in the rows (the reason, and the source's status back) and,
-    /// with `detail`, to the user. A backup that is not being created any more keeps its status,
-    /// which is somebody else's by now.
-    pub(super) async fn fail_create(
-        &self,
-        context: &Context,
-        id: BackupId,
-        error: &Error,
-        detail: Option<Detail>,
-    ) {
-        let failed: Ending = |source, reason| Event::CreateFailed { source, reason };
-        self.end_create(context, id, error, detail, failed).await;
-    }
-
-    /// The same for a backup whose data is complete: its end may have been written after all.
-    pub(super) async fn doubt_create(
-        &self,
-        context: &Context,
-        id: BackupId,
-        error: &Error,
-        detail: Option<Detail>,
-    ) {
-        let in_doubt: Ending = |source, reason| Event::CreateInDoubt { source, reason };
-        self.end_create(context, id, error, detail, in_doubt).await;
-    }
-
-    async fn end_create(
-        &self,
-        context: &Context,
-        id: BackupId,
-        error: &Error,
-        detail: Option<Detail>,
-        ending: Ending,
-    ) {
-        // What somebody asked for is no failure.
-        let detail = detail.filter(|_| !matches!(error, Error::CalledOff));
-        match error {
-            Error::CalledOff => info!(backup = %id, %error, "Create backup ended"),
-            _ => error!(backup = %id, %error, "Create backup failed"),
-        }
-        let reason = &error.to_string();
-        if let Err(error) = Self::write_anew(|| self.write_ending(id, reason, ending)).await {
-            error!(backup = %id, %error, "Cannot write what became of the backup");
-        }
-        if let Some(detail) = detail {
-            self.tell_user(context, Action::Create, id, detail).await;
-        }
-        self.make_independent(id).await;
-        self.disown(id).await;
-    }
-
-    async fn write_ending(&self, id: BackupId, reason: &str, ending: Ending) -> Result<(), Error> {
-        let now = now().naive_utc();
-        let (making, status) = match self.making(id).await {
-            Ok(making) => {
-                let status = making.backup.status.unwrap_or(BackupStatus::Error);
-                (Some(making), status)
-            }
-            Err(error) => {
-                error!(backup = %id, %error, "Cannot read what the backup is made of");
-                (None, BackupStatus::Creating)
-            }
-        };
-        let source = making.as_ref().map_or(Source::Gone, Making::held);
-        let Ok(change) = transition(status, &ending(source, reason)) else {
-            return Ok(());
-        };
-        if change == Change::default() {
-            return Ok(());
-        }
-        let alone = || Subject::alone(id, status);
-        let subject = making.as_ref().map_or_else(alone, Making::subject);
-        Ok(self.db.change(subject, &change, Done::Nothing, now).await?)
     }
 }
 

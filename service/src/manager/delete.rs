@@ -9,21 +9,18 @@ use api_compat::notification::BackupEvent;
 use api_compat::objects::Backup;
 use api_compat::service_metadata;
 use api_compat::state::driver::{self, Operation};
-use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
+use api_compat::state::{BackupStatus, Event, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
-use super::volumes::Making;
+use super::ending::SETTLE;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
 
 /// How long a delete waits until the backup's snapshot is gone from its volume. The backup itself is
 /// gone by then.
 const RELEASE: Duration = Duration::from_secs(30);
-
-/// How long cinder-api may take from the status of a volume to the row of its backup.
-const SETTLE: Duration = Duration::from_secs(3);
 
 impl Manager {
     /// `delete_backup`: removes the data, then the row, and gives the quota back.
@@ -143,14 +140,10 @@ impl Manager {
             }
         };
         // Deleted by force while it was being made, perhaps by another worker: its source waits.
-        let source = match self.is_held_for(&making).await? {
-            true => making.held(),
-            false => Source::Gone,
-        };
+        let source = self.release(&making).await?;
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
-        let change = transition(status, &Event::DeleteSucceeded { source })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::DeleteSucceeded { source })?;
         let done = Done::Deleted {
             parent: row.parent_id,
             project: Some(row.project_id.as_str()).filter(|project| !project.is_empty()),
@@ -172,13 +165,6 @@ impl Manager {
         }
         let held = VolumeStatus::RestoringBackup;
         self.give_target_up(id.parse()?, &held).await
-    }
-
-    /// Whether the source has the status of one that is being backed up, and this is the only backup
-    /// for which that can be.
-    async fn is_held_for(&self, making: &Making) -> Result<bool, Error> {
-        let held = !matches!(making.held(), Source::Gone);
-        Ok(held && !self.db.is_backed_up_by_another(&making.backup).await?)
     }
 
     async fn fail_delete(&self, context: &Context, row: &Backup, error: &Error) {

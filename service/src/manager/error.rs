@@ -19,6 +19,9 @@ pub enum Error {
     /// The request cannot be carried out.
     #[error("{0}")]
     Invalid(String),
+    /// Another worker makes the backup.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The backup got another status from somebody else.
     #[error("The backup was reset or deleted meanwhile.")]
     CalledOff,
@@ -79,6 +82,12 @@ impl Error {
     }
 }
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
 /// What the caller of a call gets to see.
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
@@ -89,6 +98,7 @@ impl From<&Error> for Failure {
             Error::BackupNotFound(id) => Failure::backup_not_found(id),
             Error::NobodyImports(service) => Failure::service_not_found(service),
             Error::Invalid(_)
+            | Error::Elsewhere(_)
             | Error::CalledOff
             | Error::Id(_)
             | Error::Name(_)

@@ -1,7 +1,5 @@
 //! Backups that may be deleted in any order: `[cinderblock] independent_backups`.
 
-use std::collections::HashSet;
-
 use api_compat::ids::BackupId;
 use tracing::{info, warn};
 
@@ -22,15 +20,7 @@ impl Manager {
             return Ok(());
         }
         let ids: Vec<BackupId> = increments.iter().map(|increment| increment.id).collect();
-        let parents: HashSet<BackupId> = increments
-            .iter()
-            .filter_map(|increment| increment.parent_id)
-            .collect();
-        let parents: Vec<BackupId> = parents.into_iter().collect();
-        let now = now().naive_utc();
-        self.db.make_independent(&ids, now).await?;
-        // An increment of another host keeps its parent's number, until that host starts.
-        self.db.forget_dependents(&parents, now).await?;
+        self.db.make_independent(&ids, now().naive_utc()).await?;
         info!(
             backups = ids.len(),
             "Incremental backups may be deleted in any order"

@@ -147,10 +147,13 @@ impl Manager {
         key: &str,
     ) -> Result<(), Error> {
         // An imported record may name any key.
-        let source = self.db.volume(row.volume_id).await?;
-        match source.is_some_and(|volume| volume.encryption_key_id.as_deref() == Some(key)) {
-            true => warn!(backup = %row.id, key, "The backup's key is its volume's too, and stays"),
-            false => self.keys.delete(context, key).await?,
+        if !self.keys.keeps(key) && self.db.is_key_of_another(row.id, key).await? {
+            warn!(
+                backup = %row.id, key,
+                "The backup's key is also that of a volume, a snapshot or another backup, and stays"
+            );
+        } else {
+            self.keys.delete(context, key).await?;
         }
         let gone = NewKey {
             backup: row.id,

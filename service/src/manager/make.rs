@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
-use api_compat::names::{self, BackupImage, Lineage};
+use api_compat::names::{self, BackupImage};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo, Volume as VolumeObject};
-use api_compat::service_metadata;
 use api_compat::state::{BackupStatus, Event, transition};
-use api_compat::user_message::{Action, Detail, UserMessage};
+use api_compat::user_message::{Action, Detail};
 use api_compat::volume_metadata::{self, VolumeColumns};
 use chrono::Utc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,11 +17,13 @@ use tracing::{info, warn};
 use super::claim::Claim;
 use super::create::source_volume;
 use super::disk::{Disk, undo};
-use super::volumes::{Making, size_of};
-use super::{Context, Error, Manager, about, lock, now};
+use super::ending::Reached;
+use super::place::made_by_another;
+use super::volumes::Making;
+use super::{Context, Error, Manager, about, lock};
 use crate::db::Done;
 use crate::transfer::Progress;
-use crate::vault::{BackupPlan, BackupSpec, Method, Parent, Volume};
+use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
 const UNDO: Duration = Duration::from_secs(30);
@@ -41,20 +42,22 @@ impl Manager {
             called_back.cancel();
         }
         let claim = self.claim_next(id).await;
-        let room = claim.admit(BackupStatus::Creating).await;
         let outcome = match self.admit(&claim).await {
-            Ok(making) => self.make(&context, &device, &making, &claim, room).await,
+            Ok(_) => self.make_in_turn(&context, &device, &claim).await,
             Err(error) => {
-                match called_back {
-                    // What this process has begun holds its source.
-                    Some(_) if !self.is_complete(id).await => {
-                        self.fail_create(&context, id, &error, None).await;
-                    }
-                    _ => warn!(backup = %id, %error, "The backup is not continued"),
+                warn!(backup = %id, %error, "The backup is not continued");
+                // What this process has begun holds its source.
+                if called_back.is_some() {
+                    self.fail_create(&context, id, &error, None, Reached::Nothing)
+                        .await;
                 }
                 Err(error)
             }
         };
+        // Whoever makes it may be reading from them.
+        if matches!(outcome, Err(Error::Elsewhere(_))) {
+            return outcome;
+        }
         // Whoever has been told of a failure need not hear of another.
         if !self.remove_temporary(&context, id).await && outcome.is_ok() {
             let detail = Detail::BackupCreateCleanupError;
@@ -63,12 +66,24 @@ impl Manager {
         outcome
     }
 
-    /// Whether a backup has been made already: a request that comes twice gets a second answer.
-    async fn is_complete(&self, id: BackupId) -> bool {
-        let row = self.db.backup(id).await.ok().flatten();
-        row.is_some_and(|row| {
-            row.status == Some(BackupStatus::Available) && row.service_metadata.is_some()
-        })
+    /// Makes it when there is room. Others see who waits for that, and that its process lives.
+    async fn make_in_turn(
+        &self,
+        context: &Context,
+        device: &BackupDeviceInfo,
+        claim: &Claim<'_>,
+    ) -> Result<(), Error> {
+        let id = claim.backup;
+        self.own(id).await;
+        let room = claim.admit(BackupStatus::Creating).await;
+        match self.admit(claim).await {
+            Ok(making) => self.make(context, device, &making, claim, room).await,
+            Err(error) => {
+                self.fail_create(context, id, &error, None, Reached::Nothing)
+                    .await;
+                Err(error)
+            }
+        }
     }
 
     /// Looks whether a backup for which cinder-volume has answered is still to be made, and here.
@@ -80,14 +95,17 @@ impl Manager {
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
         if let Err(refusal) = transition(status, &Event::Continue) {
-            return Err(Error::Refused(Box::new(refusal)));
+            return Err(refusal.into());
         }
         if row.host.as_ref() != Some(&self.settings.host) {
-            return Err(Error::Invalid(format!(
+            return Err(Error::Elsewhere(format!(
                 "Backup {} belongs to host {}.",
                 row.id,
                 row.host.as_deref().unwrap_or("none")
             )));
+        }
+        if row.service_metadata.is_some() {
+            return Err(made_by_another(row.id));
         }
         Ok(making)
     }
@@ -101,17 +119,19 @@ impl Manager {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Error> {
         let row = &making.backup;
-        self.own(row.id).await;
+        let mut reached = Reached::Nothing;
         let attached = match self.attach_device(context, device, making, claim).await {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Some(Detail::AttachError);
-                self.fail_create(context, row.id, &error, detail).await;
+                self.fail_create(context, row.id, &error, detail, reached)
+                    .await;
                 return Err(error);
             }
         };
         let source = Disk::from(&attached);
-        let stored = self.store(context, making, &source, claim).await;
+        let storing = self.store(context, making, &source, claim, &mut reached);
+        let stored = storing.await;
         let image = source.image();
         // A device that is open cannot be detached.
         drop(source);
@@ -129,24 +149,26 @@ impl Manager {
             Ok(plan) => plan,
             Err(error) => {
                 let detail = Some(error.detail_or(Detail::BackupCreateDriverError));
-                self.fail_create(context, row.id, &error, detail).await;
+                self.fail_create(context, row.id, &error, detail, reached)
+                    .await;
                 return Err(error);
             }
         };
-        let detail = Some(Detail::BackupCreateDriverError);
         let finished = self.finish_create(context, claim.backup, &plan).await;
         match &finished {
             Ok(()) => {
                 self.make_independent(row.id).await;
                 self.disown(row.id).await;
             }
-            // Deleted by force in the last moment: nobody else knows of the data.
-            Err(Error::BackupNotFound(_)) => {
-                info!(backup = %row.id, "The backup is gone: removing its data");
-                undo(&self.vault, &plan, image.as_ref()).await;
-                self.disown(row.id).await;
+            Err(error) => {
+                if let Error::BackupNotFound(_) = error {
+                    // Deleted by force in the last moment: nobody else knows of the data.
+                    undo(&self.vault, &plan, image.as_ref()).await;
+                }
+                let detail = Some(Detail::BackupCreateDriverError);
+                self.fail_create(context, row.id, error, detail, Reached::Data)
+                    .await;
             }
-            Err(error) => self.doubt_create(context, row.id, error, detail).await,
         }
         finished
     }
@@ -158,15 +180,19 @@ impl Manager {
         making: &Making,
         source: &Disk,
         claim: &Claim<'_>,
+        reached: &mut Reached,
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
-        let size = size_of(source_volume(making)?);
+        let size = making.size(source_volume(making)?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
+        let mut placed = None;
         let mut told = false;
         loop {
-            told = self.place(context, row, source, &plan, told).await?;
+            placed = Some(self.place(row, source, &plan, placed).await?);
+            *reached = Reached::Placed;
+            told = self.tell_forced(context, row, &plan, told).await;
             let Err(error) = self.transfer(making, &plan, source, claim).await else {
                 return Ok(plan);
             };
@@ -189,39 +215,6 @@ impl Manager {
             );
             plan = instead;
         }
-    }
-
-    /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
-    /// knows where its data is. Tells, once, that it is a full one although it has a parent; whether
-    /// that has been told.
-    async fn place(
-        &self,
-        context: &Context,
-        row: &Backup,
-        source: &Disk,
-        plan: &BackupPlan,
-        told: bool,
-    ) -> Result<bool, Error> {
-        let incremental = matches!(plan.method, Method::Incremental { .. });
-        let forced = row.parent_id.is_some() && !incremental;
-        let metadata = match source {
-            Disk::Image(_) => service_metadata::format(&plan.base),
-            Disk::Device(_) => service_metadata::format_of_device(&plan.base),
-        };
-        self.db
-            .place_backup(row.id, &metadata, forced, now().naive_utc())
-            .await?;
-        if forced && !told {
-            warn!(
-                backup = %row.id, parent = row.parent_id.map(tracing::field::display),
-                reason = plan.forced.map(tracing::field::display),
-                "Making a full backup instead of an incremental one"
-            );
-            let detail = Detail::IncrementalForcesFull;
-            let message = UserMessage::about_volume(Action::Create, detail, row.volume_id);
-            self.store_message(context, &message).await;
-        }
-        Ok(forced)
     }
 
     async fn transfer(
@@ -283,30 +276,26 @@ impl Manager {
             (Some(parent), None) => Some(self.parent(parent).await?),
             _ => None,
         };
+        let pool = self.container(row).await?;
+        if row.container.as_ref() != Some(&pool) {
+            // A worker of Python's has begun it, and has left the pool to whoever goes on.
+            self.record_begin(row, &pool).await?;
+        }
         Ok(BackupSpec {
             backup: row.id,
             volume: row.volume_id,
-            pool: row
-                .container
-                .clone()
-                .unwrap_or_else(|| self.vault.default_pool().to_owned()),
+            pool,
             parent,
         })
     }
 
     async fn parent(&self, id: BackupId) -> Result<Parent, Error> {
         let row = self.backup(id).await?;
-        let recorded = names::base_image(Lineage {
+        let recorded = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
+        Ok(Parent {
             backup: id,
-            volume: row.volume_id,
-            service_metadata: row.service_metadata.as_deref(),
-            parent: None,
-        })?;
-        let base = match &row.service_metadata {
-            Some(text) if !text.is_empty() => recorded,
-            _ => BackupImage::legacy(row.volume_id),
-        };
-        Ok(Parent { backup: id, base })
+            base: recorded.unwrap_or(BackupImage::legacy(row.volume_id)),
+        })
     }
 
     async fn metadata_text(&self, volume: &VolumeObject) -> Result<String, Error> {
@@ -338,10 +327,9 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
-        let source = making.held();
+        let source = self.release(&making).await?;
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
-        let change = transition(status, &Event::CreateSucceeded { source })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::CreateSucceeded { source })?;
         let done = match change.backup {
             Some(_) => Done::Created {
                 size: making.volume.as_ref().and_then(|volume| volume.size),

@@ -10,11 +10,13 @@ mod claim;
 mod create;
 mod delete;
 mod disk;
+mod ending;
 mod error;
 mod independent;
 mod keys;
 mod make;
 mod owner;
+mod place;
 mod records;
 mod restore;
 mod stall;
@@ -22,6 +24,7 @@ mod startup;
 mod status;
 mod temporary;
 mod volumes;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,8 +84,11 @@ pub struct Settings {
     pub allowed_containers: Vec<String>,
     /// Whether an increment counts as a whole backup once it is complete.
     pub independent_backups: bool,
-    /// How long to wait for cinder-volume's `continue_backup`.
+    /// How long to wait for cinder-volume's `continue_backup`, and for requests of which a start
+    /// finds rows.
     pub continue_timeout: Duration,
+    /// `service_down_time`.
+    pub service_down_time: Duration,
     /// `backup_max_operations`; 0 does not limit.
     pub max_operations: usize,
     /// `message_ttl`.
@@ -266,7 +272,7 @@ impl Manager {
             self.tell_user(context, action, subject.backup, detail)
                 .await;
         }
-        Error::Refused(Box::new(refusal))
+        refusal.into()
     }
 
     /// Writes the end of an operation that failed. A database that is away is waited for; there is
@@ -338,9 +344,8 @@ impl Manager {
 
     /// Says on the notification topics what happens to a backup.
     async fn notify(&self, context: &Context, backup: &Backup, event: BackupEvent) {
-        let ids = (Uuid::new_v4(), Uuid::new_v4());
-        let notification =
-            Notification::new(event, backup, &self.settings.host, context, ids, now());
+        let (host, id) = (&self.settings.host, Uuid::new_v4());
+        let notification = Notification::new(event, backup, host, context, id, now());
         self.amqp.notify(notification).await;
     }
 
@@ -361,4 +366,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn now() -> DateTime<Utc> {
     Utc::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A row of a backup that nobody has begun, changed.
+    pub fn row(change: impl FnOnce(&mut Backup)) -> Backup {
+        let row = json!({
+            "id": Uuid::from_u128(1), "volume_id": Uuid::from_u128(2), "user_id": "u",
+            "project_id": "p", "status": "creating",
+        });
+        let mut row = serde_json::from_value(row).expect("a backup");
+        change(&mut row);
+        row
+    }
 }

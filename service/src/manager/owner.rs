@@ -4,18 +4,37 @@
 //! rows change only from the status that was read. It keeps a start from ending what runs elsewhere. So
 //! an operation does not fail because its owner cannot be recorded.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
-use tracing::{debug, error, info, warn};
+use api_compat::rpc::backup::TOPIC;
+use futures_util::{StreamExt, stream};
+use tracing::{debug, warn};
 
-use super::{Error, Manager};
+use super::Manager;
 use crate::vault::{self, Vault, Worker};
 
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many backups are asked for at once.
+const AT_ONCE: usize = 32;
+
+/// Who is at work on a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Nobody is recorded: it was not begun, or has ended in order.
+    Nobody,
+    /// This process.
+    Me,
+    /// Another process that lives.
+    Living(Worker),
+    /// Another process, which has ended in the middle.
+    Dead(Worker),
+    /// The cluster does not tell.
+    Unknown,
+}
 
 impl Manager {
     /// Shows that this worker lives, again and again.
@@ -47,67 +66,82 @@ impl Manager {
         }
     }
 
+    /// Forgets a worker that was at work on a backup and has ended, once that is dealt with.
+    pub(super) async fn bury(&self, backup: BackupId, dead: &Worker) {
+        if in_time(self.vault.disown(backup, dead)).await.is_none() {
+            debug!(%backup, "What tells that a worker was at work on the backup stays");
+        }
+    }
+
     /// Whether another worker of this host lives. One that cannot be asked for counts as none.
     pub async fn has_company(&self) -> bool {
         let alive = in_time(self.vault.alive(&self.me.host)).await;
         alive.is_some_and(|alive| alive.iter().any(|worker| worker != &self.me))
     }
 
-    /// The worker that is at work on a backup, if that is another one, and lives. One that cannot be
-    /// asked for counts as none.
-    pub(super) async fn other_owner(&self, backup: BackupId) -> Option<Worker> {
+    /// Who is at work on a backup.
+    pub(super) async fn owner(&self, backup: BackupId) -> Owner {
         let asking = async {
-            let owner = self.vault.owner(backup).await?;
-            let Some(owner) = owner.filter(|owner| owner != &self.me) else {
-                return Ok(None);
+            let Some(owner) = self.vault.owner(backup).await? else {
+                return Ok(Owner::Nobody);
             };
+            if owner == self.me {
+                return Ok(Owner::Me);
+            }
             let alive = self.vault.alive(&owner.host).await?;
-            Ok(Some(owner).filter(|owner| alive.contains(owner)))
+            Ok(match alive.contains(&owner) {
+                true => Owner::Living(owner),
+                false => Owner::Dead(owner),
+            })
         };
-        in_time(asking).await.flatten()
+        in_time(asking).await.unwrap_or(Owner::Unknown)
     }
 
     /// Waits until no other worker of this host is at work on a backup: several volumes may be created
     /// from one at a time.
     pub(super) async fn wait_for_others(&self, backup: BackupId) {
-        while let Some(owner) = self.other_owner(backup).await {
+        while let Owner::Living(owner) = self.owner(backup).await {
             debug!(%backup, worker = %owner.id, "Waiting for another worker of this host");
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
     }
 
-    /// Looks at an unfinished backup again when the worker that is at work on it has ended.
-    pub(super) fn look_again(self: &Arc<Self>, row: &Backup, owner: Worker) {
-        info!(
-            backup = %row.id, worker = %owner.id,
-            "Another worker of this host is at work on the backup, or was a moment ago"
-        );
-        let (manager, id) = (self.clone(), row.id);
-        tokio::spawn(async move {
-            while manager.other_owner(id).await.as_ref() == Some(&owner) {
-                tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
+    /// Whether a worker takes requests to this host that is none of ours: Python's tells nobody what it
+    /// is at work on. Where that cannot be seen there may be one.
+    pub(super) async fn has_strangers(&self) -> bool {
+        let host = &self.settings.host;
+        let asking = self.amqp.consumers(TOPIC, host);
+        let consumers = match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(consumers)) => usize::try_from(consumers).unwrap_or(usize::MAX),
+            Ok(Err(reason)) => {
+                debug!(reason, "Cannot see who takes the requests to this host");
+                return true;
             }
-            if let Err(error) = manager.look_at_what_is_left(id, &owner).await {
-                error!(backup = %id, %error, "Cannot clean up what was left unfinished");
-            }
-        });
+            Err(_) => return true,
+        };
+        let ours = in_time(self.vault.alive(host)).await;
+        consumers > ours.map_or(1, |alive| alive.len().max(1))
     }
 
-    async fn look_at_what_is_left(
-        self: &Arc<Self>,
-        id: BackupId,
-        owner: &Worker,
-    ) -> Result<(), Error> {
-        // Ended in order, or taken up by somebody else.
-        if self.vault.owner(id).await?.as_ref() != Some(owner) {
-            return Ok(());
+    /// Who is at work on each of some backups. All are asked for at once, so that the answer takes no
+    /// longer than that about one.
+    pub(super) async fn owners(&self, backups: Vec<Backup>) -> Vec<(Backup, Owner)> {
+        let alive = in_time(self.vault.alive(&self.me.host)).await;
+        if alive.is_none() {
+            let unknown = |backup| (backup, Owner::Unknown);
+            return backups.into_iter().map(unknown).collect();
         }
-        match self.db.backup(id).await? {
-            Some(row) if row.host.as_ref() == Some(&self.settings.host) => {
-                self.clean_up_one(&row).await
-            }
-            _ => Ok(()),
+        let mut asked = stream::iter(backups)
+            .map(async |backup| {
+                let owner = self.owner(backup.id).await;
+                (backup, owner)
+            })
+            .buffered(AT_ONCE);
+        let mut found = Vec::new();
+        while let Some(owned) = asked.next().await {
+            found.push(owned);
         }
+        found
     }
 }
 

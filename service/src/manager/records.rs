@@ -28,12 +28,12 @@ impl Manager {
     pub(super) async fn export_record(&self, id: BackupId) -> Result<Value, Error> {
         let mut row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
-        transition(status, &Event::Export).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        transition(status, &Event::Export)?;
         let service = row.service.clone();
         if !self.is_ours(&row) {
             let theirs = service.unwrap_or_default();
             let refusal = driver::refuse(Operation::Export, &self.settings.driver, &theirs);
-            return Err(Error::Refused(Box::new(refusal)));
+            return Err(refusal.into());
         }
         row.metadata = Some(self.db.backup_metadata(id).await?);
         Ok(json!({
@@ -55,7 +55,7 @@ impl Manager {
         info!(backup = %id, service = request.service, "Import record started");
         let row = self.backup(id).await?;
         let status = row.status.unwrap_or(BackupStatus::Error);
-        transition(status, &Event::Import).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        transition(status, &Event::Import)?;
         let imported = match driver::is_ours(&self.settings.driver, Some(&request.service)) {
             true => self.import(&row, &request.url, &claim).await,
             false => self.hand_on(&context, &message, request).await,
@@ -96,8 +96,7 @@ impl Manager {
             Err(error) => return Err(error),
         }
         let status = row.status.unwrap_or(BackupStatus::Error);
-        let change = transition(status, &Event::ImportSucceeded)
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::ImportSucceeded)?;
         let importer = Importer {
             service: &self.settings.driver,
             host: &self.settings.host,

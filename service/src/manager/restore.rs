@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api_compat::ids::{BackupId, VolumeId};
-use api_compat::names::{self, Lineage};
+use api_compat::names;
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, Volume as VolumeObject};
 use api_compat::state::driver::{self, Operation};
@@ -108,6 +108,11 @@ impl Manager {
             status: status.unwrap_or_else(|| VolumeStatus::from("")),
             new,
         };
+        if claim.cancel().is_cancelled() && restoring.status.awaits_restore() {
+            // While it waited for its turn.
+            self.give_target_up(volume_id, &restoring.status).await?;
+            return Err(Error::CalledOff);
+        }
         self.accept(context, &mut restoring).await?;
 
         let outcome = self.run(context, &restoring, claim).await;
@@ -137,8 +142,7 @@ impl Manager {
             false => Event::RestoreFailed,
         };
         let status = backup.status.unwrap_or(BackupStatus::Error);
-        let change =
-            transition(status, &event).map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &event)?;
         let launched = match (done, &restoring.status) {
             (true, VolumeStatus::Creating) => Done::Launched,
             _ => Done::Nothing,
@@ -204,15 +208,8 @@ impl Manager {
             let detail = Detail::BackupRestoreError;
             self.tell_user(context, Action::Restore, backup.id, detail)
                 .await;
-            let change = Change {
-                backup: Some(BackupStatus::Available),
-                volume: Some(VolumeChange {
-                    status: VolumeStatus::ErrorRestoring,
-                    previous: None,
-                }),
-                ..Change::default()
-            };
-            self.write(restoring.subject(), &change, Done::Nothing)
+            let failed = transition(status, &Event::RestoreFailed)?;
+            self.write(restoring.subject(), &failed, Done::Nothing)
                 .await;
             return Err(Error::Invalid(format!(
                 "The volume's size {have} GiB is smaller than the backup's {needed} GiB."
@@ -243,7 +240,7 @@ impl Manager {
             self.store_message(context, &message).await;
             self.write(restoring.subject(), &refusal.change, Done::Nothing)
                 .await;
-            return Error::Refused(Box::new(refusal));
+            return refusal.into();
         }
         let subject = restoring.subject();
         self.refuse(context, subject, refusal, Action::Restore)
@@ -428,19 +425,7 @@ impl Manager {
 
     /// What a backup's row says about where it lies.
     pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
-        let recorded = row
-            .service_metadata
-            .as_deref()
-            .filter(|text| !text.is_empty());
-        let base = match recorded {
-            Some(_) => Some(names::base_image(Lineage {
-                backup: row.id,
-                volume: row.volume_id,
-                service_metadata: recorded,
-                parent: None,
-            })?),
-            None => None,
-        };
+        let base = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
         Ok(BackupRecord {
             backup: row.id,
             volume: row.volume_id,

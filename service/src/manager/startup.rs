@@ -5,107 +5,185 @@ use std::sync::Arc;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::messaging::RequestContext;
 use api_compat::objects::Backup;
-use api_compat::state::{self, BackupStatus, Event, VolumeStatus, transition};
+use api_compat::rpc::volume::VolumeApi;
+use api_compat::state::{BackupStatus, Event, Source, VolumeStatus, transition};
 use tracing::{error, info};
 use uuid::Uuid;
 
+use super::owner::Owner;
+use super::waiting::is_before_its_data;
 use super::{Error, Manager, now};
 use crate::db::{Done, Subject};
+use crate::vault::{Vault, Worker};
+
+/// What is to be done with an unfinished operation that nobody works on.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    /// Its message may still wait in the queue.
+    Queued,
+    /// It has ended in the middle.
+    Interrupted,
+    /// Its deletion goes on.
+    Deleting,
+    /// It failed, and its temporary things are still there.
+    Failed,
+    /// Nothing.
+    Finished,
+}
+
+/// Decides it from the row, from whether a process was at work on it that has ended (`dead`), and from
+/// whether keys can be deleted without their users (`acts_alone`).
+fn left(row: &Backup, dead: bool, acts_alone: bool) -> Left {
+    match row.status {
+        // Nothing was placed: it waits for a worker, or for cinder-volume's answer.
+        Some(BackupStatus::Creating) if is_before_its_data(row) => Left::Queued,
+        Some(BackupStatus::Restoring) if !dead => Left::Queued,
+        Some(BackupStatus::Creating | BackupStatus::Restoring) => Left::Interrupted,
+        Some(BackupStatus::Deleting) if row.encryption_key_id.is_none() || acts_alone => {
+            Left::Deleting
+        }
+        // The message has the token with which the key can be deleted.
+        Some(BackupStatus::Deleting) if !dead => Left::Queued,
+        Some(BackupStatus::Deleting) => Left::Interrupted,
+        Some(BackupStatus::Error) => Left::Failed,
+        _ => Left::Finished,
+    }
+}
 
 impl Manager {
-    /// Ends or resumes every unfinished operation of this host; to be called before the first
-    /// message is taken. A backup that cannot be dealt with is logged and left.
+    /// Ends or resumes every unfinished operation of this host that nobody works on; to be called
+    /// before the first message is taken. A backup that cannot be dealt with is logged and left.
     ///
     /// # Errors
     /// When the rows cannot be read.
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
-        let company = self.has_company().await;
-        for row in self.db.unfinished_backups(&self.settings.host).await? {
-            if company && let Some(owner) = self.other_owner(row.id).await {
-                self.look_again(&row, owner);
-            } else if let Err(error) = self.clean_up_one(&row).await {
+        let unfinished = self.db.unfinished_backups(&self.settings.host).await?;
+        for (row, owner) in self.owners(unfinished).await {
+            let cleaned = match owner {
+                Owner::Me => Ok(()),
+                Owner::Living(_) | Owner::Unknown => {
+                    self.look_again(row.id, owner);
+                    Ok(())
+                }
+                Owner::Nobody => self.clean_up_one(&row, None).await,
+                Owner::Dead(worker) => self.clean_up_one(&row, Some(&worker)).await,
+            };
+            if let Err(error) = cleaned {
                 error!(backup = %row.id, %error, "Cannot clean up what was left unfinished");
             }
         }
         self.make_all_independent().await
     }
 
-    pub(super) async fn clean_up_one(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
-        let context = RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now());
-        match row.status {
-            // No worker ever began it: its message still waits in the queue, most likely.
-            Some(BackupStatus::Creating) if row.service.is_none() => self.expect_message(row.id),
-            Some(BackupStatus::Creating) => {
-                error!(backup = %row.id, "Create backup failed: the service ended in the middle");
-                let making = self.making(row.id).await?;
-                let event = Event::Interrupted {
-                    source: making.source(),
-                    encrypted: row.encryption_key_id.is_some(),
-                };
-                self.interrupted(making.subject(), &event).await?;
-                self.remove_temporary_later(row.id, context);
+    /// Deals with an operation that a worker was at work on which is `dead`, or nobody.
+    async fn clean_up_one(
+        self: &Arc<Self>,
+        row: &Backup,
+        dead: Option<&Worker>,
+    ) -> Result<(), Error> {
+        match left(row, dead.is_some(), self.keys.acts_alone()) {
+            // It is seen again in whose hands it was, if its request does not come.
+            Left::Queued => {
+                self.expect_message(row.clone());
+                return Ok(());
             }
-            Some(BackupStatus::Restoring) => {
-                error!(
-                    backup = %row.id, volume = row.restore_volume_id,
-                    "Restore backup failed: the service ended in the middle"
-                );
-                self.restore_interrupted(row).await?;
-            }
-            Some(BackupStatus::Deleting)
-                if row.encryption_key_id.is_some() && !self.keys.acts_alone() =>
-            {
-                let event = Event::Interrupted {
-                    source: state::Source::Gone,
-                    encrypted: true,
-                };
-                let subject = Subject::alone(row.id, BackupStatus::Deleting);
-                self.interrupted(subject, &event).await?;
-            }
-            Some(BackupStatus::Deleting) => {
+            Left::Interrupted => self.end_interrupted(row).await?,
+            Left::Deleting => {
                 info!(backup = %row.id, "Resuming the deletion of the backup");
-                self.resume_delete(row, context);
+                self.resume_delete(row);
             }
-            Some(BackupStatus::Error) => self.remove_temporary_later(row.id, context),
-            _ => {}
+            Left::Failed => self.remove_temporary_later(row.id),
+            Left::Finished => {}
+        }
+        if let Some(dead) = dead {
+            self.bury(row.id, dead).await;
         }
         Ok(())
     }
 
-    /// In the background, since it waits for a broker that is away.
-    fn remove_temporary_later(self: &Arc<Self>, id: BackupId, context: RequestContext) {
+    /// Looks at an unfinished backup again when the worker that is at work on it has ended, or when
+    /// it can be seen whether there is any.
+    fn look_again(self: &Arc<Self>, id: BackupId, mut owner: Owner) {
+        match &owner {
+            Owner::Living(worker) => info!(
+                backup = %id, worker = %worker.id,
+                "Another worker of this host is at work on the backup, or was a moment ago"
+            ),
+            _ => {
+                info!(backup = %id, "Ceph does not tell whether a worker is at work on the backup")
+            }
+        }
         let manager = self.clone();
-        self.spawn(async move {
-            manager.remove_temporary(&context, id).await;
-        });
-    }
-
-    /// Gives a backup up whose message does not come: an earlier process had taken it, and no more.
-    fn expect_message(self: &Arc<Self>, id: BackupId) {
-        let manager = self.clone();
-        let wait = self.settings.continue_timeout;
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let given_up = async {
-                let making = manager.making(id).await?;
-                let row = &making.backup;
-                if row.status == Some(BackupStatus::Creating) && row.service.is_none() {
-                    error!(backup = %id, "Create backup failed: its request was lost");
-                    let event = Event::Interrupted {
-                        source: making.source(),
-                        encrypted: row.encryption_key_id.is_some(),
-                    };
-                    manager.interrupted(making.subject(), &event).await?;
+            let dead = loop {
+                tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
+                let before = std::mem::replace(&mut owner, manager.owner(id).await);
+                match (before, &owner) {
+                    (_, Owner::Living(_) | Owner::Unknown) => {}
+                    // Ended in order.
+                    (_, Owner::Me) | (Owner::Living(_), Owner::Nobody) => return,
+                    (_, Owner::Nobody) => break None,
+                    (_, Owner::Dead(worker)) => break Some(worker.clone()),
                 }
-                Ok::<_, Error>(())
             };
-            if let Err(error) = given_up.await {
-                error!(backup = %id, %error, "Cannot give up a backup whose request was lost");
+            if let Err(error) = manager.look_at_what_is_left(id, dead.as_ref()).await {
+                error!(backup = %id, %error, "Cannot clean up what was left unfinished");
             }
         });
     }
 
-    async fn restore_interrupted(&self, row: &Backup) -> Result<(), Error> {
+    async fn look_at_what_is_left(
+        self: &Arc<Self>,
+        id: BackupId,
+        dead: Option<&Worker>,
+    ) -> Result<(), Error> {
+        // Messages are taken by now, and an operation of this process may have been begun.
+        let Some(_claim) = self.claim(id) else {
+            return Ok(());
+        };
+        match self.db.backup(id).await? {
+            Some(row) if row.host.as_ref() == Some(&self.settings.host) => {
+                self.clean_up_one(&row, dead).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// In the background, since it waits for a broker that is away.
+    fn remove_temporary_later(self: &Arc<Self>, id: BackupId) {
+        let manager = self.clone();
+        self.spawn(async move {
+            manager.remove_temporary(&own_context(), id).await;
+        });
+    }
+
+    /// Ends an operation in the rows that nobody will carry out.
+    pub(super) async fn end_interrupted(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
+        const WHY: &str = "the service ended in the middle, or its request was lost";
+        match row.status {
+            Some(BackupStatus::Creating) => {
+                error!(backup = %row.id, "Create backup failed: {WHY}");
+                let making = self.making(row.id).await?;
+                let source = self.release(&making).await?;
+                self.interrupt(row, making.subject(), source).await?;
+                self.remove_temporary_later(row.id);
+                Ok(())
+            }
+            Some(BackupStatus::Restoring) => {
+                let volume = row.restore_volume_id.as_deref();
+                error!(backup = %row.id, volume, "Restore backup failed: {WHY}");
+                self.restore_interrupted(row).await
+            }
+            Some(BackupStatus::Deleting) => {
+                error!(backup = %row.id, "Delete backup failed: {WHY}");
+                let subject = Subject::alone(row.id, BackupStatus::Deleting);
+                self.interrupt(row, subject, Source::Gone).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn restore_interrupted(self: &Arc<Self>, row: &Backup) -> Result<(), Error> {
         let volume = match &row.restore_volume_id {
             Some(id) => self.db.volume(id.parse::<VolumeId>()?).await?,
             None => None,
@@ -121,35 +199,147 @@ impl Manager {
             snapshot: None,
         };
         let source = match &volume {
-            Some(volume) => state::Source::Volume {
+            Some(volume) => Source::Volume {
                 status: &status,
                 previous: volume.previous_status.as_ref(),
             },
-            None => state::Source::Gone,
+            None => Source::Gone,
         };
-        let event = Event::Interrupted {
-            source,
-            encrypted: row.encryption_key_id.is_some(),
-        };
-        self.interrupted(subject, &event).await
+        self.interrupt(row, subject, source).await
     }
 
-    async fn interrupted(&self, subject: Subject<'_>, event: &Event<'_>) -> Result<(), Error> {
-        let change = transition(subject.status, event)
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
-        let now = now().naive_utc();
-        Ok(self.db.change(subject, &change, Done::Nothing, now).await?)
+    /// Writes it, after the attachments of the volume have been ended: in the background if there are
+    /// any, since cinder-volume may not answer.
+    async fn interrupt(
+        self: &Arc<Self>,
+        row: &Backup,
+        subject: Subject<'_>,
+        source: Source<'_>,
+    ) -> Result<(), Error> {
+        let encrypted = row.encryption_key_id.is_some();
+        let event = Event::Interrupted { source, encrypted };
+        let change = transition(subject.status, &event)?;
+        let attachments = match (subject.volume, &change.volume) {
+            (Some((volume, _)), Some(_)) => {
+                self.db.attachments(volume, &self.settings.host).await?
+            }
+            _ => Vec::new(),
+        };
+        let (Some((volume, held)), false) = (subject.volume, attachments.is_empty()) else {
+            let now = now().naive_utc();
+            return Ok(self.db.change(subject, &change, Done::Nothing, now).await?);
+        };
+        let (manager, held) = (self.clone(), held.clone());
+        let (backup, status, snapshot) = (subject.backup, subject.status, subject.snapshot);
+        tokio::spawn(async move {
+            let ended = async {
+                let found = manager.detach_all(volume, &held, &attachments).await?;
+                let subject = Subject {
+                    backup,
+                    status,
+                    volume: Some((volume, &found)),
+                    snapshot,
+                };
+                let now = now().naive_utc();
+                Ok::<_, Error>(
+                    manager
+                        .db
+                        .change(subject, &change, Done::Nothing, now)
+                        .await?,
+                )
+            };
+            if let Err(error) = ended.await {
+                error!(%backup, %error, "Cannot clean up what was left unfinished");
+            }
+        });
+        Ok(())
+    }
+
+    /// Has cinder-volume forget attachments of this host's; which of the volume's statuses may be
+    /// replaced then. cinder-volume calls a volume free whose last attachment has ended.
+    async fn detach_all(
+        &self,
+        id: VolumeId,
+        held: &VolumeStatus,
+        attachments: &[String],
+    ) -> Result<VolumeStatus, Error> {
+        let volume = self.whole_volume(id).await?;
+        for attachment in attachments {
+            let Some(queue) = volume.service_topic_queue() else {
+                break;
+            };
+            info!(volume = %id, attachment, "Ending an attachment that was left behind");
+            let call = VolumeApi::new(queue, self.history()).detach_volume(&volume, attachment);
+            if let Err(error) = self.amqp.call(call, &own_context()).await {
+                error!(volume = %id, attachment, %error, "Cannot end an attachment");
+            }
+        }
+        let now = self.db.volume(id).await?.and_then(|volume| volume.status);
+        Ok(match now {
+            Some(now @ (VolumeStatus::Available | VolumeStatus::InUse)) => now,
+            // What somebody else has written meanwhile stays.
+            _ => held.clone(),
+        })
     }
 
     /// Deletes in the background, once the vault can be worked with.
-    fn resume_delete(self: &Arc<Self>, row: &Backup, context: RequestContext) {
+    fn resume_delete(self: &Arc<Self>, row: &Backup) {
         let (manager, id) = (self.clone(), row.id);
         self.spawn(async move {
             let mut ready = manager.ready.clone();
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 // What became of it is in the row and in the log.
-                let _ = manager.delete_backup(context, id).await;
+                let _ = manager.delete_backup(own_context(), id).await;
             }
         });
+    }
+}
+
+/// For what nobody has asked for.
+fn own_context() -> RequestContext {
+    RequestContext::admin(&format!("req-{}", Uuid::new_v4()), now())
+}
+
+#[cfg(test)]
+mod tests {
+    use api_compat::state::BackupStatus as B;
+
+    use super::super::tests::row;
+    use super::*;
+
+    fn of(status: B, change: impl FnOnce(&mut Backup)) -> Backup {
+        row(|row| {
+            row.status = Some(status);
+            change(row);
+        })
+    }
+
+    #[test]
+    fn what_may_wait_in_the_queue_is_given_time() {
+        let begun = |row: &mut Backup| row.service = Some("ceph".to_owned());
+        let placed = |row: &mut Backup| row.service_metadata = Some("{}".to_owned());
+        let revived = |row: &mut Backup| {
+            row.service_metadata = Some("{}".to_owned());
+            row.volume_id = Uuid::nil().into();
+        };
+        let key = |row: &mut Backup| row.encryption_key_id = Some("key".to_owned());
+        for (row, dead, expected) in [
+            (of(B::Creating, |_| ()), false, Left::Queued),
+            // cinder-volume may answer yet.
+            (of(B::Creating, begun), true, Left::Queued),
+            (of(B::Creating, placed), true, Left::Interrupted),
+            (of(B::Creating, placed), false, Left::Interrupted),
+            (of(B::Creating, revived), false, Left::Queued),
+            (of(B::Restoring, |_| ()), false, Left::Queued),
+            (of(B::Restoring, |_| ()), true, Left::Interrupted),
+            (of(B::Deleting, |_| ()), false, Left::Deleting),
+            (of(B::Deleting, key), false, Left::Queued),
+            (of(B::Deleting, key), true, Left::Interrupted),
+            (of(B::Error, |_| ()), false, Left::Failed),
+            (of(B::Available, |_| ()), true, Left::Finished),
+        ] {
+            assert_eq!(left(&row, dead, false), expected, "{row:?}, dead: {dead}");
+        }
+        assert_eq!(left(&of(B::Deleting, key), true, true), Left::Deleting);
     }
 }

@@ -6,6 +6,8 @@ use api_compat::state::driver::{self, Operation};
 use api_compat::state::{BackupStatus, Event, is_wanted, transition};
 use tracing::{error, info};
 
+use super::ending::Reached;
+use super::owner::Owner;
 use super::{Context, Error, Manager, lock, now};
 use crate::db::{Done, Subject};
 
@@ -31,10 +33,9 @@ impl Manager {
         if !self.is_ours(&row) {
             let theirs = row.service.as_deref().unwrap_or_default();
             let refusal = driver::refuse(Operation::ResetStatus, &self.settings.driver, theirs);
-            return Err(Error::Refused(Box::new(refusal)));
+            return Err(refusal.into());
         }
-        let change = transition(status, &Event::Reset { to })
-            .map_err(|refusal| Error::Refused(Box::new(refusal)))?;
+        let change = transition(status, &Event::Reset { to })?;
         let subject = Subject::alone(id, status);
         let now = now().naive_utc();
         self.db.change(subject, &change, Done::Nothing, now).await?;
@@ -54,7 +55,7 @@ impl Manager {
     /// cinder-volume made for it, which it may still read.
     async fn is_at_work(&self, id: BackupId) -> bool {
         let here = lock(&self.running).contains_key(&id);
-        here || self.other_owner(id).await.is_some()
+        here || matches!(self.owner(id).await, Owner::Living(_) | Owner::Unknown)
     }
 
     /// Ends whatever still works on a backup or waits for it: its result is not wanted any more.
@@ -62,7 +63,9 @@ impl Manager {
         let awaited = lock(&self.awaiting).remove(&id);
         if let Some(awaited) = awaited {
             awaited.cancel();
-            self.fail_create(context, id, &Error::CalledOff, None).await;
+            let called_off = &Error::CalledOff;
+            self.fail_create(context, id, called_off, None, Reached::Nothing)
+                .await;
         }
         if let Some(running) = lock(&self.running).get(&id) {
             running.cancel.cancel();

@@ -18,7 +18,11 @@ const GIB: u64 = 1 << 30;
 
 /// The bytes of a volume, as its row says.
 pub(super) fn size_of(volume: &Volume) -> u64 {
-    u64::try_from(volume.size.unwrap_or(0)).unwrap_or(0) * GIB
+    bytes(volume.size.unwrap_or(0))
+}
+
+fn bytes(gibibytes: i64) -> u64 {
+    u64::try_from(gibibytes).unwrap_or(0) * GIB
 }
 
 /// A backup in the making, and what it is made of.
@@ -63,6 +67,13 @@ impl Making {
         }
     }
 
+    /// The bytes that its source has: a snapshot keeps the size that its volume had.
+    pub fn size(&self, volume: &Volume) -> u64 {
+        let taken = self.snapshot.as_ref();
+        let taken = taken.and_then(|snapshot| snapshot.volume_size);
+        taken.map_or_else(|| size_of(volume), bytes)
+    }
+
     /// The rows that a decision changes.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -81,7 +92,11 @@ impl Making {
 impl Manager {
     /// Reads a backup with its volume or snapshot; those may be gone.
     pub(super) async fn making(&self, id: BackupId) -> Result<Making, Error> {
-        let backup = self.backup(id).await?;
+        self.making_of(self.backup(id).await?).await
+    }
+
+    /// The same for a row that was read, which may be deleted.
+    pub(super) async fn making_of(&self, backup: Backup) -> Result<Making, Error> {
         let volume = self.db.volume(backup.volume_id).await?;
         let snapshot = match &backup.snapshot_id {
             Some(id) => match id.parse() {
@@ -101,7 +116,7 @@ impl Manager {
     }
 
     /// A volume as cinder-volume wants it: with its metadata and its type.
-    async fn whole_volume(&self, id: VolumeId) -> Result<Volume, Error> {
+    pub(super) async fn whole_volume(&self, id: VolumeId) -> Result<Volume, Error> {
         let volume = self.db.volume(id).await?;
         let mut volume = volume.ok_or_else(|| Error::VolumeNotFound(id.to_string()))?;
         let metadata: BTreeMap<_, _> = self.db.volume_metadata(id).await?.into_iter().collect();

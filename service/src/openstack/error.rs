@@ -6,7 +6,7 @@ use api_compat::secret::SecretError;
 use reqwest::StatusCode;
 
 /// Why a request failed. The texts name addresses and ids, and never a token or what is in a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Nobody asks: the request was made by a service, or its user has no token.
     #[error("The request carries no token of a user.")]
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("[{section}]: {reason}")]
     Credentials {
         /// The section.
-        section: &'static str,
+        section: String,
         /// Why.
         reason: String,
     },

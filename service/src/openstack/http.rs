@@ -1,20 +1,23 @@
 //! Requests with deadlines, and again where a service is away for a moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ConstantBuilder};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Method, Response, StatusCode};
+use openssl::pkey::PKey;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tracing::debug;
 
 use super::error::{Error, causes};
 
-/// How long a service may take to accept a connection, and to answer.
+/// How long a service may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(60);
+/// How long a service may take to answer.
+pub const ANSWER: Duration = Duration::from_secs(60);
 
 /// The longest text of a refusal that is told.
 const REASON: usize = 200;
@@ -26,6 +29,43 @@ pub struct Tls {
     pub verify: bool,
     /// Against these instead of the system's, with the option that names the file.
     pub authorities: Option<(String, PathBuf)>,
+    /// What this service shows of itself.
+    pub own: Option<Own>,
+}
+
+/// A certificate of this service's own.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The section with `certfile` and `keyfile`.
+    pub section: &'static str,
+    /// Its file, which may also hold what leads from it to an authority.
+    pub certificate: PathBuf,
+    /// The file of its key; otherwise that is in the file of the certificate.
+    pub key: Option<PathBuf>,
+}
+
+impl Own {
+    fn identity(&self) -> Result<Identity, Error> {
+        let of_no_use = |name: &str, path: &Path, reason: String| Error::Certificates {
+            option: format!("[{}] {name}", self.section),
+            path: path.to_owned(),
+            reason,
+        };
+        let read = |name: &str, path: &Path| {
+            std::fs::read(path).map_err(|error| of_no_use(name, path, error.to_string()))
+        };
+        let certificate = read("certfile", &self.certificate)?;
+        let (name, path) = match &self.key {
+            Some(key) => ("keyfile", key),
+            None => ("certfile", &self.certificate),
+        };
+        // OpenSSL would ask at the terminal for the passphrase of a key that has one.
+        let key = PKey::private_key_from_pem_callback(&read(name, path)?, |_| Ok(0));
+        let key = key.and_then(|key| key.private_key_to_pem_pkcs8());
+        let key = key.map_err(|error| of_no_use(name, path, format!("holds no key: {error}")))?;
+        Identity::from_pkcs8_pem(&certificate, &key)
+            .map_err(|error| of_no_use("certfile", &self.certificate, causes(error)))
+    }
 }
 
 /// How often and when a request is sent again.
@@ -74,6 +114,17 @@ impl Request<'_> {
         }
     }
 
+    /// Whether an answer says that it was carried out. A proxy or a page may have any other status of
+    /// success.
+    fn is_done(&self, status: StatusCode) -> bool {
+        status
+            == match self.method {
+                Method::POST => StatusCode::CREATED,
+                Method::DELETE => StatusCode::NO_CONTENT,
+                _ => StatusCode::OK,
+            }
+    }
+
     /// How it is called in errors.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.url)
@@ -81,15 +132,20 @@ impl Request<'_> {
 }
 
 impl Http {
-    /// A client.
+    /// A client that waits so long for each answer.
     ///
     /// # Errors
-    /// `Certificates` where the file cannot be used.
-    pub fn new(tls: &Tls, retries: Retries) -> Result<Self, Error> {
+    /// `Certificates` where a file cannot be used.
+    pub fn new(tls: &Tls, retries: Retries, answer: Duration) -> Result<Self, Error> {
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
+            .timeout(answer)
+            // Tokens and keys are for the address that is configured, and for no other.
+            .redirect(Policy::none())
             .user_agent(concat!("cinderblock/", env!("CARGO_PKG_VERSION")));
+        if let Some(own) = &tls.own {
+            builder = builder.identity(own.identity()?);
+        }
         if !tls.verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
         } else if let Some((option, path)) = &tls.authorities {
@@ -159,20 +215,35 @@ impl Http {
             (away, passing)
         })?;
         let status = response.status();
-        if status.is_success() {
+        if request.is_done(status) {
             return Ok(response);
         }
         let passing = match request.repeat {
             Repeat::Harmless => status.is_server_error(),
             Repeat::Twice => status == StatusCode::SERVICE_UNAVAILABLE,
         };
+        let reason = match response.headers().get(LOCATION) {
+            Some(location) if status.is_redirection() => elsewhere(location),
+            _ => reason(&response.text().await.unwrap_or_default()),
+        };
         let refused = Error::Refused {
             request: request.name(),
             status,
-            reason: reason(&response.text().await.unwrap_or_default()),
+            reason,
         };
         Err((refused, passing))
     }
+}
+
+/// Where a redirection leads, without what may be secret in an address.
+fn elsewhere(location: &HeaderValue) -> String {
+    let to = location.to_str().unwrap_or_default();
+    let to = match Url::parse(to) {
+        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+        Err(_) => to.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    };
+    let to: String = to.chars().take(REASON).collect();
+    format!("it redirects to {to}, which is not followed")
 }
 
 /// The words in a refusal: Keystone's are in `error.message`, Barbican's in `title` and
@@ -224,6 +295,9 @@ pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::peer::{empty, service};
     use super::*;
 
     #[test]
@@ -246,6 +320,61 @@ mod tests {
                 .count(),
             REASON
         );
+    }
+
+    async fn ask(method: Method, url: String) -> Result<StatusCode, Error> {
+        let tls = Tls {
+            verify: true,
+            authorities: None,
+            own: None,
+        };
+        let retries = Retries {
+            times: 0,
+            delay: Duration::ZERO,
+        };
+        let http = Http::new(&tls, retries, ANSWER).unwrap();
+        let answered = http.send(&Request::new(method, url)).await;
+        answered.map(|response| response.status())
+    }
+
+    #[tokio::test]
+    async fn nobody_else_is_shown_a_token() {
+        let (other, asked) = service(empty("200 OK", ""), Duration::ZERO).await;
+        let away = other.replace("http://", "http://user:hunter2@");
+        for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+            let location = format!("Location: {away}/v3?token=hunter2#hunter2\r\n");
+            let (url, _) = service(empty(status, &location), Duration::ZERO).await;
+            let error = ask(Method::GET, url).await.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("redirects to {other}/v3,")),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        let (url, _) = service(
+            empty("302 Found", "Location: /login?next=x\r\n"),
+            Duration::ZERO,
+        )
+        .await;
+        let error = ask(Method::GET, url).await.unwrap_err().to_string();
+        assert!(error.contains("redirects to /login,"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_its_own_status_says_that_a_request_was_carried_out() {
+        for (method, done, other) in [
+            (Method::DELETE, "204 No Content", "200 OK"),
+            (Method::DELETE, "204 No Content", "202 Accepted"),
+            (Method::POST, "201 Created", "200 OK"),
+            (Method::GET, "200 OK", "204 No Content"),
+        ] {
+            let (url, _) = service(empty(done, ""), Duration::ZERO).await;
+            ask(method.clone(), url).await.expect(done);
+            let (url, _) = service(empty(other, ""), Duration::ZERO).await;
+            let error = ask(method, url).await.expect_err(other);
+            assert!(error.to_string().contains(other), "{error}");
+        }
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! Logging in to Keystone with a user of this service's own, and asking it where services are.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api_compat::config::Credentials;
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
-use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use secrecy::SecretString;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::error::Error;
-use super::http::{Http, Request, Retries, Tls, json as decode, odd, set_token};
+use super::http::{ANSWER, Http, Own, Request, Retries, Tls, json as decode, odd, set_token};
+use super::login_request;
 
 /// How long before its end a token is not used any more.
 const MARGIN: TimeDelta = TimeDelta::minutes(2);
@@ -30,7 +32,19 @@ pub struct Session {
 pub struct Login {
     credentials: Credentials,
     retries: Retries,
-    session: Mutex<Option<Arc<Session>>>,
+    last: Mutex<Last>,
+}
+
+/// What came of the last try to log in.
+#[derive(Debug, Default)]
+enum Last {
+    #[default]
+    Untried,
+    In(Arc<Session>),
+    Failed {
+        at: Instant,
+        error: Error,
+    },
 }
 
 impl Login {
@@ -40,7 +54,7 @@ impl Login {
         Some(Self {
             credentials,
             retries,
-            session: Mutex::default(),
+            last: Mutex::default(),
         })
     }
 
@@ -49,42 +63,94 @@ impl Login {
         self.credentials.auth_url.as_deref().unwrap_or_default()
     }
 
+    /// Whether enough is known to log in with.
+    ///
+    /// # Errors
+    /// `Credentials` with what is missing, `Certificates` with what cannot be read.
+    pub fn check(&self) -> Result<(), Error> {
+        self.body()?;
+        self.http()?;
+        Ok(())
+    }
+
+    fn body(&self) -> Result<SecretString, Error> {
+        login_request::body(&self.credentials).map_err(|reason| self.unusable(reason))
+    }
+
+    fn unusable(&self, reason: &str) -> Error {
+        let section = self.credentials.section;
+        Error::Credentials {
+            section: self
+                .credentials
+                .auth_section
+                .as_deref()
+                .unwrap_or(section)
+                .to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn http(&self) -> Result<Http, Error> {
+        let section = self.credentials.section;
+        let file = self.credentials.cafile.clone();
+        let certificate = self.credentials.certfile.clone();
+        let tls = Tls {
+            verify: !self.credentials.insecure,
+            authorities: file.map(|path| (format!("[{section}] cafile"), path)),
+            own: certificate.map(|certificate| Own {
+                section,
+                certificate,
+                key: self.credentials.keyfile.clone(),
+            }),
+        };
+        let answer = match self.credentials.timeout {
+            None => ANSWER,
+            Some(seconds) => Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|timeout| !timeout.is_zero())
+                .ok_or_else(|| self.unusable("timeout must be above 0"))?,
+        };
+        Http::new(&tls, self.retries, answer)
+    }
+
     /// A token that is good for a while: the last one, or a new one.
     ///
     /// # Errors
-    /// `Credentials` where some are missing; what Keystone answers.
+    /// `Credentials` where some are missing; what Keystone answers. Whoever waited while another one
+    /// tried in vain gets its error: with many in line each would add the time that Keystone has for
+    /// its answer.
     pub async fn session(&self) -> Result<Arc<Session>, Error> {
-        let mut kept = self.session.lock().await;
-        if let Some(session) = kept.as_ref()
-            && Utc::now() < session.expires - MARGIN
-        {
-            return Ok(session.clone());
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Last::In(session) if Utc::now() < session.expires - MARGIN => {
+                return Ok(session.clone());
+            }
+            Last::Failed { at, error } if *at > asked => return Err(error.clone()),
+            _ => {}
         }
-        let session = Arc::new(self.log_in().await?);
-        *kept = Some(session.clone());
-        Ok(session)
+        let session = self.log_in().await.map(Arc::new);
+        *last = match &session {
+            Ok(session) => Last::In(session.clone()),
+            Err(error) => Last::Failed {
+                at: Instant::now(),
+                error: error.clone(),
+            },
+        };
+        session
     }
 
     /// Forgets a token that was not accepted.
     pub async fn forget(&self, refused: &Arc<Session>) {
-        let mut kept = self.session.lock().await;
-        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, refused)) {
-            *kept = None;
+        let mut last = self.last.lock().await;
+        if matches!(&*last, Last::In(session) if Arc::ptr_eq(session, refused)) {
+            *last = Last::Untried;
         }
     }
 
     async fn log_in(&self) -> Result<Session, Error> {
-        let section = self.credentials.section;
-        let body = body(&self.credentials).map_err(|reason| Error::Credentials {
-            section,
-            reason: reason.to_owned(),
-        })?;
-        let path = self.credentials.cafile.clone();
-        let tls = Tls {
-            verify: !self.credentials.insecure,
-            authorities: path.map(|path| (format!("[{section}] cafile"), path)),
-        };
-        let http = Http::new(&tls, self.retries)?;
+        let body = self.body()?;
+        let http = self.http()?;
         let url = format!("{}/auth/tokens", version_3(self.url()));
         let request = Request {
             body: Some(&body),
@@ -133,148 +199,36 @@ fn version_3(url: &str) -> String {
     format!("{}/v3", bare.unwrap_or(url))
 }
 
-/// What is sent to log in.
-fn body(credentials: &Credentials) -> Result<SecretString, &'static str> {
-    let auth = match credentials.auth_type.as_deref() {
-        None | Some("password" | "v3password") => by_password(credentials)?,
-        Some("v3applicationcredential") => by_application(credentials)?,
-        Some(_) => return Err("auth_type must be password or v3applicationcredential"),
-    };
-    Ok(json!({"auth": auth}).to_string().into())
-}
-
-fn by_password(credentials: &Credentials) -> Result<Value, &'static str> {
-    let password = credentials.password.as_ref().ok_or("password is not set")?;
-    let mut user = named(
-        &credentials.user_id,
-        &credentials.username,
-        domain(&credentials.user_domain_id, &credentials.user_domain_name),
-    )
-    .ok_or("username is not set")?;
-    user["password"] = json!(password.expose_secret());
-    let project = named(
-        &credentials.project_id,
-        &credentials.project_name,
-        domain(
-            &credentials.project_domain_id,
-            &credentials.project_domain_name,
-        ),
-    )
-    .ok_or("project_name is not set")?;
-    Ok(json!({
-        "identity": {"methods": ["password"], "password": {"user": user}},
-        "scope": {"project": project},
-    }))
-}
-
-fn by_application(credentials: &Credentials) -> Result<Value, &'static str> {
-    let id = credentials.application_credential_id.as_ref();
-    let secret = credentials.application_credential_secret.as_ref();
-    let credential = json!({
-        "id": id.ok_or("application_credential_id is not set")?,
-        "secret": secret.ok_or("application_credential_secret is not set")?.expose_secret(),
-    });
-    Ok(json!({"identity": {
-        "methods": ["application_credential"], "application_credential": credential,
-    }}))
-}
-
-/// A user or a project, by its id or by its name in a domain.
-fn named(id: &Option<String>, name: &Option<String>, domain: Value) -> Option<Value> {
-    match (id, name) {
-        (Some(id), _) => Some(json!({"id": id})),
-        (None, Some(name)) => Some(json!({"name": name, "domain": domain})),
-        (None, None) => None,
-    }
-}
-
-fn domain(id: &Option<String>, name: &Option<String>) -> Value {
-    match (id, name) {
-        (Some(id), _) => json!({"id": id}),
-        (None, Some(name)) => json!({"name": name}),
-        (None, None) => json!({"id": "default"}),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+
+    use super::super::login_request::tests::credentials;
+    use super::super::peer::{empty, service};
     use super::*;
 
-    fn credentials() -> Credentials {
-        Credentials {
-            section: "keystone_authtoken",
-            auth_type: Some("password".to_owned()),
-            auth_url: Some("http://k:5000".to_owned()),
-            username: Some("cinder".to_owned()),
-            user_id: None,
-            password: Some("pass".into()),
-            user_domain_id: None,
-            user_domain_name: Some("Default".to_owned()),
-            project_name: Some("service".to_owned()),
-            project_id: None,
-            project_domain_id: Some("default".to_owned()),
-            project_domain_name: None,
-            application_credential_id: None,
-            application_credential_secret: None,
-            cafile: None,
-            insecure: false,
-        }
-    }
-
-    fn sent(credentials: &Credentials) -> Result<Value, &'static str> {
-        let body = body(credentials)?;
-        Ok(serde_json::from_str(body.expose_secret()).unwrap())
-    }
-
-    #[test]
-    fn a_password_is_sent_for_a_project() {
-        let mut credentials = credentials();
-        let user = json!({"name": "cinder", "domain": {"name": "Default"}, "password": "pass"});
-        let project = json!({"name": "service", "domain": {"id": "default"}});
-        let expected = json!({"auth": {
-            "identity": {"methods": ["password"], "password": {"user": user}},
-            "scope": {"project": project},
-        }});
-        assert_eq!(sent(&credentials), Ok(expected));
-        credentials.user_id = Some("u".to_owned());
-        credentials.project_id = Some("p".to_owned());
-        let body = sent(&credentials).unwrap();
-        assert_eq!(body["auth"]["scope"], json!({"project": {"id": "p"}}));
-        let user = &body["auth"]["identity"]["password"]["user"];
-        assert_eq!(user, &json!({"id": "u", "password": "pass"}));
-        assert!(!format!("{credentials:?}").contains("pass\""));
-    }
-
-    #[test]
-    fn an_application_credential_needs_no_project() {
+    #[tokio::test]
+    async fn many_that_wait_for_keystone_share_its_failure() {
+        let answer = empty("503 Service Unavailable", "");
+        let (url, asked) = service(answer, Duration::from_millis(200)).await;
         let credentials = Credentials {
-            auth_type: Some("v3applicationcredential".to_owned()),
-            application_credential_id: Some("i".to_owned()),
-            application_credential_secret: Some("s".into()),
+            auth_url: Some(url),
             ..credentials()
         };
-        let expected = json!({"auth": {"identity": {
-            "methods": ["application_credential"],
-            "application_credential": {"id": "i", "secret": "s"},
-        }}});
-        assert_eq!(sent(&credentials), Ok(expected));
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let without = |change: fn(&mut Credentials)| {
-            let mut credentials = credentials();
-            change(&mut credentials);
-            sent(&credentials).unwrap_err()
+        let retries = Retries {
+            times: 0,
+            delay: Duration::ZERO,
         };
-        assert_eq!(without(|c| c.password = None), "password is not set");
-        assert_eq!(without(|c| c.username = None), "username is not set");
-        assert_eq!(
-            without(|c| c.project_name = None),
-            "project_name is not set"
-        );
-        let odd = without(|c| c.auth_type = Some("v3kerberos".to_owned()));
-        assert_eq!(odd, "auth_type must be password or v3applicationcredential");
+        let login = Login::new(credentials, retries).unwrap();
+        for times in [1, 2] {
+            let sessions = join_all((0..20).map(|_| login.session())).await;
+            assert!(sessions.iter().all(Result::is_err));
+            // Who asks later has another answer.
+            assert_eq!(asked.load(Ordering::Relaxed), times);
+        }
     }
 
     #[test]

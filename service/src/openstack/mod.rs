@@ -5,8 +5,11 @@ mod barbican;
 mod error;
 mod http;
 mod keystone;
+mod login_request;
+#[cfg(test)]
+mod peer;
 
 pub use barbican::{Barbican, Caller, Options};
 pub use error::Error;
-pub use http::{Http, Retries, Tls};
+pub use http::{ANSWER, Http, Own, Retries, Tls};
 pub use keystone::{Login, Session};

@@ -143,11 +143,6 @@ impl Error {
     pub fn operation(&self) -> &'static str {
         self.operation
     }
-
-    /// What it was done to: `pool`, `pool/image`, `pool/image@snapshot` or `pool/object`.
-    pub fn object(&self) -> &str {
-        &self.object
-    }
 }
 
 /// Turns a return value of librados or librbd into a result; positive values are data.
@@ -191,7 +186,6 @@ mod tests {
             "cannot open backups/volume-1@snap: No such file or directory (os error 2)"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert_eq!(error.object(), "backups/volume-1@snap");
     }
 
     #[test]

@@ -15,8 +15,6 @@ impl Features {
     pub const OBJECT_MAP: Self = Self(1 << 3);
     /// The object map tells which objects changed between snapshots.
     pub const FAST_DIFF: Self = Self(1 << 4);
-    /// Snapshots of a clone are flattened with it.
-    pub const DEEP_FLATTEN: Self = Self(1 << 5);
     /// Writes go through a journal.
     pub const JOURNALING: Self = Self(1 << 6);
 

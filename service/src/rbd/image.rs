@@ -52,7 +52,6 @@ pub(super) struct ImageHandle {
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     object_size: u64,
-    stripe_unit: u64,
     stripe_count: u64,
     features: Features,
     flags: u64,
@@ -149,7 +148,6 @@ impl Image {
                 access,
                 facts: Facts {
                     object_size: 0,
-                    stripe_unit: 0,
                     stripe_count: 0,
                     features: Features::default(),
                     flags: 0,
@@ -203,25 +201,12 @@ impl Image {
         self.handle.size.load(Ordering::Relaxed)
     }
 
-    /// Size of its objects in bytes.
-    pub fn object_size(&self) -> u64 {
-        self.handle.facts.object_size
-    }
-
     /// Bytes after which the layout repeats: the object size, times the stripe count if striped.
     ///
     /// Any range that starts and ends at multiples of it touches a set of objects that no other
     /// such range touches.
     pub fn stripe_period(&self) -> u64 {
         self.handle.facts.object_size * self.handle.facts.stripe_count
-    }
-
-    /// Stripe unit in bytes and stripe count; the object size and 1 if the layout is the plain one.
-    pub fn striping(&self) -> (u64, u64) {
-        (
-            self.handle.facts.stripe_unit,
-            self.handle.facts.stripe_count,
-        )
     }
 
     /// Its features.
@@ -349,7 +334,6 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
     };
     Ok(Facts {
         object_size: info.object_size,
-        stripe_unit: read_number(handle, sys::rbd_get_stripe_unit)?,
         stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
         features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::probes::Probes;
 use super::{Cluster, ClusterOptions, Error, ErrorKind, Pool, Result};
 
 /// How long a probe is waited for: a cluster that is merely slow is no reason for another connection.
@@ -14,6 +15,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Link {
     options: ClusterOptions,
     current: Mutex<Current>,
+    probes: Probes,
 }
 
 /// What came of the last try to connect.
@@ -29,6 +31,7 @@ impl Link {
         Self {
             options,
             current: Mutex::new(Current::Untried),
+            probes: Probes::default(),
         }
     }
 
@@ -63,7 +66,11 @@ impl Link {
     /// As [`Cluster::connect`] and [`Cluster::pool`].
     pub async fn pool(&self, name: &str) -> Result<Pool> {
         let pool = self.cluster().await?.pool(name).await?;
-        match tokio::time::timeout(PROBE_PATIENCE, pool.probe()).await {
+        let probe = {
+            let pool = pool.clone();
+            async move { pool.probe().await }
+        };
+        match tokio::time::timeout(PROBE_PATIENCE, self.probes.join(name, probe)).await {
             Ok(Err(error)) if error.kind() == ErrorKind::Shutdown => {
                 self.cluster().await?.pool(name).await
             }

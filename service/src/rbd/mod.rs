@@ -34,6 +34,7 @@ mod link;
 mod object;
 #[allow(unsafe_code)]
 mod pool;
+mod probes;
 #[allow(unsafe_code)]
 mod snapshot;
 #[allow(unsafe_code)]

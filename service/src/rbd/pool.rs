@@ -84,8 +84,6 @@ pub struct ImageOptions {
     /// Exactly these features, or the cluster's `rbd_default_features`. librbd itself adds and
     /// drops [`Features::STRIPING`] to suit the layout.
     pub features: Option<Features>,
-    /// The object size as a power of two, or the cluster's `rbd_default_order` (22: 4 MiB).
-    pub order: Option<u8>,
     /// Stripe unit in bytes, 0 for the plain layout. It must divide the object size, and unit and
     /// count must both be given or both be 0, else creating fails with `InvalidArgument`.
     pub stripe_unit: u64,
@@ -222,7 +220,6 @@ impl OptionList {
         let list = Self { raw };
         let values = [
             (sys::OPTION_FEATURES, options.features.map(Features::bits)),
-            (sys::OPTION_ORDER, options.order.map(u64::from)),
             (sys::OPTION_STRIPE_UNIT, Some(options.stripe_unit)),
             (sys::OPTION_STRIPE_COUNT, Some(options.stripe_count)),
         ];

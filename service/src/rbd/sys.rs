@@ -38,7 +38,6 @@ pub(super) const MIRROR_ENABLED: c_int = 1;
 
 /// Keys of `rbd_image_options_set_uint64`.
 pub(super) const OPTION_FEATURES: c_int = 1;
-pub(super) const OPTION_ORDER: c_int = 2;
 pub(super) const OPTION_STRIPE_UNIT: c_int = 3;
 pub(super) const OPTION_STRIPE_COUNT: c_int = 4;
 
@@ -86,7 +85,6 @@ unsafe extern "C" {
     pub(super) fn rbd_get_size(image: RbdImage, size: *mut u64) -> c_int;
     pub(super) fn rbd_get_features(image: RbdImage, features: *mut u64) -> c_int;
     pub(super) fn rbd_get_flags(image: RbdImage, flags: *mut u64) -> c_int;
-    pub(super) fn rbd_get_stripe_unit(image: RbdImage, unit: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
     pub(super) fn rbd_stat(image: RbdImage, info: *mut RbdImageInfo, size: usize) -> c_int;
     pub(super) fn rbd_lock_acquire(image: RbdImage, mode: c_int) -> c_int;

@@ -22,7 +22,7 @@ use crate::rbd::Image;
 /// the source has none, and behind the source's end as the options say.
 ///
 /// # Errors
-/// As [`pump`]; `NotFound` when the source has no such snapshot.
+/// What either side says, or `Cancelled`; `NotFound` when the source has no such snapshot.
 pub async fn copy_diff<K: BlockSink>(
     source: &Image,
     since: Option<&str>,
@@ -55,7 +55,7 @@ pub async fn copy_diff<K: BlockSink>(
 /// is zeroed or left alone, as the options say.
 ///
 /// # Errors
-/// As [`pump`].
+/// What either side says, or `Cancelled`.
 pub async fn copy_whole<S: BlockSource, K: BlockSink>(
     source: &S,
     target: &K,
@@ -82,7 +82,7 @@ fn excess(length: u64, room: u64, options: &PumpOptions) -> Option<Extent> {
 /// leaves the object map in step with the objects wherever it ends.
 ///
 /// # Errors
-/// As [`pump`]; `NotFound` when the image has no such snapshot.
+/// What either side says, or `Cancelled`; `NotFound` when the image has no such snapshot.
 pub async fn take_back(
     image: &Image,
     then: &str,

@@ -81,6 +81,11 @@ impl Device {
         self.size
     }
 
+    /// Whether it is a file, which ends where nothing but zeros follows.
+    pub fn is_file(&self) -> bool {
+        self.is_file
+    }
+
     /// Its first bytes; fewer if there are fewer.
     ///
     /// # Errors

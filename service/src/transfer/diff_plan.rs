@@ -49,7 +49,6 @@ impl Plan {
         progress: &Arc<Progress>,
     ) -> Self {
         let (sender, plan) = Self::channel();
-        progress.set_exact(false);
         let planner = Planner {
             image: image.clone(),
             from: from.map(str::to_owned),
@@ -98,7 +97,6 @@ impl Planner {
                 return Ok(());
             }
         }
-        self.progress.set_exact(true);
         Ok(())
     }
 
@@ -252,7 +250,7 @@ fn without(ranges: Vec<Range<u64>>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::ExtentKind;
+    use crate::transfer::extent::ExtentKind;
     use proptest::prelude::*;
 
     fn change(offset: u64, length: u64, exists: bool) -> Change {

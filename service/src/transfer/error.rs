@@ -3,15 +3,6 @@
 use super::block::BlockError;
 use crate::rbd::ErrorKind;
 
-/// Where a transfer failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Where the bytes come from, finding out which included.
-    Source,
-    /// Where they go to.
-    Sink,
-}
-
 /// Why a transfer did not come to its end; of several errors the one that came first.
 ///
 /// The text is complete: it includes that of the source or the sink.
@@ -62,19 +53,5 @@ impl TransferError {
             | Self::Write { error, .. }
             | Self::Flush(error) => Some(error.kind()),
         }
-    }
-
-    /// Which side failed; none if the transfer was cancelled.
-    pub fn side(&self) -> Option<Side> {
-        match self {
-            Self::Cancelled => None,
-            Self::Plan(_) | Self::PlanBrokeOff | Self::Read { .. } => Some(Side::Source),
-            Self::Write { .. } | Self::Flush(_) => Some(Side::Sink),
-        }
-    }
-
-    /// Whether somebody asked for it.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Cancelled)
     }
 }

@@ -1,8 +1,8 @@
 //! Moves bytes: a plan of extents, pumped from a source to a sink.
 //!
-//! A [`Plan`] says which extents there are to move; [`pump`] reads them from a [`BlockSource`] and
+//! A plan says which extents there are to move; a pump reads them from a [`BlockSource`] and
 //! writes them to a [`BlockSink`], many at a time, within a memory [`Budget`], leaving out what is
-//! zero. Ready made are [`copy_diff`] and [`take_back`] for what RBD knows to have changed, and
+//! zero. There are [`copy_diff`] and [`take_back`] for what RBD knows to have changed, and
 //! [`copy_whole`] for everything, between any two of image, block device and file.
 //!
 //! This room knows blocks and offsets. It does not know what a backup is, nor how anything is called.
@@ -31,9 +31,6 @@ pub use block::{BlockError, BlockSink, BlockSource};
 pub use budget::{Budget, Buffer};
 pub use copy::{copy_diff, copy_whole, take_back};
 pub use device::{Access, Device};
-pub use diff_plan::Holes;
-pub use error::{Side, TransferError};
-pub use extent::{Extent, ExtentKind};
-pub use plan::Plan;
+pub use error::TransferError;
 pub use progress::{Progress, Stats};
-pub use pump::{Destination, PumpOptions, pump};
+pub use pump::{Destination, PumpOptions};

@@ -33,7 +33,6 @@ impl Plan {
     /// A plan of these extents, which must not overlap.
     pub fn of(extents: Vec<Extent>, progress: &Progress) -> Self {
         progress.plan(extents.iter().map(|extent| extent.length).sum());
-        progress.set_exact(true);
         let (sender, plan) = Self::channel();
         // The channel is new and has room for both.
         let _ = sender.try_send(Message::Extents(extents));

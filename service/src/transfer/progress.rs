@@ -1,6 +1,6 @@
 //! How far a transfer is, and what it has done.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of a transfer that others may read while it runs.
 ///
@@ -10,18 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub struct Progress {
     planned: AtomicU64,
     done: AtomicU64,
-    exact: AtomicBool,
 }
 
 impl Progress {
     /// At most so many bytes are to be dealt with.
     pub fn planned(&self) -> u64 {
         self.planned.load(Ordering::Relaxed)
-    }
-
-    /// Whether [`Progress::planned`] is final.
-    pub fn is_exact(&self) -> bool {
-        self.exact.load(Ordering::Relaxed)
     }
 
     /// So many of them are dealt with: moved, or found to be zero.
@@ -35,10 +29,6 @@ impl Progress {
 
     pub(super) fn unplan(&self, bytes: u64) {
         self.planned.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_exact(&self, exact: bool) {
-        self.exact.store(exact, Ordering::Relaxed);
     }
 
     pub(super) fn advance(&self, bytes: u64) {

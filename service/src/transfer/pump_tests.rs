@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
+use super::extent::{Extent, ExtentKind};
 use super::memory::{Call, Disk, Fault};
-use super::{
-    BlockError, Budget, Destination, Extent, ExtentKind, Plan, Progress, PumpOptions, Side, Stats,
-    TransferError, pump,
-};
+use super::plan::Plan;
+use super::pump::pump;
+use super::{BlockError, Budget, Destination, Progress, PumpOptions, Stats, TransferError};
 use crate::rbd::ErrorKind;
 
 const PAGE: usize = 4096;
@@ -97,7 +97,6 @@ async fn an_error_names_side_offset_and_kind() {
     let error = run(whole(), &failing, &sound(), &options)
         .await
         .expect_err("the source fails");
-    assert_eq!(error.side(), Some(Side::Source));
     assert_eq!(error.kind(), Some(ErrorKind::Io));
     assert!(matches!(
         error,
@@ -108,7 +107,6 @@ async fn an_error_names_side_offset_and_kind() {
     let error = run(whole(), &sound(), &failing, &options)
         .await
         .expect_err("the sink fails");
-    assert_eq!(error.side(), Some(Side::Sink));
     assert_eq!(error.kind(), Some(ErrorKind::NoSpace));
     assert!(matches!(
         error,
@@ -175,7 +173,7 @@ async fn cancelling_ends_a_transfer_that_hangs() {
         cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(transfer, stop);
-    assert!(outcome.expect_err("cancelled").is_cancelled());
+    assert!(matches!(outcome, Err(TransferError::Cancelled)));
     assert!(!sink.calls().contains(&Call::Flush));
     assert_eq!(budget.allocated(), 0);
 }
@@ -189,7 +187,7 @@ async fn a_cancelled_transfer_does_not_start() {
     cancel.cancel();
     let plan = Plan::of(vec![Extent::data(0..4 * PAGE as u64)], &progress);
     let outcome = pump(plan, &source, &sink, &options, &progress, &cancel).await;
-    assert!(outcome.expect_err("cancelled").is_cancelled());
+    assert!(matches!(outcome, Err(TransferError::Cancelled)));
     assert!(source.calls().is_empty());
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec, Forced, Method};
-use super::store::{own, snapshots_if_exists};
+use super::store::{complete, own_unless_made, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
 
@@ -47,13 +47,18 @@ impl Vault {
             forced: spec.parent.map(|_| Forced::NotInCeph),
             snapshot,
             size,
+            made: Arc::default(),
         })
     }
 
     /// Makes the backup of a device: when this returns, its restore point stands. Repeating it is
     /// safe, as with [`Vault::store`].
     ///
-    /// What the device has beyond the volume's size is left out, and what it lacks reads as zeros.
+    /// What the device has beyond the volume's size is left out. What a file lacks reads as zeros, as
+    /// the end of a sparse one does.
+    ///
+    /// # Errors
+    /// `Invalid` if a block device is smaller than the volume: it is not the volume's, or not whole.
     pub async fn store_device(
         &self,
         plan: &BackupPlan,
@@ -61,6 +66,14 @@ impl Vault {
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
+        if !source.is_file() && source.size() < plan.size {
+            return Err(Error::invalid(format!(
+                "{} holds {} bytes, and the volume has {}",
+                source.path().display(),
+                source.size(),
+                plan.size
+            )));
+        }
         let pool = self.pool(&plan.pool).await?;
         let there = snapshots_if_exists(&pool, &plan.base.to_string()).await?;
         if there.is_some_and(|snapshots| snapshots.contains(&plan.snapshot)) {
@@ -70,10 +83,12 @@ impl Vault {
         let destination = self.prepare_base(&pool, plan).await?;
         let base = pool.open_rw(&plan.base.to_string()).await?;
         let stored = async {
-            own(&base).await?;
+            if own_unless_made(&base, plan).await?.is_none() {
+                return Ok(Stats::default());
+            }
             let options = self.device_options(destination);
             let stats = transfer::copy_whole(source, &base, &options, &progress, cancel).await?;
-            base.create_snapshot(&plan.snapshot).await?;
+            complete(&base, plan).await?;
             Ok(stats)
         };
         let stats = stored.await;
@@ -99,7 +114,9 @@ impl Vault {
             let size = size.of(target.size(), source.known_size())?;
             let target = target.sized(size).await.map_err(Error::Device)?;
             let options = self.device_options(Destination::MayHoldData);
-            Ok(transfer::copy_diff(&source, None, &target, &options, &progress, cancel).await?)
+            point
+                .copy_to(&pool, &source, &target, &options, &progress, cancel)
+                .await
         };
         let stats = written.await;
         source.close().await;
@@ -115,6 +132,7 @@ impl Vault {
         PumpOptions {
             operation_size: usual.operation_size.min(self.engine.chunk_size),
             zero_grain,
+            zero_excess: self.engine.zero_excess,
             ..usual
         }
     }

@@ -13,12 +13,14 @@ mod owner;
 pub mod plan;
 mod restore;
 mod store;
+mod undo;
 
 pub use error::{Error, Result};
 pub use owner::Worker;
 pub use plan::{BackupRecord, BackupSpec, Method, Parent};
 pub use restore::{RestorePoint, TargetSize};
 pub use store::BackupPlan;
+pub use undo::Made;
 
 use crate::rbd::{ClusterOptions, Image, Link, Pool};
 use crate::transfer::Budget;

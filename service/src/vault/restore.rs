@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::plan::Candidate;
-use super::store::{own, snapshots_if_exists};
+use super::store::{own, snapshots_if_exists, still_stand};
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
-use crate::transfer::{self, Destination, Progress, Stats, TransferError};
+use crate::transfer::{self, BlockSink, Destination, Progress, PumpOptions, Stats, TransferError};
 
 /// Where a backup can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,38 @@ pub struct RestorePoint {
     pub image: String,
     /// The snapshot; `None` for a full copy that Python made without one.
     pub snapshot: Option<String>,
+}
+
+impl RestorePoint {
+    /// Writes it into a volume. Where nobody can tell what is in it, every byte is read.
+    ///
+    /// # Errors
+    /// `Missing` if it was removed meanwhile: what it had held then reads as zeros.
+    pub(super) async fn copy_to<K: BlockSink>(
+        &self,
+        pool: &Pool,
+        source: &Image,
+        target: &K,
+        options: &PumpOptions,
+        progress: &Arc<Progress>,
+        cancel: &CancellationToken,
+    ) -> Result<Stats> {
+        let copying = transfer::copy_diff(source, None, target, options, progress, cancel);
+        let stats = match copying.await {
+            Err(error @ TransferError::Plan(_)) => {
+                warn!(image = %self.image, %error, "Restoring byte by byte");
+                let options = PumpOptions {
+                    destination: Destination::MayHoldData,
+                    ..options.clone()
+                };
+                transfer::copy_whole(source, target, &options, progress, cancel).await?
+            }
+            copied => copied?,
+        };
+        let names: Vec<&str> = self.snapshot.as_deref().into_iter().collect();
+        still_stand(pool, &self.image, &source.snapshots().await?, &names).await?;
+        Ok(stats)
+    }
 }
 
 /// How large an image is that a backup is written into, in bytes.
@@ -121,17 +153,9 @@ impl Vault {
                 false => Destination::MayHoldData,
             };
             let options = self.pump_options(destination);
-            let copying = transfer::copy_diff(&source, None, &image, &options, &progress, cancel);
-            match copying.await {
-                Err(error @ TransferError::Plan(_)) => {
-                    warn!(image = %point.image, %error, "Restoring byte by byte");
-                    let options = self.pump_options(Destination::MayHoldData);
-                    let copying =
-                        transfer::copy_whole(&source, &image, &options, &progress, cancel);
-                    Ok(copying.await?)
-                }
-                copied => Ok(copied?),
-            }
+            point
+                .copy_to(&pool, &source, &image, &options, &progress, cancel)
+                .await
         };
         let stats = written.await;
         image.close().await;

@@ -1,18 +1,20 @@
 //! Making a backup of an RBD volume.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api_compat::ids::BackupId;
-use api_compat::names::{self, BackupImage, BackupSnapshot};
+use api_compat::names::{BackupImage, BackupSnapshot};
 use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
+use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
-use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool};
+use crate::rbd::{ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
 
 /// What will be done to make one backup.
@@ -32,6 +34,8 @@ pub struct BackupPlan {
     pub snapshot: String,
     /// The source's size in bytes.
     pub size: u64,
+    /// What this attempt has made so far.
+    pub made: Arc<Made>,
 }
 
 impl BackupPlan {
@@ -96,6 +100,7 @@ impl Vault {
             forced,
             snapshot,
             size,
+            made: Arc::default(),
         })
     }
 
@@ -124,7 +129,11 @@ impl Vault {
         let head = source.open().await?;
         let taken = match head.create_snapshot(&plan.snapshot).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            taken => taken,
+            taken => {
+                // Also when it is not known what came of it.
+                plan.made.on_source.store(true, Ordering::Relaxed);
+                taken
+            }
         };
         head.close().await;
         taken?;
@@ -133,11 +142,22 @@ impl Vault {
         let from = source.pool.open(&source.image, snapshot).await?;
         let base = pool.open_rw(&base).await?;
         let stored = async {
+            let Some(base_held) = own_unless_made(&base, plan).await? else {
+                return Ok(Stats::default());
+            };
             let stats = self
                 .copy(plan, &from, &base, destination, progress, cancel)
                 .await?;
-            still_stand(source, &from, plan).await?;
-            base.create_snapshot(&plan.snapshot).await?;
+            let mut read = vec![plan.snapshot.as_str()];
+            if let Method::Incremental { from: parent } = &plan.method {
+                read.push(parent);
+                let stands =
+                    still_stand(&pool, &plan.base.to_string(), &base_held, &[parent]).await;
+                // Of the chain, not of the volume.
+                stands.map_err(as_damage)?;
+            }
+            still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
+            complete(&base, plan).await?;
             Ok(stats)
         };
         let stats = stored.await;
@@ -165,9 +185,9 @@ impl Vault {
             features: Some(features),
             stripe_unit: self.format.stripe_unit,
             stripe_count: self.format.stripe_count,
-            ..ImageOptions::default()
         };
         pool.create_image(&plan.base.to_string(), &options).await?;
+        plan.made.image.store(true, Ordering::Relaxed);
         Ok(Destination::Fresh)
     }
 
@@ -180,9 +200,6 @@ impl Vault {
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
-        // Until the restore point stands nobody else may write what it is going to hold: a backup
-        // that another worker was told to give up may still be at it.
-        own(base).await?;
         if let Method::Incremental { from } = &plan.method {
             self.settle(base, from, cancel).await?;
         }
@@ -233,45 +250,8 @@ impl Vault {
         PumpOptions {
             depth: self.engine.depth,
             scanners: self.engine.scanners,
-            zero_excess: self.engine.zero_excess,
             ..PumpOptions::new(self.engine.budget.clone(), destination)
         }
-    }
-
-    /// Removes whatever a failed backup left, on both sides. Failures are logged, since the backup's
-    /// own error is what counts.
-    pub async fn undo(&self, plan: &BackupPlan, source: &Volume) {
-        // Side by side: one of the clusters may be gone.
-        let snapshots = [plan.snapshot.as_str()];
-        let ((), taken) = tokio::join!(
-            self.undo_copy(plan),
-            remove_snapshots(&source.pool, &source.image, &snapshots)
-        );
-        if let Err(error) = taken {
-            warn!(
-                image = %source.image, snapshot = %plan.snapshot, %error,
-                "Cannot remove the snapshot of a failed backup from its volume"
-            );
-        }
-    }
-
-    /// The same for a backup that leaves nothing on its source.
-    pub async fn undo_copy(&self, plan: &BackupPlan) {
-        if let Err(error) = self.undo_base(plan).await {
-            warn!(image = %plan.base, %error, "Cannot remove what a failed backup left in the pool");
-        }
-    }
-
-    async fn undo_base(&self, plan: &BackupPlan) -> Result<()> {
-        let pool = self.pool(&plan.pool).await?;
-        let base = plan.base.to_string();
-        remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
-        if !matches!(plan.method, Method::Incremental { .. }) {
-            remove_if_exists(&pool, &base).await?;
-        }
-        let metadata = names::metadata_object(plan.backup);
-        pool.remove_object(&metadata).await?;
-        Ok(())
     }
 
     /// Removes from a volume the snapshots of backups that are not `live` any more, and the oldest of
@@ -296,31 +276,65 @@ impl Vault {
     }
 }
 
-/// Makes sure that the snapshots from which a backup was read are still on its source. Where one went
-/// meanwhile, librbd noticed nothing: what it had held reads as zeros, and what changed since then as
-/// unchanged.
-async fn still_stand(source: &Volume, from: &Image, plan: &BackupPlan) -> Result<()> {
-    let head = source.open_read_only().await?;
+/// Becomes the only writer of a base image; the snapshots that it has by then, or `None` if the restore
+/// point stands. Until it does nobody else may write what it is going to hold: a backup that another
+/// worker was told to give up may still be at it, or end well.
+pub(super) async fn own_unless_made(
+    base: &Image,
+    plan: &BackupPlan,
+) -> Result<Option<Vec<Snapshot>>> {
+    own(base).await?;
+    let held = base.snapshots().await?;
+    if held.iter().any(|snapshot| snapshot.name == plan.snapshot) {
+        info!(image = %plan.base, "The restore point has been made meanwhile");
+        return Ok(None);
+    }
+    Ok(Some(held))
+}
+
+/// Makes the restore point.
+pub(super) async fn complete(base: &Image, plan: &BackupPlan) -> Result<()> {
+    // Before it is known what came of it: nobody else can make it.
+    plan.made.restore_point.store(true, Ordering::Relaxed);
+    Ok(base.create_snapshot(&plan.snapshot).await?)
+}
+
+/// Makes sure that snapshots of an image are still there which were read: of those that it had `then`,
+/// the ones of these names. Where one went meanwhile, librbd noticed nothing: what it had held reads as
+/// zeros, and what changed since then as unchanged.
+///
+/// # Errors
+/// `Missing` if one is gone, or the image.
+pub(super) async fn still_stand(
+    pool: &Pool,
+    image: &str,
+    then: &[Snapshot],
+    names: &[&str],
+) -> Result<()> {
+    let gone = |what: &str| Error::missing(format!("{what} was removed while it was read"));
+    let head = match pool.open(image, None).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone(image)),
+        opened => opened?,
+    };
     let now = head.snapshots().await;
     head.close().await;
-    // As at its opening.
-    let (then, now) = (from.snapshots().await?, now?);
-    let mut needed = vec![plan.snapshot.as_str()];
-    if let Method::Incremental { from } = &plan.method {
-        needed.push(from);
-    }
-    for name in needed {
+    let now = now?;
+    for name in names {
         let stands = then
             .iter()
-            .any(|snapshot| snapshot.name == name && now.contains(snapshot));
+            .any(|snapshot| snapshot.name == *name && now.contains(snapshot));
         if !stands {
-            return Err(Error::missing(format!(
-                "Snapshot {name} was removed from {} while the backup was made",
-                source.image
-            )));
+            return Err(gone(&format!("Snapshot {name} of {image}")));
         }
     }
     Ok(())
+}
+
+fn as_damage(error: Error) -> Error {
+    match error {
+        Error::Missing(reason) => Error::Damaged(reason),
+        error => error,
+    }
 }
 
 /// Becomes the only writer of an image. Another one is given the time that it takes to notice that
@@ -376,7 +390,7 @@ pub(super) async fn remove_snapshots(pool: &Pool, image: &str, snapshots: &[&str
     outcome
 }
 
-async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {
+pub(super) async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {
     match pool.remove_image(image).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),

@@ -39,11 +39,7 @@ impl Heartbeat {
             host: config.service.host.clone(),
             binary: BINARY.to_owned(),
             zone: config.service.storage_availability_zone.clone(),
-            rpc_version: config
-                .cinderblock
-                .advertised_rpc_version
-                .as_str()
-                .to_owned(),
+            rpc_version: version::BACKUP_RPC.to_string(),
             object_version: version::OBJECTS.to_string(),
             enabled: config.service.enable_new_services,
         };

@@ -55,7 +55,10 @@ pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
     let config = settings::load(command_line)?;
     let log = logging::start(&config.logging, BINARY)?;
     for warning in config.warnings() {
-        warn!("{warning}");
+        match warning.is_harmless() {
+            true => info!("{warning}"),
+            false => warn!("{warning}"),
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -42,8 +42,8 @@ impl Reload {
         }
         match settings::load(&self.command_line) {
             Ok(config) => {
+                self.log.levels().configure(&config.logging);
                 let wanted = config.logging.debug;
-                self.log.levels().configure(wanted);
                 info!(debug = wanted, "Reloaded the configuration of the log");
             }
             Err(error) => error!("Cannot reload: {error:#}"),

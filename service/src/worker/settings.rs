@@ -142,6 +142,7 @@ pub fn manager(config: &Config) -> Settings {
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,
         continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
+        service_down_time: Duration::from_secs(config.service.service_down_time),
         max_operations: config.backup.backup_max_operations,
         message_ttl: Duration::from_secs(config.service.message_ttl),
         quota: QuotaRules {
@@ -217,45 +218,141 @@ mod tests {
         assert_eq!(environment(variables.into_iter()), expected);
     }
 
-    /// The sources in which an option may be used: the service's, and those that take URLs apart
-    /// and compare options with each other.
-    fn sources() -> String {
-        fn read(path: &Path, text: &mut String) {
+    /// A file of the service without its tests, or that of `api-compat` that takes URLs apart; each
+    /// chain of fields on one line.
+    fn source(path: &Path) -> String {
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.join("\n").replace("\n.", ".")
+    }
+
+    fn sources() -> Vec<String> {
+        fn find(path: &Path, found: &mut Vec<String>) {
             if path.is_dir() {
                 for entry in std::fs::read_dir(path).unwrap() {
-                    read(&entry.unwrap().path(), text);
+                    find(&entry.unwrap().path(), found);
                 }
-            } else if !path.ends_with("worker/command_line.rs") {
-                text.push_str(&std::fs::read_to_string(path).unwrap());
+            } else {
+                found.push(source(path));
             }
         }
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut text = String::new();
-        let config = here.join("../api-compat/src/config");
-        for path in [
-            here.join("src"),
-            config.join("mod.rs"),
-            config.join("check.rs"),
+        let mut found = vec![source(&here.join("../api-compat/src/config/mod.rs"))];
+        find(&here.join("src"), &mut found);
+        found
+    }
+
+    /// Whether `text` holds `part` as a whole, not as a part of longer names.
+    fn holds(text: &str, part: &str) -> bool {
+        let in_name = |c: char| c == '_' || c.is_alphanumeric();
+        text.match_indices(part).any(|(start, _)| {
+            let (before, after) = (&text[..start], &text[start + part.len()..]);
+            !before.ends_with(in_name) && !after.starts_with(in_name)
+        })
+    }
+
+    /// What a file calls the options that are the field `field` of `Config`, of the type `kind`: its
+    /// parameters and fields of that type, and what it takes out of the configuration.
+    fn names_of(source: &str, field: &str, kind: &str) -> Vec<String> {
+        let mut names = vec![format!("config.{field}")];
+        for end in [
+            format!("= &config.{field};"),
+            format!("= &self.config.{field};"),
         ] {
-            read(&path, &mut text);
+            let before = source
+                .match_indices(&end)
+                .map(|(start, _)| &source[..start]);
+            names.extend(before.filter_map(|before| {
+                let (_, name) = before.trim_end().rsplit_once("let ")?;
+                Some(name.to_owned())
+            }));
         }
-        text
+        for kind in [format!(": &{kind}"), format!(": {kind}")] {
+            let typed = source.match_indices(&kind).filter(|(start, _)| {
+                let next = source[start + kind.len()..].chars().next();
+                next.is_none_or(|next| next != '_' && !next.is_alphanumeric())
+            });
+            let before = typed.map(|(start, _)| &source[..start]);
+            names.extend(before.filter_map(|before| {
+                let name = before.rsplit(|c: char| c != '_' && !c.is_alphanumeric());
+                name.into_iter().next().map(str::to_owned)
+            }));
+        }
+        names
     }
 
     /// An option whose field nobody reads belongs to those that are known to have no effect.
     #[test]
     fn every_option_has_an_effect_or_is_said_to_have_none() {
         let sources = sources();
-        let used = |name: &str| {
-            let field = format!(".{name}");
-            let mut behind = sources.split(&field).skip(1);
-            behind.any(|rest| !rest.starts_with(|next: char| next == '_' || next.is_alphanumeric()))
+        let used = |field: &str, kind: &str, name: &str| {
+            sources.iter().any(|source| {
+                let mut names = names_of(source, field, kind).into_iter();
+                names.any(|options| holds(source, &format!("{options}.{name}")))
+            })
         };
-        assert!(!used("no_such_option"));
-        let idle: Vec<&str> = options::all()
-            .filter(|spec| spec.has_effect && !used(spec.name))
-            .map(|spec| spec.name)
-            .collect();
+        assert!(used("database", "Database", "max_pool_size"));
+        // Others have fields of these names.
+        assert!(!used("logging", "Logging", "host"));
+        assert!(!used("ceph", "Ceph", "max_pool_size"));
+        let tables = [
+            ("service", "Service", options::service::Service::OPTIONS),
+            ("backup", "Backup", options::backup::Backup::OPTIONS),
+            ("ceph", "Ceph", options::backup::Ceph::OPTIONS),
+            ("attach", "Attach", options::attach::Attach::OPTIONS),
+            ("quota", "Quota", options::quota::Quota::OPTIONS),
+            (
+                "messaging",
+                "Messaging",
+                options::messaging::Messaging::OPTIONS,
+            ),
+            ("logging", "Logging", options::logging::Logging::OPTIONS),
+            (
+                "cinderblock",
+                "Cinderblock",
+                options::cinderblock::Cinderblock::OPTIONS,
+            ),
+            ("database", "Database", options::database::Database::OPTIONS),
+            (
+                "notifications",
+                "Notifications",
+                options::messaging::Notifications::OPTIONS,
+            ),
+            ("rabbit", "Rabbit", options::messaging::Rabbit::OPTIONS),
+            (
+                "key_manager",
+                "KeyManager",
+                options::keys::KeyManager::OPTIONS,
+            ),
+            ("barbican", "Barbican", options::keys::Barbican::OPTIONS),
+            (
+                "service_user",
+                "Credentials",
+                options::keys::ServiceUser::OPTIONS,
+            ),
+            (
+                "keystone_authtoken",
+                "Credentials",
+                options::keys::KeystoneAuthtoken::OPTIONS,
+            ),
+            (
+                "barbican_service_user",
+                "Credentials",
+                options::keys::BarbicanServiceUser::OPTIONS,
+            ),
+        ];
+        let declared: usize = tables.iter().map(|(_, _, specs)| specs.len()).sum();
+        let honoured = options::all().filter(|spec| spec.has_effect()).count();
+        assert_eq!(declared, honoured);
+        // A start compares report_interval with it, and that is all that Python's does, too.
+        let compared = |name: &str| name == "service_down_time";
+        let mut idle = Vec::new();
+        for (field, kind, specs) in tables {
+            let specs = specs.iter().filter(|spec| !compared(spec.name));
+            let specs = specs.filter(|spec| !used(field, kind, spec.name));
+            idle.extend(specs.map(|spec| (spec.group, spec.name)));
+        }
         assert!(idle.is_empty(), "{idle:?}");
     }
 }

@@ -128,7 +128,8 @@ impl Lab {
             response_timeout: Duration::from_secs(30),
             missing_consumer_timeout: Duration::from_secs(5),
             notifications: Notifications {
-                format: Some(Format::V2),
+                formats: vec![Format::V2],
+                to_log: false,
                 queues,
                 topics: vec!["notifications".to_owned()],
                 broker: None,

@@ -3,7 +3,7 @@
 
 use api_compat::messaging::Failure;
 use api_compat::messaging::queue::QueueOptions;
-use api_compat::notification::{BackupEvent, Notification};
+use api_compat::notification::{BackupEvent, Format, Notification};
 use api_compat::objects::Backup;
 use api_compat::rpc::Kind;
 use chrono::Utc;
@@ -17,6 +17,7 @@ use crate::lab::{
     HOST_QUEUE, Lab, TOPIC, accept, amqp, answer, context, eventually, fanout, request, serve,
     within,
 };
+use crate::logs;
 
 #[tokio::test]
 async fn a_call_gets_its_result() {
@@ -240,9 +241,8 @@ fn notification() -> Notification {
         "id": Uuid::new_v4(), "volume_id": Uuid::new_v4(), "user_id": "u", "project_id": "p",
     }))
     .expect("a backup");
-    let ids = (Uuid::new_v4(), Uuid::new_v4());
-    let event = BackupEvent::CreateStart;
-    Notification::new(event, &backup, "tester", &context(), ids, Utc::now())
+    let (event, id) = (BackupEvent::CreateStart, Uuid::new_v4());
+    Notification::new(event, &backup, "tester", &context(), id, Utc::now())
 }
 
 #[tokio::test]
@@ -255,6 +255,44 @@ async fn a_notification_waits_in_its_queue() {
     assert_eq!(message.exchange.as_str(), "openstack");
     assert_recorded(&message.properties, None);
     assert_eq!(payload(&message.data)["event_type"], "backup.create.start");
+}
+
+#[tokio::test]
+async fn a_notification_is_sent_by_each_driver() {
+    let lab = Lab::new().await;
+    let mut options = lab.options(QueueOptions::default());
+    options.notifications.formats = vec![Format::V2, Format::V1];
+    within("a notification", amqp(options).notify(notification())).await;
+    let raw = lab.raw().await;
+    let with_envelope = raw.take("notifications.info").await.expect("it was sent");
+    let enveloped = payload(&with_envelope.data);
+    let bare = raw.take("notifications.info").await.expect("so was this");
+    let bare: Value = serde_json::from_slice(&bare.data).expect("JSON");
+    assert_eq!(bare["event_type"], "backup.create.start");
+    assert_eq!(bare["message_id"], enveloped["message_id"]);
+    // Whoever consumes both shall not take one for a copy of the other.
+    assert_ne!(bare["_unique_id"], enveloped["_unique_id"]);
+    assert!(raw.take("notifications.info").await.is_none());
+}
+
+/// The driver `log`.
+#[tokio::test]
+async fn a_notification_is_a_line_of_the_log() {
+    logs::record();
+    let lab = Lab::new().await;
+    let mut options = lab.options(QueueOptions::default());
+    options.notifications.formats = Vec::new();
+    options.notifications.to_log = true;
+    let notification = notification();
+    let id = serde_json::from_str::<Value>(&notification.to_json()).expect("JSON");
+    let id = id["message_id"].as_str().expect("an id").to_owned();
+    within("a notification", amqp(options).notify(notification)).await;
+    let lines = logs::shown(&id);
+    let logger = "oslo.messaging.notification.backup.create.start ";
+    assert!(
+        lines.len() == 1 && lines[0].starts_with(logger),
+        "{lines:?}"
+    );
 }
 
 /// As the URL of their broker may say.

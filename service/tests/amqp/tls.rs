@@ -25,6 +25,7 @@ fn fitting() -> Certificates {
         authorities: Some(file("ca.pem")),
         own: Some(file("client.pem")),
         key: Some(file("client.key")),
+        any_name: false,
     }
 }
 
@@ -95,6 +96,42 @@ async fn a_certificate_for_another_name_is_refused() {
         said.contains("its certificate is refused: IP address mismatch"),
         "{said}"
     );
+    assert!(said.contains("ssl_enforce_hostname_verification"), "{said}");
+}
+
+/// `ssl_enforce_hostname_verification = false`.
+#[tokio::test]
+async fn a_certificate_for_another_name_is_accepted_where_the_operator_says_so() {
+    let lab = Lab::new().await;
+    let any_name = Certificates {
+        any_name: true,
+        ..fitting()
+    };
+    serve(&secure(&lab, "127.0.0.1", &any_name)).await;
+    let others = Certificates {
+        authorities: Some(file("other-ca.pem")),
+        ..any_name
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let said = refusal(&secure(&lab, host, &others)).await;
+        assert!(said.contains("its certificate is refused"), "{said}");
+        assert!(
+            said.contains("see [oslo_messaging_rabbit] ssl_ca_file"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_to_do_without_an_authority_is_told() {
+    let lab = Lab::new().await;
+    let system = Certificates {
+        authorities: None,
+        any_name: true,
+        ..fitting()
+    };
+    let said = refusal(&secure(&lab, "localhost", &system)).await;
+    assert!(said.contains("ssl_ca_file is not set"), "{said}");
 }
 
 #[tokio::test]

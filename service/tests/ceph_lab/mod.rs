@@ -124,6 +124,18 @@ impl Site {
         .await
     }
 
+    /// Makes an image that the product would not make, by the `rbd` tool's options, and opens it for
+    /// writing.
+    pub async fn image_laid_out(&self, size: u64, layout: &[&str]) -> (Scratch, Image) {
+        let scratch = self.scratch("image");
+        let size = format!("{size}B");
+        let features = "layering,exclusive-lock,object-map,fast-diff";
+        let create = ["create", "--size", &size, "--image-feature", features];
+        self.rbd(&[&create, layout, &[scratch.spec.as_str()]].concat());
+        let image = self.pool.open_rw(&scratch.name).await.expect("it opens");
+        (scratch, image)
+    }
+
     pub fn rbd(&self, arguments: &[&str]) -> String {
         tool("rbd", &self.conf, arguments)
     }

@@ -73,6 +73,7 @@ async fn a_failed_backup_keeps_why_and_its_size() {
     let failed = Event::CreateFailed {
         source: SOURCE,
         reason: "the pool is full",
+        may_be_complete: false,
     };
     let failed = change(BackupStatus::Creating, &failed);
     lab.db

@@ -223,3 +223,34 @@ async fn deletions_at_the_same_time_make_missing_usage_once() {
     assert_eq!(lab.in_use().await, (6, 12));
     assert_eq!(lab.reservations().await.len(), 12);
 }
+
+mod server {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backup_whose_quota_cannot_be_given_back_goes_all_the_same() {
+        let lab = Lab::new().await;
+        let parent = lab
+            .backup(BackupStatus::Available, |row| {
+                row.num_dependent_backups = Set(Some(1));
+            })
+            .await;
+        let backup = deleting(&lab, 3).await;
+        let deleted = change(BackupStatus::Deleting, &DELETED);
+        let done = Done::Deleted {
+            parent: Some(parent),
+            // No row of quota can be made for it.
+            project: Some(&"x".repeat(256)),
+            size: 3,
+            rules: &rules(),
+        };
+        let subject = subject(backup, BackupStatus::Deleting);
+        lab.db
+            .change(subject, &deleted, done, now())
+            .await
+            .expect("change");
+        assert_eq!(lab.backup_row(backup).await.deleted, Some(true));
+        let row = lab.backup_row(parent).await;
+        assert_eq!(row.num_dependent_backups, Some(0));
+    }
+}

@@ -2,7 +2,7 @@
 
 use api_compat::state::{BackupStatus, VolumeStatus};
 use cinderblock::db::NewKey;
-use cinderblock::db::entity::snapshots;
+use cinderblock::db::entity::{backups, snapshots, volumes};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait};
 use uuid::Uuid;
@@ -59,6 +59,56 @@ async fn backups_are_found_by_host_and_key() {
     let found = lab.db.backups_with_key(&host, &key).await.expect("query");
     let found: Vec<_> = found.iter().map(|row| row.id).collect();
     assert_eq!(found, [wanted]);
+}
+
+#[tokio::test]
+async fn a_key_that_a_backup_shares_is_known_however_it_is_written() {
+    let lab = Lab::new().await;
+    let keyed = async |key: &str| {
+        let key = key.to_owned();
+        let fill = |row: &mut backups::ActiveModel| row.encryption_key_id = Set(Some(key));
+        lab.backup(BackupStatus::Available, fill).await
+    };
+    let is_shared =
+        async |backup, key: &str| lab.db.is_key_of_another(backup, key).await.expect("query");
+    let key = || Uuid::new_v4().to_string();
+
+    let own = key();
+    let backup = keyed(&own).await;
+    assert!(!is_shared(backup, &own).await);
+    let other = keyed(&own).await;
+    assert!(is_shared(backup, &own).await);
+    let row = backups::ActiveModel {
+        id: Set(other.to_string()),
+        deleted: Set(Some(true)),
+        ..Default::default()
+    };
+    row.update(&lab.raw).await.expect("update");
+    assert!(!is_shared(backup, &own).await);
+
+    let volumes = key();
+    let fill = |row: &mut volumes::ActiveModel| {
+        row.encryption_key_id = Set(Some(volumes.clone()));
+    };
+    let volume = lab.volume(VolumeStatus::Available, fill).await;
+    for written in [
+        volumes.clone(),
+        volumes.replace('-', "").to_uppercase(),
+        format!("http://barbican/v1/secrets/{volumes}"),
+    ] {
+        assert!(is_shared(backup, &written).await, "{written}");
+    }
+
+    let snapshots = key();
+    let snapshot = lab.snapshot(volume, "available").await;
+    assert!(!is_shared(backup, &snapshots).await);
+    let row = snapshots::ActiveModel {
+        id: Set(snapshot.to_string()),
+        encryption_key_id: Set(Some(snapshots.clone())),
+        ..Default::default()
+    };
+    row.update(&lab.raw).await.expect("update");
+    assert!(is_shared(backup, &snapshots).await);
 }
 
 #[tokio::test]

@@ -40,6 +40,13 @@ pub fn lab_url() -> String {
         .unwrap_or_else(|_| panic!("LAB_DATABASE_URL is not set: run `make test`"))
 }
 
+/// The release of Cinder whose schema it has.
+pub fn cinder_release() -> u32 {
+    let release = std::env::var("LAB_CINDER_RELEASE").ok();
+    let release = release.and_then(|release| release.parse().ok());
+    release.unwrap_or_else(|| panic!("LAB_CINDER_RELEASE is not set: run `make test`"))
+}
+
 /// The database under test; without TLS, which costs most of a test's time and hides what is said from
 /// those that listen.
 pub fn url() -> String {
@@ -167,7 +174,7 @@ impl Lab {
         let mut row = volumes::ActiveModel {
             id: Set(id.to_string()),
             project_id: Set(Some(self.project.clone())),
-            use_quota: Set(true),
+            use_quota: Set(Some(true)),
             volume_type_id: Set(Some(TYPE.to_owned())),
             status: Set(Some(status.to_string())),
             created_at: Set(Some(before())),
@@ -190,7 +197,7 @@ impl Lab {
             id: Set(id.to_string()),
             volume_id: Set(volume.to_string()),
             project_id: Set(Some(self.project.clone())),
-            use_quota: Set(true),
+            use_quota: Set(Some(true)),
             volume_type_id: Set(Some(TYPE.to_owned())),
             status: Set(Some(status.to_owned())),
             volume_size: Set(Some(1)),

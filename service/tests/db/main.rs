@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod dependents;
 mod import;
+mod independent;
 mod keys;
 mod lab;
 mod messages;

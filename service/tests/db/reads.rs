@@ -4,12 +4,13 @@ use api_compat::config::database_url::Backend;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::{Backup, Volume};
 use api_compat::state::{BackupStatus, VolumeStatus};
-use cinderblock::db::ErrorKind;
-use cinderblock::db::entity::{backups, volumes};
+use cinderblock::db::entity::{backups, snapshots, volumes};
+use cinderblock::db::{ErrorKind, Place};
 use sea_orm::ActiveValue::Set;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
-use crate::lab::{Lab, TYPE, backend, before};
+use crate::lab::{Lab, TYPE, backend, before, cinder_release};
 
 /// What SQL, LIKE and the server's escapes might take for something else than a text.
 fn hostile() -> String {
@@ -42,13 +43,19 @@ async fn unfinished_backups_are_the_hosts_own_with_the_newest_first() {
             row.created_at = Set(Some(before() - age));
         };
         let id = lab.backup(status, fill).await;
-        if status != BackupStatus::Available {
+        if let BackupStatus::Creating | BackupStatus::Deleting | BackupStatus::Restoring = status {
             expected.push(id);
         }
     }
+    let copied = |row: &mut backups::ActiveModel| {
+        row.host = Set(text(&host));
+        row.temp_volume_id = Set(text("a volume"));
+        row.created_at = Set(Some(before() - std::time::Duration::from_secs(100)));
+    };
+    expected.push(lab.backup(BackupStatus::Error, copied).await);
     let oldest = |row: &mut backups::ActiveModel| {
         row.host = Set(text(&host));
-        row.status = Set(None);
+        row.temp_snapshot_id = Set(text("a snapshot"));
         row.created_at = Set(None);
     };
     expected.push(lab.backup(BackupStatus::Error, oldest).await);
@@ -105,6 +112,35 @@ async fn a_base_is_shared_by_live_backups_of_one_volume() {
 }
 
 #[tokio::test]
+async fn a_source_is_prepared_while_a_copy_of_it_is_being_made() {
+    let lab = Lab::new().await;
+    let volume = lab.volume(VolumeStatus::BackingUp, |row| {
+        row.host = Set(text("host@ceph#pool"));
+    });
+    let volume = volume.await;
+    let of_volume = |row: &mut backups::ActiveModel| row.volume_id = Set(volume.to_string());
+    let backup = lab.backup(BackupStatus::Creating, of_volume).await;
+    let backup = lab.db.backup(backup).await.expect("query").expect("one");
+    let volume = lab.db.volume(volume).await.expect("query").expect("one");
+    let copy = async |status: &str, age: u64, host: &str| {
+        let status = VolumeStatus::from(status);
+        let fill = |row: &mut volumes::ActiveModel| {
+            row.host = Set(text(host));
+            row.display_name = Set(Some(format!("backup-vol-{}", volume.id)));
+            row.created_at = Set(Some(before() - std::time::Duration::from_secs(age)));
+        };
+        lab.volume(status, fill).await;
+        let prepared = lab.db.is_being_prepared(&backup, &volume).await;
+        prepared.expect("query")
+    };
+    assert!(!copy("backing-up", 0, "host@ceph#pool").await);
+    assert!(!copy("creating", 0, "other@ceph#pool").await);
+    // Of an earlier backup.
+    assert!(!copy("creating", 60, "host@ceph#pool").await);
+    assert!(copy("creating", 0, "host@ceph#pool").await);
+}
+
+#[tokio::test]
 async fn a_source_is_held_by_the_backup_that_is_being_made() {
     let lab = Lab::new().await;
     let (volume, snapshot) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
@@ -152,7 +188,13 @@ async fn hostile_texts_stay_texts() {
         assert_eq!(unfinished(&lab, pattern).await, []);
     }
     assert!(!lab.db.shares_base(&backup).await.expect("query"));
-    let placed = lab.db.place_backup(id, &hostile(), false, before()).await;
+    let place = Place {
+        backup: id,
+        service_metadata: &hostile(),
+        was: Some(&hostile()),
+        detach: false,
+    };
+    let placed = lab.db.place_backup(place, before()).await;
     placed.expect("place");
     let found = lab.backup_row(id).await.service_metadata;
     assert_eq!(found.as_deref(), Some(hostile().as_str()));
@@ -189,7 +231,7 @@ async fn a_volume_is_read_with_every_column() {
     let lab = Lab::new().await;
     let fill = |row: &mut volumes::ActiveModel| {
         row.name_id = Set(Some(Uuid::from_u128(1).to_string()));
-        row.use_quota = Set(false);
+        row.use_quota = Set(Some(false));
         row.host = Set(text("host@rbd#pool"));
         row.size = Set(Some(7));
         row.display_name = Set(Some(hostile()));
@@ -228,6 +270,30 @@ async fn a_volume_is_read_with_every_column() {
     }
     let text = format!("{volume:?}");
     assert!(!text.contains("CHAP"), "the credentials are shown");
+}
+
+#[tokio::test]
+async fn a_volume_and_a_snapshot_without_use_quota_count() {
+    let lab = Lab::new().await;
+    let volume = lab.volume(VolumeStatus::Available, |_| ()).await;
+    let snapshot = lab.snapshot(volume, "available").await;
+    let nothing = || sea_orm::sea_query::Expr::value(None::<bool>);
+    let volumes = volumes::Entity::update_many()
+        .col_expr(volumes::Column::UseQuota, nothing())
+        .filter(volumes::Column::Id.eq(volume.to_string()));
+    let snapshots = snapshots::Entity::update_many()
+        .col_expr(snapshots::Column::UseQuota, nothing())
+        .filter(snapshots::Column::Id.eq(snapshot.to_string()));
+    if volumes.exec(&lab.raw).await.is_err() {
+        // Since release 24 there are none.
+        assert!(cinder_release() > 23);
+        return;
+    }
+    snapshots.exec(&lab.raw).await.expect("update");
+    let volume = lab.db.volume(volume).await.expect("query");
+    assert!(volume.expect("a volume").use_quota);
+    let snapshot = lab.db.snapshot(snapshot).await.expect("query");
+    assert!(snapshot.expect("a snapshot").use_quota);
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! The worker's own row.
 
 use api_compat::config::database_url::Backend;
+use api_compat::state::VolumeStatus;
 use cinderblock::db::Registration;
 use cinderblock::db::entity::services;
+use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
@@ -53,6 +55,7 @@ async fn a_new_worker_gets_a_row_as_cinder_makes_it() {
             object_current_version: Some("1.39".to_owned()),
             replication_status: Some("not-capable".to_owned()),
             frozen: Some(false),
+            cluster_name: None,
             created_at: Some(now()),
             updated_at: Some(now()),
             deleted_at: None,
@@ -171,4 +174,42 @@ async fn a_worker_whose_row_is_gone_learns_it_and_gets_a_new_one() {
                 .expect("heartbeat")
         );
     }
+}
+
+#[tokio::test]
+async fn a_volume_is_served_while_its_cinder_volume_says_that_it_lives() {
+    let lab = Lab::new().await;
+    let host = format!("{}@ceph", lab.project);
+    let registration = Registration {
+        binary: "cinder-volume".to_owned(),
+        ..registration(&lab, &host)
+    };
+    let id = lab.db.register(&registration, now()).await.expect("row");
+    let served = async |host: &str, cluster: Option<&str>| {
+        let volume = lab
+            .volume(VolumeStatus::BackingUp, |row| {
+                row.host = Set(Some(host.to_owned()));
+                row.cluster_name = Set(cluster.map(str::to_owned));
+            })
+            .await;
+        let volume = lab.db.volume(volume).await.expect("query").expect("one");
+        let second = std::time::Duration::from_secs(1);
+        let since = lab.db.serves_volume(&volume, now()).await.expect("query");
+        let later = lab.db.serves_volume(&volume, now() + second).await;
+        (since, later.expect("query"))
+    };
+    let of_pool = served(&format!("{host}#pool"), None).await;
+    let of_other = served("elsewhere@ceph#pool", None).await;
+    let joined = services::Entity::update_many()
+        .col_expr(services::Column::ClusterName, "cluster@ceph".into())
+        .filter(services::Column::Id.eq(id))
+        .exec(&lab.raw)
+        .await;
+    let of_cluster = served("elsewhere@ceph#pool", Some("cluster@ceph#pool")).await;
+    let gone = services::Entity::delete_by_id(id).exec(&lab.raw).await;
+    joined.expect("join");
+    gone.expect("delete");
+    assert_eq!(of_pool, (true, false));
+    assert_eq!(of_other, (false, false));
+    assert_eq!(of_cluster, (true, false));
 }

@@ -2,7 +2,7 @@
 
 use api_compat::state::BackupStatus;
 use cinderblock::db::entity::backups;
-use cinderblock::db::{Begin, ErrorKind};
+use cinderblock::db::{Begin, ErrorKind, Place};
 use sea_orm::ActiveValue::Set;
 
 use crate::lab::{Lab, before, now};
@@ -15,6 +15,20 @@ fn begin(backup: api_compat::ids::BackupId) -> Begin<'static> {
         service: DRIVER,
         container: "backups",
         zone: "nova",
+    }
+}
+
+fn place<'a>(
+    backup: api_compat::ids::BackupId,
+    service_metadata: &'a str,
+    was: Option<&'a str>,
+    detach: bool,
+) -> Place<'a> {
+    Place {
+        backup,
+        service_metadata,
+        was,
+        detach,
     }
 }
 
@@ -37,16 +51,27 @@ async fn a_backup_is_taken_on_and_placed() {
     assert_eq!(row.availability_zone.as_deref(), Some("nova"));
     assert_eq!(row.updated_at, Some(now()));
 
-    let base = r#"{"base": "volume-1.backup.2"}"#;
-    for (detach, parent) in [(false, Some("full")), (true, None)] {
-        lab.db
-            .place_backup(backup, base, detach, now())
-            .await
-            .expect("place");
+    // Another way to make it lies elsewhere, or in the same image.
+    let (chain, own) = (r#"{"base": "chain"}"#, r#"{"base": "own"}"#);
+    for (was, base, detach, parent) in [
+        (None, chain, false, Some("full")),
+        (Some(chain), own, true, None),
+        (Some(own), own, true, None),
+    ] {
+        let place = place(backup, base, was, detach);
+        lab.db.place_backup(place, now()).await.expect("place");
         let row = lab.backup_row(backup).await;
         assert_eq!(row.service_metadata.as_deref(), Some(base));
         assert_eq!(row.parent_id.as_deref(), parent);
     }
+    // Another worker has got the same request: whatever it would write, it comes late.
+    for base in [chain, own] {
+        let late = place(backup, base, None, false);
+        let late = lab.db.place_backup(late, now()).await;
+        assert_eq!(late.expect_err("late").kind(), ErrorKind::Conflict);
+    }
+    let found = lab.backup_row(backup).await.service_metadata;
+    assert_eq!(found.as_deref(), Some(own));
 }
 
 #[tokio::test]
@@ -60,7 +85,8 @@ async fn a_backup_that_is_not_being_made_is_neither_taken_on_nor_placed() {
         let found = lab.backup_row(backup).await;
         let begun = lab.db.begin_backup(begin(backup), now()).await;
         assert_eq!(begun.expect_err("begin").kind(), ErrorKind::Conflict);
-        let placed = lab.db.place_backup(backup, "{}", true, now()).await;
+        let place = place(backup, "{}", None, true);
+        let placed = lab.db.place_backup(place, now()).await;
         assert_eq!(placed.expect_err("place").kind(), ErrorKind::Conflict);
         assert_eq!(lab.backup_row(backup).await, found);
     }

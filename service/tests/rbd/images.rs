@@ -11,7 +11,7 @@ async fn an_image_from_creation_to_removal() {
     let site = volumes().await;
     let (name, image) = site.usual_image(10 * MIB).await;
     assert_eq!(image.size().await.expect("size"), 10 * MIB);
-    assert_eq!(image.object_size(), 4 * MIB);
+    assert_eq!(image.stripe_period(), 4 * MIB);
     assert_eq!(image.features(), usual_features());
     assert!(image.has_valid_fast_diff());
     let again = ImageOptions {
@@ -72,14 +72,13 @@ async fn layouts_are_as_asked_for() {
     let mut options = ImageOptions {
         size: 10 * MIB,
         features: Some(usual_features() | Features::STRIPING),
-        order: Some(20),
         stripe_unit: 65536,
         stripe_count: 3,
     };
-    let (_name, image) = site.image(&options).await;
-    assert_eq!(image.object_size(), MIB);
-    assert_eq!(image.striping(), (65536, 3));
-    assert_eq!(image.stripe_period(), 3 * MIB);
+    let (name, image) = site.image(&options).await;
+    let info = site.rbd(&["info", &name.spec]);
+    assert!(info.contains("stripe unit: 64 KiB"), "{info}");
+    assert_eq!(image.stripe_period(), 12 * MIB);
     assert!(image.features().contains(Features::STRIPING));
     image.close().await;
 

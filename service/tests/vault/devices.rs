@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::loop_device::LoopDevice;
 use crate::ceph_lab::{MIB, Noise, assert_same, conf, tool};
-use crate::{POOL, new_id, vault};
+use crate::{POOL, new_id, restore_point, vault};
 
 const SIZE: u64 = 32 * MIB;
 
@@ -131,6 +131,41 @@ async fn a_backup_that_was_broken_off_is_made_anew_or_undone() {
     vault.find_restore_point(&record).await.expect("it stands");
     vault.undo_copy(&plan).await;
     assert!(!images().contains(&spec.volume.to_string()));
+}
+
+/// As one that was detached and attached anew as another volume, or was not extended.
+#[tokio::test]
+async fn a_device_that_is_smaller_than_its_volume_is_refused() {
+    let vault = vault();
+    let device = LoopDevice::new(&Noise::new(33).bytes(SIZE - 512));
+    let spec = spec(None);
+    let plan = vault.plan_copy(&spec, SIZE, Utc::now()).await;
+    let plan = plan.expect("a plan");
+    let refused = store(&vault, &plan, &device).await.expect_err("too small");
+    let refused = refused.to_string();
+    let sizes = [SIZE - 512, SIZE].map(|size| size.to_string());
+    assert!(sizes.iter().all(|size| refused.contains(size)), "{refused}");
+    assert!(!images().contains(&spec.volume.to_string()));
+}
+
+/// The end of a raw file is left out where it was never written.
+#[tokio::test]
+async fn a_file_that_is_shorter_than_its_volume_ends_in_zeros() {
+    let vault = vault();
+    let mut held = Noise::new(34).bytes(MIB + 7).to_vec();
+    let path = std::env::temp_dir().join(crate::ceph_lab::unique("file"));
+    std::fs::write(&path, &held).expect("it is written");
+    let source = Device::open(&path, Access::Read).await.expect("it opens");
+    let spec = spec(None);
+    let plan = vault.plan_copy(&spec, SIZE, Utc::now()).await;
+    let plan = plan.expect("a plan");
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let stored = vault.store_device(&plan, &source, progress, &cancel).await;
+    stored.expect("stored");
+    let _ = std::fs::remove_file(&path);
+    held.resize(SIZE as usize, 0);
+    assert_same(&restore_point(&plan).await, &held);
+    vault.delete(&record(&spec, &plan)).await.expect("deleted");
 }
 
 #[tokio::test]

@@ -74,3 +74,42 @@ async fn an_image_of_its_own_is_made_after_an_incremental_that_failed() {
     source.delete(&vault, [&full]).await;
     source.image.close().await;
 }
+
+#[tokio::test]
+async fn what_another_attempt_has_made_is_found_and_not_undone() {
+    let vault = vault();
+    let source = Source::new(24 * MIB).await;
+    source.write(0, Noise::new(10).bytes(3 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    source.write(MIB, Noise::new(11).bytes(MIB)).await;
+    let plan = source.plan(&vault, Some(&full)).await;
+
+    // Another worker has got the same request, and is the first to own the image.
+    let other = backups().await.pool.open_rw(&full.base.to_string()).await;
+    let other = other.expect("open");
+    other.own().await.expect("own");
+    let taken = source.image.create_snapshot(&plan.snapshot).await;
+    taken.expect("the other's snapshot");
+    {
+        let mut storing = std::pin::pin!(source.try_store(&vault, &plan));
+        let early = timeout(Duration::from_secs(3), &mut storing).await;
+        assert!(early.is_err(), "it did not wait");
+        let data = Noise::new(11).bytes(MIB);
+        other.write(MIB, data).await.expect("the other's data");
+        let made = other.create_snapshot(&plan.snapshot).await;
+        made.expect("the other's restore point");
+        other.close().await;
+        storing.await.expect("it stands");
+    }
+    vault.undo(&plan, &source.volume).await;
+    let expected = content(&source.image).await;
+    assert_same(&restore_point(&plan).await, &expected);
+    assert!(source.snapshots().await.contains(&plan.snapshot));
+
+    // What this one has made goes.
+    let next = source.back_up(&vault, Some(&plan)).await;
+    vault.undo(&next, &source.volume).await;
+    assert!(!source.snapshots().await.contains(&next.snapshot));
+    source.delete(&vault, [&full, &plan]).await;
+    source.image.close().await;
+}

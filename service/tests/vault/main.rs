@@ -4,6 +4,8 @@
 mod ceph_lab;
 mod devices;
 mod fallback;
+mod meanwhile;
+mod restores;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use api_compat::ids::{BackupId, VolumeId};
 use bytes::Bytes;
 use ceph_lab::{MIB, Noise, Scratch, assert_same, backups, conf, content, tool, volumes};
 use chrono::Utc;
-use cinderblock::rbd::{ClusterOptions, Image, ImageOptions};
+use cinderblock::rbd::{ClusterOptions, Image};
 use cinderblock::transfer::{Budget, Progress};
 use cinderblock::vault::{
     BackupPlan, BackupRecord, BackupSpec, Engine, Error, ImageFormat, Method, Parent, Vault, Volume,
@@ -25,17 +27,22 @@ use uuid::Uuid;
 const POOL: &str = "backups";
 
 fn vault() -> Vault {
-    let conf = conf("LAB_BACKUPS_CEPH_CONF");
-    vault_of(ClusterOptions::new("admin").conf_file(conf))
+    vault_that(true)
 }
 
-fn vault_of(cluster: ClusterOptions) -> Vault {
+/// One that clears what lies behind a backup's end, or does not.
+fn vault_that(zero_excess: bool) -> Vault {
+    let conf = conf("LAB_BACKUPS_CEPH_CONF");
+    vault_of(ClusterOptions::new("admin").conf_file(conf), zero_excess)
+}
+
+fn vault_of(cluster: ClusterOptions, zero_excess: bool) -> Vault {
     let engine = Engine {
         budget: Budget::new(64 << 20),
         depth: 16,
         scanners: 8,
         chunk_size: 128 << 20,
-        zero_excess: true,
+        zero_excess,
     };
     Vault::new(cluster, POOL.to_owned(), ImageFormat::default(), engine)
 }
@@ -260,12 +267,7 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
     let at = format!("{spec}@{}", full.snapshot);
     site.rbd(&["snap", "rm", "--no-progress", &at]);
     site.rbd(&["rm", "--no-progress", &spec]);
-    let many = ImageOptions {
-        size: 128 * MIB,
-        order: Some(16),
-        ..ImageOptions::default()
-    };
-    site.pool.create_image(&base, &many).await.expect("create");
+    site.rbd(&["create", "--size", "128M", "--object-size", "64K", &spec]);
     site.rbd(&[
         "bench",
         "--io-type",
@@ -305,7 +307,8 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
 async fn a_pool_that_cannot_be_found_is_no_pool_without_the_backup() {
     let source = Source::new(MIB).await;
     let full = source.back_up(&vault(), None).await;
-    let unconfigured = vault_of(ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf"));
+    let cluster = ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf");
+    let unconfigured = vault_of(cluster, true);
     let refusal = unconfigured.delete(&source.record(&full, true)).await;
     let refusal = refusal.expect_err("nothing was deleted");
     assert!(!refusal.is_not_found(), "{refusal}");

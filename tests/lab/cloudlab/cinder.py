@@ -10,16 +10,31 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-from . import ceph, database, devices
+from . import ceph, database, devices, rabbitmq
 from .keystone import SERVE, Identity, credentials, request
 from .process import LabError, run, wait_until
-from .setup import CLOUD
-from .state import Lab
+from .setup import cloud_environment
+from .state import SECOND_DATABASE, SECOND_VIRTUAL_HOST, Lab
 
-# Ours, another process of ours, and Python's worker take each other's place: they are one host to Cinder.
+# Each worker's host. Ours, another process of ours, and Python's take each other's place: they are one
+# host to Cinder. Others stand beside it, and in the second cloud.
 WORKER_HOST = "lab-backup"
-WORKERS = ("worker", "worker-2", "cinder-backup")
+WORKERS = {
+    "worker": WORKER_HOST,
+    "worker-2": WORKER_HOST,
+    "cinder-backup": WORKER_HOST,
+    "other-cinder-backup": "other-cinder-backup",
+    "other-worker": "other-worker",
+    # A cloud that was built like the first one has hosts of the same names.
+    "second-worker": WORKER_HOST,
+    "second-cinder-backup": "second-cinder-backup",
+}
 VOLUME_HOST = "rbd:volumes"
+
+# What the names of the parts of each Cinder begin with. The second has the clusters, Keystone, Barbican and the
+# servers of the first, and a database and a virtual host of its own.
+FIRST, SECOND = "", "second-"
+SECOND_CLOUD = "second-cloud"
 
 # Debian's requests is older than the urllib3 that is installed beside it, and says so.
 QUIET = {"PYTHONWARNINGS": "ignore"}
@@ -41,37 +56,69 @@ rabbit_qos_prefetch_count = 1
 """
 
 
-def up(lab: Lab) -> None:
+def up(lab: Lab, cloud: str = FIRST) -> None:
     """Starts API, scheduler and volume service; waits until the scheduler can place volumes."""
-    venv = CLOUD.require()
-    running = lab.processes.pid("cinder-scheduler")
-    known = 0 if running else _size(_scheduler_log(lab))
+    venv = cloud_environment(lab.cinder).require()
+    running = lab.processes.pid(f"{cloud}cinder-scheduler")
+    known = 0 if running else _size(_scheduler_log(lab, cloud))
     for part in ("scheduler", "volume"):
-        argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part)]
-        argv += ["--log-file", str(lab.path("log", f"cinder-{part}.log"))]
-        start_inside(lab, f"cinder-{part}", argv, devices.environment())
-    log = lab.path("log", "cinder-api.log")
-    api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(lab.cinder_port), *_files(lab, "api"), "--log-file", str(log)]
-    lab.processes.start("cinder-api", api, QUIET)
-    wait_for_api(lab)
+        name = f"{cloud}cinder-{part}"
+        argv = [str(venv / "bin" / f"cinder-{part}"), *_files(lab, part, cloud)]
+        argv += ["--log-file", str(lab.path("log", f"{name}.log"))]
+        start_inside(lab, name, argv, devices.environment())
+    log, port = lab.path("log", f"{cloud}cinder-api.log"), _port(lab, cloud)
+    api = [str(venv / "bin" / "python"), *SERVE, "cinder", str(port), *_files(lab, "api", cloud), "--log-file", str(log)]
+    lab.processes.start(f"{cloud}cinder-api", api, QUIET)
+    wait_for_api(lab, cloud)
+    _wait_for_scheduler(lab, cloud, known)
+    _populate(lab, cloud)
+
+
+def _wait_for_scheduler(lab: Lab, cloud: str, known: int) -> None:
+    """Waits until the scheduler has heard of the volume service, since its log was `known` bytes long."""
 
     def alive() -> int | None:
-        return lab.processes.pid("cinder-scheduler") and lab.processes.pid("cinder-volume")
+        return lab.processes.pid(f"{cloud}cinder-scheduler") and lab.processes.pid(f"{cloud}cinder-volume")
 
     def placed() -> bool:
-        return all(_reports(lab, "volume", host, known) for host in _volume_hosts(lab))
+        return all(_reports(lab, cloud, "volume", host, known) for host in _volume_hosts(lab, cloud))
 
-    wait_until("cinder-scheduler with cinder-volume", placed, 90, alive)
-    _populate(lab)
+    wait_until(f"{cloud}cinder-scheduler with cinder-volume", placed, 90, alive)
 
 
-def _volume_hosts(lab: Lab) -> list[str]:
-    return [VOLUME_HOST, *(f"lab@{name}" for name in devices.BACKENDS if lab.devices)]
+def _volume_hosts(lab: Lab, cloud: str) -> list[str]:
+    return [VOLUME_HOST, *(f"lab@{name}" for name in devices.BACKENDS if lab.devices and cloud == FIRST)]
+
+
+def _port(lab: Lab, cloud: str) -> int:
+    return lab.second_cinder_port if cloud == SECOND else lab.cinder_port
+
+
+def up_second(lab: Lab) -> None:
+    """Starts the second cloud's Cinder, without a worker; makes its database and virtual host when it is new."""
+    if not _created(lab, SECOND).exists():
+        database.load(lab, "cinder", SECOND_DATABASE)
+        rabbitmq.add_virtual_host(lab, SECOND_VIRTUAL_HOST)
+    lab.path("etc", "cinder", "second.conf").write_text(
+        f"[DEFAULT]\ntransport_url = {lab.second_amqp_url}\nenabled_backends = rbd-1\n"
+        f"[database]\nconnection = {lab.database_url('cinder', SECOND_DATABASE)}\n"
+    )
+    up(lab, SECOND)
+
+
+def start_scheduler(lab: Lab) -> None:
+    """Starts the first cloud's scheduler again; waits until it can place volumes and backups."""
+    known = _size(_scheduler_log(lab, FIRST))
+    lab.processes.start_again("cinder-scheduler")
+    _wait_for_scheduler(lab, FIRST, known)
+    for part, host in WORKERS.items():
+        if lab.processes.pid(part) and not part.startswith(SECOND):
+            wait_until(f"{part} for the scheduler", lambda: _is_usable(lab, FIRST, host, known), 60)
 
 
 def prepare_database(lab: Lab) -> None:
     """Writes the configuration and creates the schema, for which only the database is needed."""
-    venv = CLOUD.require()
+    venv = cloud_environment(lab.cinder).require()
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
@@ -88,32 +135,36 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
     """Starts our worker or Python's; waits until the scheduler gives it work."""
     if lab.processes.pid(part):
         return
-    if part == "cinder-backup":
-        command = [str(CLOUD.require() / "bin" / "cinder-backup")]
+    cloud = SECOND if part.startswith(SECOND) else FIRST
+    if part.endswith("cinder-backup"):
+        command = [str(cloud_environment(lab.cinder).require() / "bin" / "cinder-backup")]
     elif lab.worker:
         command = shlex.split(lab.worker)
     else:
         raise LabError("This lab was brought up without a --backup-worker")
-    known = _size(_scheduler_log(lab))
-    log = lab.path("log", f"{part}.log")
-    start_inside(lab, part, [*command, *_files(lab, "backup"), "--log-file", str(log)])
+    known = _size(_scheduler_log(lab, cloud))
+    log, host = lab.path("log", f"{part}.log"), WORKERS[part]
+    files = _files(lab, "backup", cloud)
+    if host != WORKER_HOST:
+        files += ["--config-file", str(lab.path("etc", "cinder", f"{part}.conf"))]
+    start_inside(lab, part, [*command, *files, "--log-file", str(log)])
     if wait:
         try:
-            wait_until(part, lambda: _is_usable(lab, known), 150, lambda: lab.processes.pid(part))
+            wait_until(part, lambda: _is_usable(lab, cloud, host, known), 150, lambda: lab.processes.pid(part))
         except LabError as error:
             raise LabError(f"{error}\n{lab.processes.tail(part)}") from None
 
 
-def _is_usable(lab: Lab, known: int) -> bool:
+def _is_usable(lab: Lab, cloud: str, host: str, known: int) -> bool:
     """Whether what the scheduler heard last of the worker is that it can work. Its row in
     `services` does not tell: Python's worker is up for a while before it is given work."""
-    reports = _reports(lab, "backup", WORKER_HOST, known)
+    reports = _reports(lab, cloud, "backup", host, known)
     return bool(reports) and b"'backend_state': True" in reports[-1]
 
 
-def _reports(lab: Lab, kind: str, host: str, known: int) -> list[bytes]:
+def _reports(lab: Lab, cloud: str, kind: str, host: str, known: int) -> list[bytes]:
     """What the scheduler has logged of a service since its log was `known` bytes long."""
-    path = _scheduler_log(lab)
+    path = _scheduler_log(lab, cloud)
     if not path.exists():
         return []
     report = f"Received {kind} service update from".encode()
@@ -122,8 +173,8 @@ def _reports(lab: Lab, kind: str, host: str, known: int) -> list[bytes]:
         return [line for line in log if report in line and host.encode() in line]
 
 
-def _scheduler_log(lab: Lab) -> Path:
-    return lab.path("log", "cinder-scheduler.log")
+def _scheduler_log(lab: Lab, cloud: str) -> Path:
+    return lab.path("log", f"{cloud}cinder-scheduler.log")
 
 
 def _size(path: Path) -> int:
@@ -149,14 +200,14 @@ def inside(lab: Lab, argv: list[str]) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]
 
 
-def _files(lab: Lab, part: str) -> list[str]:
-    folder = lab.path("etc", "cinder")
-    return ["--config-file", str(folder / "cinder.conf"), "--config-file", str(folder / f"{part}.conf")]
+def _files(lab: Lab, part: str, cloud: str) -> list[str]:
+    names = ["cinder", part, *(["second"] if cloud == SECOND else [])]
+    return [word for name in names for word in ("--config-file", str(lab.path("etc", "cinder", f"{name}.conf")))]
 
 
-def _answers(lab: Lab) -> bool:
+def _answers(lab: Lab, cloud: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{lab.cinder_port}/", timeout=5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{_port(lab, cloud)}/", timeout=5):
             return True
     except urllib.error.HTTPError:
         return True
@@ -164,18 +215,27 @@ def _answers(lab: Lab) -> bool:
         return False
 
 
-def wait_for_api(lab: Lab) -> None:
+def wait_for_api(lab: Lab, cloud: str = FIRST) -> None:
     """Waits until the API answers."""
-    wait_until("cinder-api", lambda: _answers(lab), 90, lambda: lab.processes.pid("cinder-api"))
+    part = f"{cloud}cinder-api"
+    wait_until(part, lambda: _answers(lab, cloud), 90, lambda: lab.processes.pid(part))
 
 
-def _populate(lab: Lab) -> None:
-    created = lab.path("etc", "cinder", ".created")
+def _created(lab: Lab, cloud: str) -> Path:
+    """There once everything is there that a new cloud needs."""
+    return lab.path("etc", "cinder", f".{cloud}created")
+
+
+def _populate(lab: Lab, cloud: str) -> None:
+    created = _created(lab, cloud)
     if created.exists():
         return
     admin = Identity(lab)
-    url = f"{lab.cinder_url}/{admin.project}"
-    types = {"rbd": "rbd-1", "rbd-luks": "rbd-1", **{name: name for name in devices.BACKENDS if lab.devices}}
+    base = lab.second_cinder_url if cloud == SECOND else lab.cinder_url
+    url = f"{base}/{admin.project}"
+    types = {"rbd": "rbd-1", "rbd-luks": "rbd-1"}
+    if lab.devices and cloud == FIRST:
+        types |= {name: name for name in devices.BACKENDS}
     made = {}
     for name, backend in types.items():
         specs = {"name": name, "extra_specs": {"volume_backend_name": backend}}
@@ -306,6 +366,9 @@ helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
 helper_command = {venv}/bin/privsep-helper --config-file {folder}/cinder.conf
 """
     )
+    for part, host in WORKERS.items():
+        if host != WORKER_HOST:
+            (folder / f"{part}.conf").write_text(f"[DEFAULT]\nhost = {host}\n")
     for part in ("api", "scheduler", "volume", "backup"):
         flavour = KOLLA.format(part=f"cinder-{part}") if lab.messaging == "kolla" else ""
         brick = f"[cinderblock]\nos_brick_python = {venv}/bin/python\n" if part == "backup" else ""

@@ -42,12 +42,15 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--name", default="default", help="the lab (%(default)s)")
         return added
 
-    verb("setup", lambda _: setup.setup(), "Install what labs need on this machine")
+    install = verb("setup", lambda arguments: setup.setup(arguments.cinder, arguments.tempest), "Install what labs need on this machine")
+    install.add_argument("--cinder", choices=state.RELEASES, default=state.NEWEST, help="for labs with that release, too (%(default)s)")
+    install.add_argument("--tempest", action="store_true", help="for the verb tempest, too")
     up = verb("up", _up, "Bring a lab up, or start what is missing of it")
     up.add_argument("--backup-worker", metavar="none|python|COMMAND", help="which worker makes backups (none)")
     up.add_argument("--messaging", choices=("classic", "kolla"), help="oslo.messaging's defaults, or as Kolla configures it")
     up.add_argument("--backups-on", choices=("second", "same"), help="the cluster of the backups (second)")
     up.add_argument("--database", choices=tuple(database.SYSTEMS), help="the database server (mariadb)")
+    up.add_argument("--cinder", choices=state.RELEASES, help=f"the release of Cinder ({state.NEWEST})")
     up.add_argument("--data-pools", choices=("none", "erasure"), help="where images of volumes and backups have their data (none)")
     up.add_argument("--devices", action="store_true", default=None, help="with volumes that are not in Ceph, too")
     up.add_argument("--only", metavar="PART,…", help="only these and what they need: " + ", ".join(lifecycle.PARTS))
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("list", _list, "Show the labs of this checkout")
     logs = verb("logs", _logs, "Show where the logs are, or the end of one")
     logs.add_argument("part", nargs="?")
-    start = verb("start", _start, "Start a part: `worker` (ours), `worker-2` (another of the same host), `cinder-backup` (Python's), or one that `status` lists")
+    start = verb("start", _start, f"Start a part: {', '.join(cinder.WORKERS)}, {cinder.SECOND_CLOUD}, or one that `status` lists")
     stop = verb("stop", _stop, "Stop a part")
     restart = verb("restart", _restart, "Stop a part and start it again")
     for added in (start, stop, restart):
@@ -95,8 +98,8 @@ def _signal(text: str) -> signal.Signals:
 
 
 def _up(arguments: argparse.Namespace) -> None:
-    only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
-    chosen = {field: getattr(arguments, field) for field in ("messaging", "backups_on", "database", "data_pools", "devices")}
+    only = arguments.only.split(",") if arguments.only else lifecycle.WHOLE
+    chosen = {field: getattr(arguments, field) for field in ("messaging", "backups_on", "database", "cinder", "data_pools", "devices")}
     lifecycle.up(arguments.name, arguments.backup_worker, chosen, only)
 
 
@@ -106,9 +109,8 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def environment(lab: Lab, user: str) -> dict[str, str]:
     """What clients and tests want to know."""
-    venv = setup.CLOUD.path
     return {
-        "PATH": f"{venv}/bin:{os.environ['PATH']}",
+        "PATH": f"{setup.cloud_environment().path}/bin:{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore",
         "OS_AUTH_URL": lab.keystone_url,
         "OS_IDENTITY_API_VERSION": "3",
@@ -121,7 +123,8 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "OS_VOLUME_API_VERSION": "3.64",
         "LAB_NAME": lab.name,
         "LAB_DIR": str(lab.dir),
-        "LAB_VENV": str(venv),
+        "LAB_VENV": str(setup.cloud_environment(lab.cinder).path),
+        "LAB_CINDER_RELEASE": lab.cinder,
         "LAB_CINDER_CONF": str(lab.path("etc", "cinder", "cinder.conf")),
         "LAB_VOLUME_FILES": str(devices.folder(lab)),
         "LAB_WORKER_HOST": cinder.WORKER_HOST,
@@ -135,6 +138,8 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_DATABASE_TLS": str(lab.database_tls),
         "LAB_KEYSTONE_URL": lab.keystone_url,
         "LAB_CINDER_URL": lab.cinder_url,
+        "LAB_SECOND_CINDER_URL": lab.second_cinder_url,
+        "LAB_SECOND_DATABASE_URL": lab.database_url("cinder", state.SECOND_DATABASE),
         "LAB_BARBICAN_URL": lab.barbican_url,
         "LAB_GLANCE_URL": lab.glance_url,
     }

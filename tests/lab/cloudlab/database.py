@@ -9,8 +9,8 @@ from typing import Protocol
 
 from . import mariadb, postgresql
 from .process import run
-from .setup import CLOUD
-from .state import Lab, cache, locked
+from .setup import cloud_environment
+from .state import NEWEST, Lab, cache, locked
 
 
 class System(Protocol):
@@ -19,7 +19,7 @@ class System(Protocol):
     def up(self, lab: Lab) -> None: ...
     def wait(self, lab: Lab) -> None: ...
     def sql(self, lab: Lab, text: str, database: str) -> str: ...
-    def renew(self, lab: Lab, database: str) -> None: ...
+    def renew(self, lab: Lab, database: str, owner: str) -> None: ...
     def dump(self, lab: Lab, database: str) -> str: ...
 
 
@@ -36,14 +36,14 @@ def sql(lab: Lab, text: str, database: str) -> str:
     return SYSTEMS[lab.database].sql(lab, text, database)
 
 
-def load(lab: Lab, database: str) -> bool:
-    """Fills a database with what an earlier lab kept of its own; whether there was any."""
+def load(lab: Lab, service: str, database: str | None = None) -> bool:
+    """Fills a service's database, or another one of its, with what an earlier lab kept; whether there was any."""
     # An attempt that was interrupted may have left half of it.
-    SYSTEMS[lab.database].renew(lab, database)
-    dump = _dump(lab, database)
+    SYSTEMS[lab.database].renew(lab, database or service, service)
+    dump = _dump(lab, service)
     if not dump.exists():
         return False
-    sql(lab, dump.read_text(), database)
+    sql(lab, dump.read_text(), database or service)
     return True
 
 
@@ -56,18 +56,19 @@ def keep(lab: Lab, database: str) -> None:
 
 
 def _dump(lab: Lab, database: str) -> Path:
-    return cache() / f"{database}-{lab.database}-{CLOUD.path.name}.sql"
+    release = lab.cinder if database == "cinder" else NEWEST
+    return cache() / f"{database}-{lab.database}-{cloud_environment(release).path.name}.sql"
 
 
 def sqlite(path: Path) -> str:
     """Makes Cinder's schema in a file of SQLite, for which no lab is needed; the database's URL."""
-    kept = cache() / f"cinder-{CLOUD.path.name}.sqlite"
+    kept = cache() / f"cinder-{cloud_environment().path.name}.sqlite"
     with locked(cache() / "sqlite.lock"):
         if not kept.exists():
             partial = kept.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             env = {**os.environ, "OS_DATABASE__CONNECTION": f"sqlite:///{partial}"}
-            manage = str(CLOUD.require() / "bin" / "cinder-manage")
+            manage = str(cloud_environment().require() / "bin" / "cinder-manage")
             run([manage, "--config-file", os.devnull, "db", "sync"], env=env)
             partial.rename(kept)
     path = path.absolute()

@@ -9,7 +9,7 @@ import urllib.request
 from . import database
 from .keystone import SERVE, Identity, credentials, request
 from .process import run, wait_until
-from .setup import CLOUD
+from .setup import cloud_environment
 from .state import Lab
 
 NAME = "disk"
@@ -17,7 +17,7 @@ NAME = "disk"
 
 def up(lab: Lab) -> None:
     """Starts Glance; creates its schema when it is new."""
-    venv = CLOUD.require()
+    venv = cloud_environment().require()
     folder = lab.path("etc", "glance")
     folder.mkdir(parents=True, exist_ok=True)
     conf = folder / "glance-api.conf"
@@ -48,7 +48,7 @@ filesystem_store_datadir = {data}/staging
 filesystem_store_datadir = {data}/tasks
 [paste_deploy]
 flavor = keystone
-config_file = {CLOUD.path}/etc/glance/glance-api-paste.ini
+config_file = {cloud_environment().path}/etc/glance/glance-api-paste.ini
 [database]
 connection = {lab.database_url("glance")}
 [keystone_authtoken]

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import database
 from .process import LabError, run, wait_until
-from .setup import CLOUD
+from .setup import cloud_environment
 from .state import Lab
 
 # -P: the folder of this package holds a module that is named like the service.
@@ -22,7 +22,7 @@ SERVE = ["-P", str(Path(__file__).with_name("serve.py"))]
 
 def up(lab: Lab) -> None:
     """Starts Keystone; creates everything in it when it is new."""
-    venv = CLOUD.require()
+    venv = cloud_environment().require()
     folder = lab.path("etc", "keystone")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "keystone.conf").write_text(

@@ -23,9 +23,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "keystone": ("database",),
     "barbican": ("keystone",),
     "glance": ("keystone",),
-    "cinder": ("ceph", "rabbitmq", "keystone", "barbican", "glance"),
+    "cinder": ("ceph", "rabbitmq", "keystone", "barbican"),
 }
 
+# A lab of which nothing else is said.
+WHOLE = ("cinder",)
 
 # Held while a lab is being brought up.
 UP_LOCK = "up.lock"
@@ -45,16 +47,17 @@ def up(
     name: str,
     worker: str | None = None,
     chosen: dict[str, str | bool | None] | None = None,
-    only: Iterable[str] = tuple(PARTS),
+    only: Iterable[str] = WHOLE,
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
     wanted = needed(only)
-    setup.check()
+    chosen = chosen or {}
+    setup.check(str(chosen.get("cinder") or state.NEWEST))
     lab = state.create(name)
     # For the commands that are run to their end, too: this one may be killed before they are.
     os.environ[MARKER] = str(lab.dir)
     with state.locked(lab.path(UP_LOCK)):
-        _choose(lab, worker, chosen or {})
+        _choose(lab, worker, chosen)
         _Progress(lab).bring_up(wanted, worker)
     print(f"Lab {lab.name} is up; logs are in {lab.path('log')}")
 
@@ -63,7 +66,7 @@ def _choose(lab: Lab, worker: str | None, chosen: dict[str, str | bool | None]) 
     for field, value in chosen.items():
         if value in (None, getattr(lab, field)):
             continue
-        if lab.processes.record("cinder-api") or (field == "database" and lab.processes.record(lab.database)):
+        if lab.processes.record("cinder-api") or (field in ("database", "cinder") and lab.processes.record(lab.database)):
             # Queues, backups and rows that are there would not fit.
             raise LabError(f"Lab {lab.name} has been brought up with {field} = {getattr(lab, field)}: take it down first")
         setattr(lab, field, value)
@@ -174,6 +177,12 @@ def start(lab: Lab, part: str, wait: bool) -> None:
     if part in cinder.WORKERS:
         cinder.start_worker(lab, part, wait)
         return
+    if part == cinder.SECOND_CLOUD:
+        cinder.up_second(lab)
+        return
+    if part == "cinder-scheduler" and wait:
+        cinder.start_scheduler(lab)
+        return
     lab.processes.start_again(part)
     if wait:
         _wait(lab, part)
@@ -197,6 +206,9 @@ def _wait(lab: Lab, part: str) -> None:
 
 def stop(lab: Lab, part: str, number: int) -> None:
     """Stops one part: with that signal first, with SIGKILL after 20 s."""
+    if part == cinder.SECOND_CLOUD:
+        _stop_all(lab, [name for name in lab.processes.names() if name.startswith(cinder.SECOND)], number, 20)
+        return
     _must_be_known(lab, part)
     lab.processes.stop(part, _signal(part, number))
 

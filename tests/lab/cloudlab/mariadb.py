@@ -78,9 +78,14 @@ def _answers(lab: Lab) -> bool:
     return subprocess.run(ping, capture_output=True).returncode == 0
 
 
-def renew(lab: Lab, database: str) -> None:
-    """Makes a database empty."""
-    sql(lab, f"drop database {database}; create database {database} character set utf8mb3;")
+def renew(lab: Lab, database: str, owner: str) -> None:
+    """Makes a database that is empty."""
+    sql(
+        lab,
+        f"drop database if exists {database};"
+        f"create database {database} character set utf8mb3;"
+        f"grant all on {database}.* to '{owner}'@'%';",
+    )
 
 
 def dump(lab: Lab, database: str) -> str:

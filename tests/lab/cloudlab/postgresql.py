@@ -60,10 +60,10 @@ def sql(lab: Lab, text: str, database: str = "postgres") -> str:
     return run([*_user(), *client, "--set=ON_ERROR_STOP=1", f"--dbname={database}"], data=text)
 
 
-def renew(lab: Lab, database: str) -> None:
-    """Makes a database empty."""
-    sql(lab, f"drop database {database} with (force)")
-    sql(lab, f"create database {database} owner {database}")
+def renew(lab: Lab, database: str, owner: str) -> None:
+    """Makes a database that is empty."""
+    sql(lab, f"drop database if exists {database} with (force)")
+    sql(lab, f"create database {database} owner {owner}")
 
 
 def dump(lab: Lab, database: str) -> str:

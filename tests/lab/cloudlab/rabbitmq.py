@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -83,12 +84,26 @@ def management_url(lab: Lab) -> str:
     return f"http://openstack:openstack@127.0.0.1:{lab.rabbit_management_port}"
 
 
+def add_virtual_host(lab: Lab, name: str) -> None:
+    """Makes a virtual host, of which everything is allowed to the cloud's services."""
+    _ask(lab, "PUT", f"vhosts/{name}", {})
+    _ask(lab, "PUT", f"permissions/{name}/openstack", {"configure": ".*", "write": ".*", "read": ".*"})
+
+
 def _answers(lab: Lab) -> bool:
-    request = urllib.request.Request(f"http://127.0.0.1:{lab.rabbit_management_port}/api/overview")
-    credentials = base64.b64encode(b"openstack:openstack").decode()
-    request.add_header("Authorization", f"Basic {credentials}")
     try:
-        with urllib.request.urlopen(request, timeout=2):
-            return True
+        _ask(lab, "GET", "overview")
     except (urllib.error.URLError, OSError):
         return False
+    return True
+
+
+def _ask(lab: Lab, method: str, path: str, body: object = None) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{lab.rabbit_management_port}/api/{path}", method=method)
+    credentials = base64.b64encode(b"openstack:openstack").decode()
+    request.add_header("Authorization", f"Basic {credentials}")
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
+        request.data = json.dumps(body).encode()
+    with urllib.request.urlopen(request, timeout=2):
+        pass

@@ -21,7 +21,13 @@ def main() -> None:
         sys.argv = [name]
         from glance.wsgi.api import application
     else:
-        from cinder.wsgi.api import application
+        try:
+            from cinder.wsgi.api import application
+        except ModuleNotFoundError:
+            # Releases before 26.
+            from cinder.wsgi.wsgi import initialize_application
+
+            application = initialize_application()
     import waitress
 
     waitress.serve(application, host="127.0.0.1", port=int(port), threads=12, clear_untrusted_proxy_headers=True)

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from .process import LabError, run
-from .state import cache, locked
+from .state import NEWEST, REQUIREMENTS, cache, locked
 
 PACKAGES = [
     "ceph-common",
@@ -22,6 +22,7 @@ PACKAGES = [
     "mariadb-server",
     "openssl",
     "postgresql",
+    "python3-netifaces",
     "python3-psycopg2",
     "python3-rados",
     "python3-rbd",
@@ -32,7 +33,6 @@ PACKAGES = [
 
 # Debian's own, which sees Debian's bindings of librbd and libpq; any other on PATH does not.
 PYTHON = "/usr/bin/python3"
-FOLDER = Path(__file__).resolve().parents[1]
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -42,7 +42,7 @@ class Environment:
 
     requirements: Path
     holds: str
-    sees_debians: bool
+    sees_debians: bool = True
 
     @property
     def path(self) -> Path:
@@ -53,14 +53,14 @@ class Environment:
     def require(self) -> Path:
         """Its folder, which must be there."""
         if not self._complete.exists():
-            raise LabError(f"The virtual environment with {self.holds} is not there yet: run `lab setup`")
+            raise LabError(f"The virtual environment with {self.holds} is not there yet: run `lab setup`, see `--help`")
         return self.path
 
     def create(self) -> None:
         """Creates it; quick where it is there."""
         if self._complete.exists():
             return
-        print(f"Creating the virtual environment with {self.holds} (up to a few minutes, once)", flush=True)
+        print(f"Creating the virtual environment with {self.holds} (a minute or two, once)", flush=True)
         shutil.rmtree(self.path, ignore_errors=True)
         run([PYTHON, "-m", "venv", *(["--system-site-packages"] if self.sees_debians else []), str(self.path)])
         pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -72,24 +72,31 @@ class Environment:
         return self.path / ".complete"
 
 
-CLOUD = Environment(FOLDER / "requirements.txt", "Keystone and Cinder", sees_debians=True)
-TEMPEST = Environment(FOLDER / "tempest-requirements.txt", "Tempest", sees_debians=False)
+TEMPEST = Environment(REQUIREMENTS / "tempest.txt", "Tempest", sees_debians=False)
 
 
-def setup() -> None:
-    """Installs what is missing; quick where nothing is."""
+def cloud_environment(release: str = NEWEST) -> Environment:
+    """Cinder of a release; that of the newest has the rest of the cloud, too."""
+    return Environment(REQUIREMENTS / f"{release}.txt", f"Cinder {release}")
+
+
+def setup(release: str = NEWEST, tempest: bool = False) -> None:
+    """Installs what is missing for labs with that Cinder; quick where nothing is."""
     with locked(cache() / "setup.lock"):
         _packages()
-        CLOUD.create()
-        TEMPEST.create()
+        for needed in sorted({release, NEWEST}):
+            cloud_environment(needed).create()
+        if tempest:
+            TEMPEST.create()
 
 
-def check() -> None:
+def check(release: str) -> None:
     """Says so where something is missing, before anything is started."""
     missing = _missing()
     if missing:
         raise LabError(f"These Debian packages are missing, run `lab setup`: {' '.join(missing)}")
-    CLOUD.require()
+    for needed in (release, NEWEST):
+        cloud_environment(needed).require()
 
 
 def _packages() -> None:

@@ -18,6 +18,12 @@ from .process import LabError, Processes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
+# What is to be installed for each release of Cinder. With the newest come Keystone, Barbican and the
+# clients, which labs with an older Cinder have, too.
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
+RELEASES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
+NEWEST = RELEASES[-1]
+
 # Outside the range that Linux takes ports of outgoing connections from: a client that reconnects
 # to a broker that is away can otherwise be given the broker's own port.
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
@@ -26,10 +32,12 @@ FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 DATABASES = ("keystone", "barbican", "glance", "cinder")
 # A user of Cinder's database who is let in through TLS only.
 SECURE = "secure"
+# What the second cloud has of its own.
+SECOND_DATABASE = SECOND_VIRTUAL_HOST = "second"
 
 
 def cache() -> Path:
-    """What labs share: the virtual environment and the prepared databases."""
+    """What labs share: the virtual environments and the prepared databases."""
     chosen = os.environ.get("CINDERBLOCK_LAB_CACHE")
     path = Path(chosen) if chosen else Path.home() / ".cache" / "cinderblock" / "lab"
     path.mkdir(parents=True, exist_ok=True)
@@ -79,6 +87,7 @@ class Lab:
     messaging: str = "classic"
     backups_on: str = "second"
     database: str = "mariadb"
+    cinder: str = NEWEST
     data_pools: str = "none"
     devices: bool = False
     worker: str | None = None
@@ -138,12 +147,21 @@ class Lab:
         return self.port(9)
 
     @property
+    def second_cinder_port(self) -> int:
+        # Behind those of the clusters.
+        return self.port(220)
+
+    @property
     def keystone_url(self) -> str:
         return f"http://127.0.0.1:{self.keystone_port}/v3"
 
     @property
     def cinder_url(self) -> str:
         return f"http://127.0.0.1:{self.cinder_port}/v3"
+
+    @property
+    def second_cinder_url(self) -> str:
+        return f"http://127.0.0.1:{self.second_cinder_port}/v3"
 
     @property
     def barbican_url(self) -> str:
@@ -158,12 +176,17 @@ class Lab:
         return f"rabbit://openstack:openstack@127.0.0.1:{self.rabbit_port}//"
 
     @property
+    def second_amqp_url(self) -> str:
+        return f"{self.amqp_url.removesuffix('/')}{SECOND_VIRTUAL_HOST}"
+
+    @property
     def amqps_url(self) -> str:
         return f"rabbit://openstack:openstack@localhost:{self.rabbit_tls_port}//"
 
-    def database_url(self, name: str) -> str:
+    def database_url(self, owner: str, name: str | None = None) -> str:
+        """Of a database, which is named like its owner unless another name is given."""
         dialect = {"mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg2"}[self.database]
-        return f"{dialect}://{name}:{name}@127.0.0.1:{self.database_port}/{name}"
+        return f"{dialect}://{owner}:{owner}@127.0.0.1:{self.database_port}/{name or owner}"
 
     @property
     def database_tls(self) -> Path:

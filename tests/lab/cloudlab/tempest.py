@@ -37,6 +37,7 @@ def run(lab: Lab, selection: str, concurrency: int) -> int:
     program = TEMPEST.require() / "bin" / "tempest"
     if not any(lab.processes.pid(worker) for worker in cinder.WORKERS):
         raise LabError("No worker runs in this lab: the tests would wait for one in vain")
+    glance.up(lab)
     folder = lab.path("data", "tempest")
     # What an earlier run has left names the environment of that time.
     shutil.rmtree(folder, ignore_errors=True)

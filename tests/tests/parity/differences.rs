@@ -1,78 +1,13 @@
-//! What may differ between Python's worker and ours, and why.
+//! Where two workers differ, and whether they may.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// A field that may differ.
-struct Allowed {
-    /// A part of the step's name.
-    step: &'static str,
-    /// Parts of the field's path.
-    path: [&'static str; 2],
-    /// Whether it is only what ours does not leave behind.
-    ours_has_none: bool,
-    reason: &'static str,
-}
+use crate::allowed::{ALLOWED, Allowed, Steps};
 
-const ALLOWED: &[Allowed] = &[
-    Allowed {
-        step: "",
-        path: ["", "object_count"],
-        ours_has_none: false,
-        reason: "the objects that were copied are counted",
-    },
-    Allowed {
-        step: "restored",
-        path: ["/images/volumes/", "/snapshots/backup."],
-        ours_has_none: true,
-        reason: "no snapshot is left on a restored volume",
-    },
-    Allowed {
-        step: "",
-        path: ["/images/volumes/", "/snapshots/backup."],
-        ours_has_none: true,
-        reason: "a backup's snapshot on its volume goes with the backup",
-    },
-    Allowed {
-        step: "of-snapshot",
-        path: ["/images/backups/", ""],
-        ours_has_none: false,
-        reason: "a backup of a snapshot has an image of its own",
-    },
-    Allowed {
-        step: "of-snapshot",
-        path: ["<of-snapshot>", "service_metadata"],
-        ours_has_none: false,
-        reason: "its row names that image",
-    },
-    Allowed {
-        step: "of-snapshot",
-        path: ["/notifications/", "service_metadata"],
-        ours_has_none: false,
-        reason: "its row names that image",
-    },
-    Allowed {
-        step: "a volume whose image is gone",
-        path: ["/rows/backups/<failed>", "container"],
-        ours_has_none: false,
-        reason: "the pool is recorded when the backup is taken on",
-    },
-    Allowed {
-        step: "",
-        path: ["", "fail_reason"],
-        ours_has_none: false,
-        reason: "reasons are in words of our own",
-    },
-];
-
-impl Allowed {
-    fn covers(&self, step: &str, path: &str, ours: Option<&Value>) -> bool {
-        step.contains(self.step)
-            && self.path.iter().all(|part| path.contains(part))
-            && !(self.ours_has_none && ours.is_some())
-    }
-}
+/// The field that has the order of the requests, which are compared on their own.
+const ORDER: &str = "order";
 
 /// What was found.
 #[derive(Default)]
@@ -86,61 +21,95 @@ pub struct Found {
 /// Compares what two workers left behind, step by step.
 pub fn find(theirs: &[(String, Value)], ours: &[(String, Value)]) -> Found {
     let mut found = Found::default();
-    let mut seen = vec![false; ALLOWED.len()];
-    // What differed before and stands unchanged.
-    let mut known = HashSet::new();
-    for ((step, theirs), (_, ours)) in theirs.iter().zip(ours) {
-        let (theirs, ours) = (fields(theirs), fields(ours));
-        let mut paths: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
-        paths.sort();
-        paths.dedup();
-        for path in paths {
-            let (python, rust) = (theirs.get(path), ours.get(path));
-            let values = format!("{path}: Python {}, ours {}", shown(python), shown(rust));
-            if python == rust || !known.insert(values.clone()) {
-                continue;
-            }
+    let mut seen = BTreeSet::new();
+    let steps: Vec<&str> = theirs.iter().map(|(step, _)| step.as_str()).collect();
+    for (number, ((step, theirs), (same, ours))) in theirs.iter().zip(ours).enumerate() {
+        if step != same {
+            found.unexpected.push(format!("{step}: ours is at {same}"));
+            break;
+        }
+        let (asked, asked_by_us) = orders(theirs, ours);
+        if asked != asked_by_us {
+            let both = format!("Python {asked:?}, ours {asked_by_us:?}");
+            found.unexpected.push(format!("{step}: order: {both}"));
+        }
+        let mut differing = Vec::new();
+        compare(String::new(), Some(theirs), Some(ours), &mut differing);
+        for (path, python, rust) in &differing {
             let allowed = ALLOWED
                 .iter()
-                .position(|allowed| allowed.covers(step, path, rust));
+                .position(|allowed| allowed.covers(&steps, number, path, *python, *rust));
             match allowed {
-                Some(index) => seen[index] = true,
-                None => found.unexpected.push(format!("{step}: {values}")),
+                Some(index) => _ = seen.insert((index, step.as_str())),
+                None => found.unexpected.push(format!(
+                    "{step}: {path}: Python {}, ours {}",
+                    shown(*python),
+                    shown(*rust)
+                )),
             }
         }
     }
-    let unseen = ALLOWED.iter().zip(seen).filter(|(_, seen)| !seen);
-    found.unseen = unseen
-        .map(|(allowed, _)| format!("{} {:?}: {}", allowed.step, allowed.path, allowed.reason))
-        .collect();
+    for (index, allowed) in ALLOWED.iter().enumerate() {
+        found.unseen.extend(unseen(index, allowed, &seen));
+    }
     found
+}
+
+/// The orders of the requests that both have made.
+fn orders<'a>(theirs: &'a Value, ours: &'a Value) -> (Vec<&'a str>, Vec<&'a str>) {
+    let made = |all: &'a Value| -> Vec<&'a str> {
+        let all = all[ORDER].as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).collect()
+    };
+    let (theirs, ours) = (made(theirs), made(ours));
+    let both = |mine: &[&'a str], others: &[&str]| -> Vec<&'a str> {
+        let mut mine = mine.to_vec();
+        mine.retain(|request| others.contains(request));
+        mine
+    };
+    (both(&theirs, &ours), both(&ours, &theirs))
+}
+
+/// Where a difference should have been met and was not.
+fn unseen(index: usize, allowed: &Allowed, seen: &BTreeSet<(usize, &str)>) -> Vec<String> {
+    let told = |step: &str| format!("{step} {:?}: {}", allowed.path, allowed.reason);
+    let named = match allowed.steps {
+        Steps::In(steps) => steps,
+        Steps::From(..) | Steps::All => {
+            let met = seen.iter().any(|(number, _)| *number == index);
+            return if met { Vec::new() } else { vec![told("any")] };
+        }
+    };
+    let missing = named.iter().filter(|step| !seen.contains(&(index, **step)));
+    missing.map(|step| told(step)).collect()
 }
 
 fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "nothing".to_owned(), Value::to_string)
 }
 
-/// The leaves of a value by their paths.
-fn fields(value: &Value) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    collect(value, String::new(), &mut found);
-    found
-}
-
-fn collect(value: &Value, path: String, found: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(children) => {
-            for (key, child) in children {
-                collect(child, format!("{path}/{key}"), found);
+/// Collects the smallest parts that differ, with their paths: what only one of them has is one part.
+fn compare<'a>(
+    path: String,
+    theirs: Option<&'a Value>,
+    ours: Option<&'a Value>,
+    differing: &mut Vec<(String, Option<&'a Value>, Option<&'a Value>)>,
+) {
+    match (theirs, ours) {
+        (Some(Value::Object(theirs)), Some(Value::Object(ours))) => {
+            let keys: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
+            for key in keys.into_iter().filter(|key| *key != ORDER) {
+                let path = format!("{path}/{key}");
+                compare(path, theirs.get(key), ours.get(key), differing);
             }
         }
-        Value::Array(children) => {
-            for (index, child) in children.iter().enumerate() {
-                collect(child, format!("{path}/{index}"), found);
+        (Some(Value::Array(theirs)), Some(Value::Array(ours))) => {
+            for index in 0..theirs.len().max(ours.len()) {
+                let path = format!("{path}/{index}");
+                compare(path, theirs.get(index), ours.get(index), differing);
             }
         }
-        leaf => {
-            found.insert(path, leaf.clone());
-        }
+        (theirs, ours) if theirs == ours => {}
+        _ => differing.push((path, theirs, ours)),
     }
 }

@@ -1,11 +1,17 @@
 //! The same operations with Python's worker and with ours, one after the other in the same cloud: rows,
-//! messages, notifications, images, objects and quota are compared field by field after each.
+//! messages, notifications, requests to other services, levels of the log, images, objects, contents and
+//! quota are compared field by field after each.
 //!
-//! What may differ is listed in `differences`, each with its reason; `docs/compatibility.md` tells it to
-//! operators. Anything else fails the test.
+//! What may differ after which steps is listed in `allowed`, each with its reason; `docs/compatibility.md`
+//! tells it to operators. Anything else fails the test.
 
+mod allowed;
 mod differences;
+mod names;
+mod refusals;
+mod requests;
 mod scenario;
+mod starts;
 mod world;
 
 use anyhow::{Result, ensure};
@@ -16,10 +22,14 @@ async fn both_workers_leave_the_same_behind() -> Result<()> {
     let lab = Lab::from_env()?;
     lab.command(&["stop", "worker"]).await?;
     lab.command(&["start", "cinder-backup", "--wait"]).await?;
-    let theirs = scenario::play(&lab).await;
-    lab.command(&["stop", "cinder-backup"]).await?;
+    let theirs = scenario::play(&lab, "cinder-backup").await;
+    lab.command(&["stop", "--signal", "KILL", "cinder-backup"])
+        .await?;
     lab.command(&["start", "worker", "--wait"]).await?;
-    let (theirs, ours) = (theirs?, scenario::play(&lab).await?);
+    let theirs = theirs?;
+    let ours = scenario::play(&lab, "worker").await;
+    lab.command(&["start", "worker", "--wait"]).await?;
+    let ours = ours?;
 
     let found = differences::find(&theirs, &ours);
     ensure!(

@@ -5,25 +5,34 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use cinderblock_tests::{Lab, Resource};
 use serde_json::{Value, json};
 
+use crate::refusals;
 use crate::world::World;
 
 const MIB: u64 = 1 << 20;
 
 /// Plays everything with the worker that runs; what stood after each step.
-pub async fn play(lab: &Lab) -> Result<Vec<(String, Value)>> {
+pub async fn play(lab: &Lab, worker: &'static str) -> Result<Vec<(String, Value)>> {
     // Who may export and import records.
-    let mut world = World::new(lab, "admin").await?;
+    let mut world = World::new(lab, "admin", worker).await?;
     chain(&mut world).await?;
     sources(lab, &mut world).await?;
     failures(&mut world).await?;
+    refusals::play(&mut world).await?;
+    world.note("the scheduler is told", world.requests.capabilities()?);
     Ok(world.seen)
+}
+
+/// No two blocks are the same.
+fn data() -> Vec<u8> {
+    let words = (0..3 * MIB / 8).map(|word| (word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    words.flat_map(u64::to_le_bytes).collect()
 }
 
 fn image(volume: &str) -> String {
     format!("volumes/volume-{volume}")
 }
 
-async fn new_volume(world: &mut World, name: &str) -> Result<String> {
+pub async fn new_volume(world: &mut World, name: &str) -> Result<String> {
     let body = json!({"volume": {
         "size": 1, "name": "data", "description": "d", "metadata": {"tier": "gold", "a": "ä"},
     }});
@@ -32,6 +41,14 @@ async fn new_volume(world: &mut World, name: &str) -> Result<String> {
 }
 
 async fn back_up(world: &mut World, volume: &str, more: Value, name: &str) -> Result<String> {
+    let id = make(world, volume, more, name).await?;
+    world.volume_content(volume).await?;
+    world.backup_content(volume, &id).await?;
+    world.observe(&format!("{name} is made")).await?;
+    Ok(id)
+}
+
+pub async fn make(world: &mut World, volume: &str, more: Value, name: &str) -> Result<String> {
     let mut body = json!({"volume_id": volume, "force": true, "name": name});
     if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
         body.extend(more.clone());
@@ -40,7 +57,6 @@ async fn back_up(world: &mut World, volume: &str, more: Value, name: &str) -> Re
     let id = world.cloud.begin_create(Resource::Backup, body).await?;
     let id = world.name(id, name);
     world.cloud.wait(Resource::Backup, &id, "available").await?;
-    world.observe(&format!("{name} is made")).await?;
     Ok(id)
 }
 
@@ -52,7 +68,7 @@ async fn delete(world: &mut World, backup: &str, name: &str) -> Result<()> {
 /// A chain, restored to new and existing volumes, exported, imported and deleted.
 async fn chain(world: &mut World) -> Result<()> {
     let volume = new_volume(world, "volume").await?;
-    let data = vec![7; 3 << 20];
+    let data = data();
     world.volumes.write(&image(&volume), MIB, &data).await?;
     let full = back_up(world, &volume, json!({"metadata": {"k": "v"}}), "full").await?;
     world.volumes.write(&image(&volume), 0, &data).await?;
@@ -61,15 +77,19 @@ async fn chain(world: &mut World) -> Result<()> {
 
     let restored = world.cloud.restore(&incremental, None).await?;
     let restored = world.name(restored, "restored");
+    world.volume_content(&restored).await?;
     world
         .observe("an increment is restored to a new volume")
         .await?;
     let other = new_volume(world, "other").await?;
+    world.volumes.write(&image(&other), 64 * MIB, &data).await?;
     world.cloud.restore(&full, Some(&other)).await?;
+    world.volume_content(&other).await?;
     world
         .observe("a full backup is restored to another volume")
         .await?;
     world.cloud.restore(&full, Some(&volume)).await?;
+    world.volume_content(&volume).await?;
     world
         .observe("a full backup is restored to its volume")
         .await?;

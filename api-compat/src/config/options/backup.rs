@@ -13,7 +13,8 @@ options! {
     pub struct Backup in "DEFAULT" {
         /// Driver of the backups. Only Ceph's is there:
         /// cinder.backup.drivers.ceph.CephBackupDriver. It must be set, because Cinder's own
-        /// default is another one and all services must agree.
+        /// default is another one and all services must agree. The name of its module, which
+        /// older releases took, stands for it.
         backup_driver: String = default("cinder.backup.drivers.swift.SwiftBackupDriver"),
         /// Number of backups and restores that this worker runs at once; 0 sets no limit.
         backup_max_operations: usize = default("15"),
@@ -54,6 +55,16 @@ options! {
         backup_ceph_chunk_size: u64 = default("134217728"),
         /// Whether a restore into a larger volume clears what lies behind the backup's end.
         restore_discard_excess_bytes: bool = default("true"),
+    }
+}
+
+impl Backup {
+    /// Takes the driver's module for its class: rows, records and the scheduler know the class.
+    pub(in crate::config) fn name_driver(&mut self) {
+        let module = CEPH_DRIVER.rsplit_once('.').map(|(module, _)| module);
+        if module == Some(self.backup_driver.as_str()) {
+            CEPH_DRIVER.clone_into(&mut self.backup_driver);
+        }
     }
 }
 

@@ -1,17 +1,6 @@
 //! Options that Cinder does not have.
 
 use crate::config::registry::{default, options};
-use crate::config::value::choices;
-
-choices! {
-    /// Version of the backup RPC interface that a worker may announce.
-    pub enum RpcVersion {
-        /// That of Zed (21), which does not know `volume_is_new`.
-        V2_3 = "2.3",
-        /// That of 2023.1 (22) and later.
-        V2_4 = "2.4",
-    }
-}
 
 options! {
     /// What only this implementation can be told.
@@ -24,11 +13,9 @@ options! {
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
-        /// device to read.
+        /// device to read, counted anew while cinder-volume is alive and makes a temporary volume or
+        /// snapshot for it. As long a start waits for requests of which it finds only rows.
         continue_timeout: u64 = default("600").min(1.0),
-        /// Version of the backup RPC interface that is written into the services table. Set 2.3
-        /// while workers of Zed (21) run beside this one.
-        advertised_rpc_version: RpcVersion = default("2.4"),
         /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
         allowed_containers: Vec<String> = default(""),
         /// Let users delete any backup of a chain, not only the newest. Each is a whole restore point

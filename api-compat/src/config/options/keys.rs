@@ -69,8 +69,10 @@ options! {
 /// `v3applicationcredential`).
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The section that they come from.
+    /// The section that they belong to.
     pub section: &'static str,
+    /// The section that says who logs in, if it is another.
+    pub auth_section: Option<String>,
     /// What kind they are.
     pub auth_type: Option<String>,
     /// Address of Keystone.
@@ -93,15 +95,47 @@ pub struct Credentials {
     pub project_domain_id: Option<String>,
     /// The name of the project's domain.
     pub project_domain_name: Option<String>,
+    /// The id of the domain of whatever has none of its own.
+    pub default_domain_id: Option<String>,
+    /// The name of the domain of whatever has none of its own.
+    pub default_domain_name: Option<String>,
+    /// The id of a domain that the token is for, instead of a project.
+    pub domain_id: Option<String>,
+    /// The name of a domain that the token is for, instead of a project.
+    pub domain_name: Option<String>,
+    /// The part of the system that the token is for, instead of a project: all.
+    pub system_scope: Option<String>,
+    /// The id of a trust that the token is for, instead of a project.
+    pub trust_id: Option<String>,
     /// The id of an application credential.
     pub application_credential_id: Option<String>,
+    /// The name of an application credential, unless the id is given.
+    pub application_credential_name: Option<String>,
     /// The secret of an application credential.
     pub application_credential_secret: Option<SecretString>,
     /// File with the certificates to verify Keystone's against.
     pub cafile: Option<PathBuf>,
+    /// File with a certificate to show.
+    pub certfile: Option<PathBuf>,
+    /// File with the certificate's key, unless that is in the certificate's own.
+    pub keyfile: Option<PathBuf>,
     /// Whether Keystone's certificate is not verified.
     pub insecure: bool,
+    /// Seconds that Keystone may take to answer.
+    pub timeout: Option<f64>,
 }
+
+/// The options with which keystoneauth reaches Keystone. `auth_section` does not move them: it is
+/// about who logs in.
+pub(in crate::config) const OF_SESSION: &[&str] = &[
+    "auth_section",
+    "cafile",
+    "certfile",
+    "keyfile",
+    "insecure",
+    "timeout",
+    "send_service_user_token",
+];
 
 /// Declares a section with the options of keystoneauth, and what else is in it.
 macro_rules! credentials {
@@ -115,6 +149,8 @@ macro_rules! credentials {
             $(#[$doc])*
             pub struct $section in $group {
                 $($(#[doc = $help])+ $name: $type = $declaration,)*
+                /// Another section, of which the options that tell who logs in are read instead.
+                auth_section: Option<String> = unset(),
                 /// What follows is a password, or v3applicationcredential.
                 auth_type: Option<String> = unset().formerly(&[($group, "auth_plugin")]),
                 /// Address of Keystone, as http://localhost:5000/v3.
@@ -146,15 +182,35 @@ macro_rules! credentials {
                 project_domain_id: Option<String> = unset(),
                 /// Name of the project's domain.
                 project_domain_name: Option<String> = unset(),
+                /// Id of the domain of the user and of the project, where they have none of their own.
+                default_domain_id: Option<String> = unset(),
+                /// Name of that domain.
+                default_domain_name: Option<String> = unset(),
+                /// Id of a domain that the token is for, instead of a project.
+                domain_id: Option<String> = unset(),
+                /// Name of that domain.
+                domain_name: Option<String> = unset(),
+                /// What of the system the token is for, instead of a project. There is only all.
+                system_scope: Option<String> = unset(),
+                /// Id of a trust that the token is for, instead of a project.
+                trust_id: Option<String> = unset(),
                 /// Id of an application credential.
                 application_credential_id: Option<String> = unset(),
+                /// Name of an application credential of the user, instead of the id.
+                application_credential_name: Option<String> = unset(),
                 /// Secret of an application credential.
                 application_credential_secret: Option<SecretString> = unset(),
                 /// File with the certificates to verify Keystone's against. Unset takes the
                 /// system's.
                 cafile: Option<PathBuf> = unset(),
+                /// File with a certificate that Keystone is shown.
+                certfile: Option<PathBuf> = unset(),
+                /// File with its key. If unset, it is in the file of the certificate.
+                keyfile: Option<PathBuf> = unset(),
                 /// Whether Keystone's certificate is not verified.
                 insecure: bool = default("false"),
+                /// Seconds that Keystone may take to answer. Unset gives it a minute.
+                timeout: Option<f64> = unset(),
             }
         }
 
@@ -164,6 +220,7 @@ macro_rules! credentials {
             pub fn credentials(&self) -> Credentials {
                 Credentials {
                     section: $group,
+                    auth_section: self.auth_section.clone(),
                     auth_type: self.auth_type.clone(),
                     auth_url: self.auth_url.clone(),
                     username: self.username.clone(),
@@ -175,10 +232,20 @@ macro_rules! credentials {
                     project_id: self.project_id.clone(),
                     project_domain_id: self.project_domain_id.clone(),
                     project_domain_name: self.project_domain_name.clone(),
+                    default_domain_id: self.default_domain_id.clone(),
+                    default_domain_name: self.default_domain_name.clone(),
+                    domain_id: self.domain_id.clone(),
+                    domain_name: self.domain_name.clone(),
+                    system_scope: self.system_scope.clone(),
+                    trust_id: self.trust_id.clone(),
                     application_credential_id: self.application_credential_id.clone(),
+                    application_credential_name: self.application_credential_name.clone(),
                     application_credential_secret: self.application_credential_secret.clone(),
                     cafile: self.cafile.clone(),
+                    certfile: self.certfile.clone(),
+                    keyfile: self.keyfile.clone(),
                     insecure: self.insecure,
+                    timeout: self.timeout,
                 }
             }
         }

@@ -40,8 +40,8 @@ options! {
 options! {
     /// Notifications (oslo.messaging's `notify/notifier.py`).
     pub struct Notifications in "oslo_messaging_notifications" {
-        /// Drivers of notifications: messagingv2, messaging or noop. May be repeated. Others, such
-        /// as log and routing, send nothing.
+        /// Drivers of notifications: messagingv2, messaging, log or noop. May be repeated: each
+        /// sends. Others, such as routing, send nothing.
         driver: Multi = unset().formerly(&[("DEFAULT", "notification_driver")]),
         /// URL of the brokers for notifications. Unset takes those of the DEFAULT section.
         transport_url: Option<TransportUrl> =
@@ -70,12 +70,12 @@ options! {
         /// File with the client certificate.
         ssl_cert_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_certfile")]),
-        /// File with the certificates that the broker's must be signed by. If unset, the system's
-        /// count.
+        /// File with the certificates that the broker's must be signed by. If unset, those that
+        /// this system trusts count; Python's services verify nothing then.
         ssl_ca_file: Option<PathBuf> =
             unset().formerly(&[("oslo_messaging_rabbit", "kombu_ssl_ca_certs")]),
-        /// Whether the broker's name must stand in its certificate. With ssl, this service does
-        /// not start if it is false.
+        /// Whether the broker's name must stand in its certificate. If false, any certificate that
+        /// is signed by one of those is accepted.
         ssl_enforce_hostname_verification: bool = default("true"),
         /// Seconds for which a reply is tried whose queue is missing.
         kombu_missing_consumer_retry_timeout: u64 =

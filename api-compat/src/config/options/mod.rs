@@ -27,15 +27,23 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
         without_effect::DEFAULT,
         cinderblock::Cinderblock::OPTIONS,
         database::Database::OPTIONS,
+        without_effect::DATABASE,
         messaging::Notifications::OPTIONS,
         without_effect::NOTIFICATIONS,
         messaging::Rabbit::OPTIONS,
         without_effect::RABBIT,
         keys::KeyManager::OPTIONS,
         keys::Barbican::OPTIONS,
+        without_effect::BARBICAN,
         keys::BarbicanServiceUser::OPTIONS,
+        without_effect::BARBICAN_SERVICE_USER,
         keys::ServiceUser::OPTIONS,
+        without_effect::SERVICE_USER,
         keys::KeystoneAuthtoken::OPTIONS,
+        without_effect::KEYSTONE_AUTHTOKEN,
+        without_effect::COORDINATION,
+        without_effect::PROFILER,
+        without_effect::REPORTS,
     ]
     .into_iter()
     .flatten()

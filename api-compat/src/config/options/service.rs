@@ -28,12 +28,6 @@ options! {
         /// Whether a worker that starts for the first time is enabled. If false, an operator
         /// enables it.
         enable_new_services: bool = default("true"),
-        /// Name of a volume in its storage back end; %s is the volume's id. Must be the same as
-        /// that of cinder-volume.
-        volume_name_template: String = default("volume-%s"),
-        /// Name of a snapshot in its storage back end; %s is the snapshot's id. Must be the same
-        /// as that of cinder-volume.
-        snapshot_name_template: String = default("snapshot-%s"),
         /// Seconds after which messages to users about failed operations expire.
         message_ttl: u64 = default("2592000"),
     }

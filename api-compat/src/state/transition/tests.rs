@@ -110,6 +110,7 @@ fn the_end_of_a_backup() {
     let failed = Event::CreateFailed {
         source,
         reason: "no space",
+        may_be_complete: false,
     };
     let expected = change(Some(B::Error), Some((V::InUse, Some(V::ErrorBackingUp))));
     assert_eq!(
@@ -128,6 +129,7 @@ fn the_end_of_a_backup() {
     let gone = Event::CreateFailed {
         source: Source::Gone,
         reason: "x",
+        may_be_complete: false,
     };
     assert_eq!(transition(B::Creating, &gone).unwrap().volume, None);
 }
@@ -340,7 +342,12 @@ fn a_backup_that_was_called_available_while_it_was_made_tells_how_that_ended() {
     let made = transition(B::Available, &Event::CreateSucceeded { source });
     assert_eq!(made, Ok(change(Some(B::Available), None)));
     let reason = "full";
-    let failed = transition(B::Available, &Event::CreateFailed { source, reason });
+    let failed = Event::CreateFailed {
+        source,
+        reason,
+        may_be_complete: false,
+    };
+    let failed = transition(B::Available, &failed);
     assert_eq!(failed, Ok(Change::failed(reason)));
 }
 
@@ -348,7 +355,11 @@ fn a_backup_that_was_called_available_while_it_was_made_tells_how_that_ended() {
 fn a_backup_that_may_be_complete_stays_available() {
     let reason = "Lost connection to server during query";
     let in_doubt = |status, source| {
-        let event = Event::CreateInDoubt { source, reason };
+        let event = Event::CreateFailed {
+            source,
+            reason,
+            may_be_complete: true,
+        };
         transition(status, &event)
     };
     let made = in_doubt(B::Creating, Source::Gone);

@@ -3,6 +3,7 @@
 mod mysql;
 mod postgres;
 mod sqlite;
+mod tls;
 
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ impl Database {
     /// Connects, trying again as the options say while the server does not answer.
     ///
     /// # Errors
-    /// `Configuration` for a URL that cannot be used, `Unreachable` when the tries are used up.
+    /// `Configuration` for a URL that cannot be used, `LockedOut` for a login that cannot, `Unreachable`
+    /// when the tries are used up.
     pub async fn connect(options: &Options) -> Result<Self> {
         let mut left = options.start_tries;
         let retired = Retired::default();
@@ -60,6 +62,7 @@ impl Database {
                         pool,
                         patience: Patience {
                             tries: options.transaction_tries,
+                            through_lockouts: false,
                             first: options.transaction_wait,
                             longest: options.transaction_longest_wait,
                             retired,
@@ -113,12 +116,26 @@ async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection
     }
 }
 
-/// Makes the first connection. By itself, the pool would wait in silence for a server that refuses.
-async fn first<T>(options: &Options, connect: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-    tokio::time::timeout(options.acquire, connect)
-        .await
-        .unwrap_or(Err(SqlxError::PoolTimedOut))
-        .map_err(refused)
+/// Makes the first connection in the first of several ways in which the server is trusted; which it is.
+/// By itself, the pool would wait in silence for a server that refuses.
+async fn first<S, T>(
+    options: &Options,
+    ways: impl IntoIterator<Item = S>,
+    connect: impl AsyncFn(&S) -> sqlx::Result<T>,
+) -> Result<S> {
+    let asked = options.url.connect_timeout;
+    let limit = asked.map_or(options.acquire, |asked| asked.min(options.acquire));
+    let mut distrusted = None;
+    for way in ways {
+        let connected = tokio::time::timeout(limit, connect(&way)).await;
+        match connected.unwrap_or_else(|_| Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into())))
+        {
+            Ok(_) => return Ok(way),
+            Err(error @ SqlxError::Tls(_)) => distrusted = Some(error),
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    Err(refused(distrusted.unwrap_or(SqlxError::PoolTimedOut)))
 }
 
 fn pool<DB: sqlx::Database>(options: &Options, retired: &Retired) -> PoolOptions<DB> {

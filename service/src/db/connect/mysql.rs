@@ -7,11 +7,12 @@ use sea_orm::sqlx::{self, ConnectOptions, MySqlConnection};
 use sea_orm::{DatabaseConnection, SqlxMySqlConnector};
 use secrecy::ExposeSecret;
 
+use super::tls::{Authority, authorities, converted_key};
 use super::{Options, Result, Retired, first, pool, refused};
 
 pub(super) async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection> {
-    let session = session(&options.url);
-    first(options, async {
+    let ways = sessions(&options.url)?;
+    let session = first(options, ways, async |session| {
         let mut connection = session.connect().await?;
         prepare(&mut connection, options).await
     })
@@ -66,10 +67,20 @@ fn session(url: &DatabaseUrl) -> MySqlConnectOptions {
     if let Some(charset) = &url.charset {
         session = session.charset(charset);
     }
-    encrypted(session, &url.tls)
+    session
 }
 
-fn encrypted(mut session: MySqlConnectOptions, tls: &Tls) -> MySqlConnectOptions {
+/// One for each authority that may have signed the server's certificate.
+fn sessions(url: &DatabaseUrl) -> Result<Vec<MySqlConnectOptions>> {
+    let session = encrypted(session(url), &url.tls)?;
+    let with = |authority| match authority {
+        Authority::Named => session.clone(),
+        Authority::OneOf(pem) => session.clone().ssl_ca_from_pem(pem),
+    };
+    Ok(authorities(&url.tls)?.into_iter().map(with).collect())
+}
+
+fn encrypted(mut session: MySqlConnectOptions, tls: &Tls) -> Result<MySqlConnectOptions> {
     session = session.ssl_mode(match tls.mode {
         TlsMode::Disabled => MySqlSslMode::Disabled,
         TlsMode::Preferred => MySqlSslMode::Preferred,
@@ -84,7 +95,10 @@ fn encrypted(mut session: MySqlConnectOptions, tls: &Tls) -> MySqlConnectOptions
         session = session.ssl_client_cert(certificate);
     }
     if let Some(key) = &tls.key {
-        session = session.ssl_client_key(key);
+        session = match converted_key(tls)? {
+            Some(pem) => session.ssl_client_key_from_pem(pem),
+            None => session.ssl_client_key(key),
+        };
     }
-    session
+    Ok(session)
 }

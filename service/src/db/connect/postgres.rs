@@ -7,11 +7,12 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use secrecy::ExposeSecret;
 
+use super::tls::{Authority, authorities, converted_key};
 use super::{Options, Result, Retired, first, pool, refused};
 
 pub(super) async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection> {
-    let session = session(&options.url);
-    first(options, session.connect()).await?;
+    let ways = sessions(&options.url)?;
+    let session = first(options, ways, async |session| session.connect().await).await?;
     let pool = pool(options, retired)
         .connect_with(session)
         .await
@@ -41,14 +42,28 @@ fn session(url: &DatabaseUrl) -> PgConnectOptions {
     if let Some(password) = &url.password {
         session = session.password(password.expose_secret());
     }
-    match &url.unix_socket {
-        // As libpq: there is no network in between, and the server would refuse.
-        Some(_) => session.ssl_mode(PgSslMode::Disable),
-        None => encrypted(session, &url.tls),
+    if let Some(name) = &url.application_name {
+        session = session.application_name(name);
     }
+    session
 }
 
-fn encrypted(mut session: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
+/// One for each authority that may have signed the server's certificate.
+fn sessions(url: &DatabaseUrl) -> Result<Vec<PgConnectOptions>> {
+    let session = session(url);
+    if url.unix_socket.is_some() {
+        // As libpq: there is no network in between, and the server would refuse.
+        return Ok(vec![session.ssl_mode(PgSslMode::Disable)]);
+    }
+    let session = encrypted(session, &url.tls)?;
+    let with = |authority| match authority {
+        Authority::Named => session.clone(),
+        Authority::OneOf(pem) => session.clone().ssl_root_cert_from_pem(pem),
+    };
+    Ok(authorities(&url.tls)?.into_iter().map(with).collect())
+}
+
+fn encrypted(mut session: PgConnectOptions, tls: &Tls) -> Result<PgConnectOptions> {
     session = session.ssl_mode(match tls.mode {
         TlsMode::Disabled => PgSslMode::Disable,
         TlsMode::Preferred => PgSslMode::Prefer,
@@ -63,7 +78,10 @@ fn encrypted(mut session: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
         session = session.ssl_client_cert(certificate);
     }
     if let Some(key) = &tls.key {
-        session = session.ssl_client_key(key);
+        session = match converted_key(tls)? {
+            Some(pem) => session.ssl_client_key_from_pem(pem),
+            None => session.ssl_client_key(key),
+        };
     }
-    session
+    Ok(session)
 }

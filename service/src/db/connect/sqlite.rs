@@ -14,7 +14,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn open(options: &Options, retired: &Retired) -> Result<DatabaseConnection> {
     let session = session(options)?;
-    first(options, session.connect()).await?;
+    let session = first(options, [session], async |session| session.connect().await).await?;
     let pool = pool(options, retired)
         .connect_with(session)
         .await

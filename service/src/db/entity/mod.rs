@@ -8,6 +8,7 @@ pub mod quota_usages;
 pub mod reservations;
 pub mod services;
 pub mod snapshots;
+pub mod volume_attachment;
 pub mod volume_glance_metadata;
 pub mod volume_metadata;
 pub mod volume_type_extra_specs;

@@ -20,6 +20,7 @@ pub struct Model {
     pub object_current_version: Option<String>,
     pub replication_status: Option<String>,
     pub frozen: Option<bool>,
+    pub cluster_name: Option<String>,
     pub created_at: Option<DateTime>,
     pub updated_at: Option<DateTime>,
     pub deleted_at: Option<DateTime>,

@@ -12,7 +12,7 @@ pub struct Model {
     pub volume_id: String,
     pub user_id: Option<String>,
     pub project_id: Option<String>,
-    pub use_quota: bool,
+    pub use_quota: Option<bool>,
     pub cgsnapshot_id: Option<String>,
     pub group_snapshot_id: Option<String>,
     pub status: Option<String>,

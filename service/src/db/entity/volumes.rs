@@ -11,7 +11,7 @@ pub struct Model {
     pub id: String,
     #[sea_orm(column_name = "_name_id")]
     pub name_id: Option<String>,
-    pub use_quota: bool,
+    pub use_quota: Option<bool>,
     pub ec2_id: Option<String>,
     pub user_id: Option<String>,
     pub project_id: Option<String>,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api_compat::config::Logging;
 use api_compat::log_line;
 use api_compat::objects::LogLevel;
 use tracing_subscriber::Registry;
@@ -28,9 +29,12 @@ const ROOMS: [&str; 10] = [
 
 /// The libraries that log, quieter than the service itself, as with oslo.log's
 /// `default_log_levels`. lapin calls every lost connection an error; our own line tells it once,
-/// and goes on.
-const LIBRARIES: [(&str, LevelFilter); 2] =
-    [("lapin", LevelFilter::OFF), ("sqlx", LevelFilter::WARN)];
+/// and goes on. The last is that of the driver `log` of notifications.
+const LIBRARIES: [(&str, LevelFilter); 3] = [
+    ("lapin", LevelFilter::OFF),
+    ("sqlx", LevelFilter::WARN),
+    ("oslo.messaging.notification", LevelFilter::INFO),
+];
 
 /// By the targets of events.
 type ByTarget = BTreeMap<String, LevelFilter>;
@@ -44,26 +48,30 @@ pub struct Levels {
 
 struct Current {
     /// What the configuration said last.
-    debug: bool,
+    configured: ByTarget,
     levels: ByTarget,
 }
 
 impl Levels {
     /// The levels of a start, and the filter that they change.
-    pub fn new(debug: bool) -> (Self, Layer<Targets, Registry>) {
-        let levels = configured(debug);
+    pub fn new(options: &Logging) -> (Self, Layer<Targets, Registry>) {
+        let levels = configured(options);
         let (layer, filter) = Layer::new(targets(&levels));
-        let current = Arc::new(Mutex::new(Current { debug, levels }));
+        let current = Arc::new(Mutex::new(Current {
+            configured: levels.clone(),
+            levels,
+        }));
         (Self { current, filter }, layer)
     }
 
     /// Takes up what the configuration says now. Levels that were set since stay, unless it says
     /// something else than before.
-    pub fn configure(&self, debug: bool) {
+    pub fn configure(&self, options: &Logging) {
+        let wanted = configured(options);
         let mut current = self.lock();
-        if current.debug != debug {
-            current.debug = debug;
-            current.levels = configured(debug);
+        if current.configured != wanted {
+            current.levels = wanted.clone();
+            current.configured = wanted;
             self.apply(&current.levels);
         }
     }
@@ -107,14 +115,32 @@ impl Levels {
     }
 }
 
-fn configured(debug: bool) -> ByTarget {
-    let own = match debug {
+fn configured(options: &Logging) -> ByTarget {
+    let own = match options.debug {
         true => LevelFilter::DEBUG,
         false => LevelFilter::INFO,
     };
     let rooms = ROOMS.map(|room| (format!("cinderblock::{room}"), own));
     let libraries = LIBRARIES.map(|(name, level)| (name.to_owned(), level));
-    rooms.into_iter().chain(libraries).collect()
+    let levels = rooms.into_iter().chain(libraries);
+    let chosen = levels.map(|(target, level)| {
+        let level = of_logger(&logger(&target), options).unwrap_or(level);
+        (target, level)
+    });
+    chosen.collect()
+}
+
+/// The level that `default_log_levels` gives to a logger, or else to the nearest one above it.
+fn of_logger(logger: &str, options: &Logging) -> Option<LevelFilter> {
+    let is_above = |name: &str| {
+        let below = logger.strip_prefix(name);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
+    };
+    let entries = options.default_log_levels.0.iter();
+    let (_, level) = entries
+        .filter(|(name, _)| is_above(name))
+        .max_by_key(|(name, _)| name.len())?;
+    Some(level.map_or(LevelFilter::OFF, filter))
 }
 
 fn targets(levels: &ByTarget) -> Targets {
@@ -154,7 +180,20 @@ fn filter(level: log_line::Level) -> LevelFilter {
 
 #[cfg(test)]
 mod tests {
+    use api_compat::config::LogLevels;
+
     use super::*;
+
+    fn options(debug: bool, levels: &[(&str, Option<log_line::Level>)]) -> Logging {
+        let levels = levels
+            .iter()
+            .map(|(name, level)| ((*name).to_owned(), *level));
+        Logging {
+            debug,
+            default_log_levels: LogLevels(levels.collect()),
+            ..super::super::tests::sample()
+        }
+    }
 
     fn of(levels: &Levels, prefix: &str) -> Vec<String> {
         let found = levels.get(prefix).into_iter();
@@ -184,25 +223,56 @@ mod tests {
 
     #[test]
     fn a_level_is_set_where_the_prefix_says() {
-        let (levels, _layer) = Levels::new(false);
+        let (levels, _layer) = Levels::new(&options(false, &[]));
         assert_eq!(levels.get("").len(), ROOMS.len() + LIBRARIES.len());
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=INFO"]);
         assert_eq!(levels.set("cinder.backup.d", log_line::Level::Debug), 1);
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=DEBUG"]);
         assert_eq!(of(&levels, "cinder.backup.rbd"), ["cinder.backup.rbd=INFO"]);
         assert_eq!(of(&levels, "lapin"), ["lapin=CRITICAL"]);
-        assert_eq!(levels.set("", log_line::Level::Warning), 12);
+        assert_eq!(levels.set("", log_line::Level::Warning), 13);
         assert_eq!(of(&levels, "lapin"), ["lapin=WARNING"]);
         assert_eq!(levels.set("nova", log_line::Level::Debug), 0);
     }
 
     #[test]
     fn levels_that_were_set_stay_until_the_configuration_changes() {
-        let (levels, _layer) = Levels::new(false);
+        let (levels, _layer) = Levels::new(&options(false, &[]));
         levels.set("cinder.backup.db", log_line::Level::Error);
-        levels.configure(false);
+        levels.configure(&options(false, &[]));
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=ERROR"]);
-        levels.configure(true);
+        levels.configure(&options(true, &[]));
         assert_eq!(of(&levels, "cinder.backup.db"), ["cinder.backup.db=DEBUG"]);
+    }
+
+    #[test]
+    fn loggers_have_the_levels_that_the_configuration_gives_them() {
+        use log_line::Level::{Debug, Error, Warning};
+        let wanted = [
+            ("cinder", Some(Warning)),
+            ("cinder.backup.rbd", Some(Debug)),
+            ("cinder.backup.v", Some(Error)),
+            ("cinder.backup.amqp", None),
+            ("lapin", Some(Error)),
+            ("sqlalchemy", Some(Warning)),
+        ];
+        let (levels, _layer) = Levels::new(&options(true, &wanted));
+        assert_eq!(
+            of(&levels, "cinder.backup.rbd"),
+            ["cinder.backup.rbd=DEBUG"]
+        );
+        assert_eq!(
+            of(&levels, "cinder.backup.v"),
+            ["cinder.backup.vault=WARNING"]
+        );
+        let amqp = of(&levels, "cinder.backup.amqp");
+        assert_eq!(amqp, ["cinder.backup.amqp=CRITICAL"]);
+        assert_eq!(of(&levels, "lapin"), ["lapin=ERROR"]);
+        assert_eq!(of(&levels, "sqlx"), ["sqlx=WARNING"]);
+        levels.configure(&options(true, &wanted[..1]));
+        assert_eq!(
+            of(&levels, "cinder.backup.rbd"),
+            ["cinder.backup.rbd=WARNING"]
+        );
     }
 }

@@ -38,7 +38,7 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 pub fn start(options: &Logging, program: &str) -> anyhow::Result<Log> {
     let path = path(options, program);
     let sink: Sink = Arc::new(Mutex::new(open(path.as_deref(), options.use_stderr)?));
-    let (levels, filter) = Levels::new(options.debug);
+    let (levels, filter) = Levels::new(options);
     let layer = LineLayer {
         sink: sink.clone(),
         json: options.use_json,
@@ -128,6 +128,8 @@ fn lock(sink: &Sink) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
 
 #[cfg(test)]
 mod tests {
+    use api_compat::config::LogLevels;
+
     use super::*;
 
     #[test]
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(stderr, b"a line");
     }
 
-    fn sample() -> Logging {
+    pub fn sample() -> Logging {
         Logging {
             debug: false,
             log_file: None,
@@ -168,6 +170,7 @@ mod tests {
             log_date_format: String::new(),
             use_stderr: false,
             use_json: false,
+            default_log_levels: LogLevels(Vec::new()),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Connecting, and connections that break.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use api_compat::config::database_url::Backend;
 use api_compat::state::{BackupStatus, Event};
 use cinderblock::db::entity::backups;
-use cinderblock::db::{Database, Done, ErrorKind, Options};
+use cinderblock::db::{Database, Done, ErrorKind, Options, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, EntityTrait, QuerySelect, Statement, TransactionTrait,
@@ -152,12 +153,24 @@ async fn a_server_that_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_nothing_is_waited_for_as_long_as_the_url_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let silent = listener.local_addr().expect("address");
+    let mut options = options(&through(silent).0);
+    options.url.connect_timeout = Some(Duration::from_millis(300));
+    let begun = Instant::now();
+    let error = Database::connect(&options).await.err().expect("silence");
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(begun.elapsed() < options.acquire / 2);
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_not_tried_again_and_not_shown() {
     let mut options = options(&url());
     options.url.password = Some("S3cret".into());
     options.start_tries = None;
     let error = Database::connect(&options).await.err().expect("refused");
-    assert_eq!(error.kind(), ErrorKind::Other);
+    assert_eq!(error.kind(), ErrorKind::LockedOut);
     assert!(!format!("{error} {error:?}").contains("S3cret"));
 }
 
@@ -171,7 +184,13 @@ async fn what_does_not_fit_is_refused() {
         _ => "💾",
     };
     for text in ["x".repeat(256), alien.to_owned()] {
-        let placed = lab.db.place_backup(backup, &text, false, now()).await;
+        let place = Place {
+            backup,
+            service_metadata: &text,
+            was: None,
+            detach: false,
+        };
+        let placed = lab.db.place_backup(place, now()).await;
         assert_eq!(placed.expect_err("refused").kind(), ErrorKind::Other);
     }
     assert_eq!(lab.backup_row(backup).await.service_metadata, None);

@@ -74,6 +74,33 @@ async fn who_waits_for_the_database_waits_for_one_behind_a_proxy_too() {
     write(&lab, &db.enduring()).await;
 }
 
+const ACCESS_DENIED: Fate = Fate::Refuse(Refusal {
+    mysql: (1045, "Access denied for user 'cinder'@'10.0.0.1'"),
+    postgres: (
+        "28P01",
+        "password authentication failed for user \"cinder\"",
+    ),
+});
+
+#[tokio::test]
+async fn who_waits_for_the_database_waits_while_the_password_is_changed() {
+    // What was open before leads to a server that was demoted.
+    let meddler = Meddler::new(|connection, command| match (connection, command) {
+        (2..6, Command::Begin) => ACCESS_DENIED,
+        (0..2, Command::Update) => READ_ONLY,
+        _ => Fate::Pass,
+    });
+    let meddler = meddler.await;
+    let lab = Lab::through(&meddler.url).await;
+    let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
+    let failed = change(BackupStatus::Deleting, &Event::DeleteFailed { reason: "x" });
+    let subject = subject(backup, BackupStatus::Deleting);
+    let refused = lab.db.change(subject, &failed, Done::Nothing, now()).await;
+    assert_eq!(refused.expect_err("one try").kind(), ErrorKind::LockedOut);
+    write(&lab, &lab.db.clone().enduring()).await;
+    assert!(meddler.connections() > 6);
+}
+
 /// Loses the answer to the first commit.
 async fn forgetful() -> Meddler {
     let lost = AtomicUsize::new(0);

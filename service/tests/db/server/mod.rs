@@ -3,5 +3,5 @@
 mod connection;
 mod deadlock;
 mod lost;
-mod meddler;
+pub mod meddler;
 mod tls;

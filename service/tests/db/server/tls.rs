@@ -55,6 +55,73 @@ async fn a_client_may_have_a_certificate() {
     works(database.expect("connect")).await;
 }
 
+/// A file that goes with its test, made of others.
+struct Joined(std::path::PathBuf);
+
+impl Joined {
+    fn new(names: &[&str]) -> Self {
+        let path = std::env::temp_dir().join(format!("cinderblock-{}.pem", uuid::Uuid::new_v4()));
+        let read = |name: &&str| std::fs::read_to_string(file(name)).expect("a certificate");
+        let text: String = names.iter().map(read).collect();
+        std::fs::write(&path, text).expect("write");
+        Self(path)
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        // What is left is temporary, and the test has said what it had to say.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn any_certificate_of_a_file_may_be_the_servers_authority() {
+    let words = |file: &Joined| {
+        let words = words("ssl_ca=", "sslmode=verify-full&sslrootcert=");
+        format!("{words}{}", file.0.display())
+    };
+    let both = Joined::new(&["other-ca.pem", "ca.pem"]);
+    works(connect("localhost", &words(&both)).await.expect("connect")).await;
+    let none = Joined::new(&["other-ca.pem", "other-ca.pem"]);
+    let refused = connect("localhost", &words(&none)).await;
+    let error = refused.err().expect("refused").to_string();
+    assert!(error.contains("certificate verify failed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_without_a_certificate_is_refused() {
+    let words = |ca: &str| {
+        let words = words("ssl_ca=", "sslmode=verify-full&sslrootcert=");
+        format!("{words}{ca}")
+    };
+    for name in ["server.key", "missing.pem"] {
+        let refused = connect("localhost", &words(&file(name))).await;
+        let error = refused.err().expect("refused").to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_key_may_have_the_older_format() {
+    let older = std::env::temp_dir().join(format!("cinderblock-{}.key", uuid::Uuid::new_v4()));
+    let made = std::process::Command::new("openssl")
+        .args(["ec", "-in", &file("client.key"), "-out"])
+        .arg(&older)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    let older = Joined(older);
+    let text = std::fs::read_to_string(&older.0).expect("a key");
+    assert!(text.contains("BEGIN EC PRIVATE KEY"));
+    let own = words("ssl_cert={c}&ssl_key={k}", "sslcert={c}&sslkey={k}")
+        .replace("{c}", &file("client.pem"))
+        .replace("{k}", &older.0.display().to_string());
+    let words = format!("{}&{own}", verified("ca.pem"));
+    let database = connect("localhost", &words).await;
+    works(database.expect("connect")).await;
+}
+
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_refused() {
     let refused = connect("localhost", &verified("other-ca.pem")).await;

@@ -17,6 +17,8 @@ use crate::lab::{backend, through};
 /// What a client sends, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
+    /// A connection begins.
+    Begin,
     /// An UPDATE is prepared.
     Update,
     /// A transaction is committed.
@@ -32,6 +34,8 @@ pub enum Fate {
     Pass,
     /// The client gets this error.
     Refuse(Refusal),
+    /// The server does not get it, and both lose the connection.
+    HangUp,
     /// The server does it, and the client loses its connection.
     LoseAnswer,
 }
@@ -94,13 +98,19 @@ async fn meddle(
         tokio::select! {
             // Cancelled only by an answer, which comes between two commands.
             message = wire.message(&mut from_client) => {
-                let message = message?;
-                match decide(wire.command(&message)) {
+                let (command, message) = message?;
+                match decide(command) {
                     Fate::Pass => to_server.write_all(&message).await?,
                     Fate::Refuse(refusal) => {
-                        wire.skip(&mut from_client).await?;
+                        if command != Command::Begin {
+                            wire.skip(&mut from_client).await?;
+                        }
                         to_client.write_all(&wire.refusal(refusal)).await?;
+                        if command == Command::Begin {
+                            return Ok(());
+                        }
                     }
+                    Fate::HangUp => return Ok(()),
                     Fate::LoseAnswer => {
                         to_server.write_all(&message).await?;
                         from_server.read_u8().await?;
@@ -117,52 +127,49 @@ async fn meddle(
 }
 
 /// What a client of the server under test says, and what it understands.
-enum Wire {
-    MySql,
-    Postgres {
-        /// Whether the first message is through, which has no type.
-        begun: bool,
-    },
+struct Wire {
+    backend: Backend,
+    /// Whether the first message is through.
+    begun: bool,
 }
 
 impl Wire {
     fn new() -> Self {
-        match backend() {
-            Backend::Postgres => Self::Postgres { begun: false },
-            _ => Self::MySql,
+        Self {
+            backend: backend(),
+            begun: false,
         }
     }
 
-    async fn message(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
-        match self {
-            Self::MySql => mysql::packet(from).await,
-            Self::Postgres { begun } => {
-                let message = postgres::message(from, *begun).await?;
-                *begun = true;
-                Ok(message)
-            }
-        }
-    }
-
-    fn command(&self, message: &[u8]) -> Command {
-        match self {
-            Self::MySql => mysql::command(message),
-            Self::Postgres { .. } => postgres::command(message),
-        }
+    async fn message(
+        &mut self,
+        from: &mut (impl AsyncReadExt + Unpin),
+    ) -> Result<(Command, Vec<u8>)> {
+        let message = match self.backend {
+            Backend::Postgres => postgres::message(from, self.begun).await?,
+            _ => mysql::packet(from).await?,
+        };
+        let command = match (self.begun, self.backend) {
+            (false, _) => Command::Begin,
+            (true, Backend::Postgres) => postgres::command(&message),
+            (true, _) => mysql::command(&message),
+        };
+        self.begun = true;
+        Ok((command, message))
     }
 
     /// Reads what a client sends without waiting for the answer that it will get.
-    async fn skip(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
-        match self {
-            Self::MySql => Ok(()),
-            Self::Postgres { .. } => postgres::skip(from).await,
+    async fn skip(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
+        match self.backend {
+            Backend::Postgres => postgres::skip(from).await,
+            _ => Ok(()),
         }
     }
 
     fn refusal(&self, refusal: Refusal) -> Vec<u8> {
-        match self {
-            Self::MySql => mysql::refusal(refusal.mysql),
-            Self::Postgres { .. } => postgres::refusal(refusal.postgres),
+        match self.backend {
+            Backend::Postgres => postgres::refusal(refusal.postgres),
+            _ => mysql::refusal(refusal.mysql),
         }
     }
 }

@@ -1,0 +1,92 @@
+//! What somebody removes while it is read.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use cinderblock::transfer::{Access, Device, Progress};
+use cinderblock::vault::{BackupPlan, Error, Method, TargetSize};
+use tokio_util::sync::CancellationToken;
+
+use crate::ceph_lab::loop_device::LoopDevice;
+use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
+use crate::{POOL, Source, restore_point, vault};
+
+const SIZE: u64 = 96 * MIB;
+
+/// Removes a backup's snapshot in the middle of a transfer. Nothing of this thread goes on meanwhile.
+async fn remove_once_it_runs(plan: &BackupPlan, progress: &Progress) {
+    while progress.done() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let at = format!("{POOL}/{}@{}", plan.base, plan.snapshot);
+    let site = backups().await;
+    site.rbd(&["snap", "rm", "--no-progress", &at]);
+    assert!(progress.done() < SIZE, "it was too fast");
+}
+
+async fn broken_off<T>(
+    transfer: impl Future<Output = Result<T, Error>>,
+    plan: &BackupPlan,
+    progress: &Progress,
+) -> Error {
+    let (outcome, ()) = tokio::join!(transfer, remove_once_it_runs(plan, progress));
+    let error = outcome.err().expect("the restore point is gone");
+    assert!(error.to_string().contains(&plan.snapshot), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn a_restore_whose_restore_point_goes_fails() {
+    let (vault, mut noise) = (vault(), Noise::new(41));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(SIZE)).await;
+    for into_device in [false, true] {
+        let plan = source.back_up(&vault, None).await;
+        let record = source.record(&plan, true);
+        let point = vault.find_restore_point(&record).await.expect("found");
+        let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+        let size = TargetSize::Exactly(SIZE);
+        if into_device {
+            let device = LoopDevice::new(&vec![1; SIZE as usize]);
+            let target = Device::open(device.path(), Access::Write).await;
+            let target = target.expect("it opens");
+            let restoring =
+                vault.restore_device(&point, &target, size, Arc::clone(&progress), &cancel);
+            broken_off(restoring, &plan, &progress).await;
+            target.close().await;
+        } else {
+            let target = Source::new(SIZE).await;
+            target.image.close().await;
+            let (volume, counted) = (&target.volume, Arc::clone(&progress));
+            let restoring = vault.restore(&point, volume, size, true, counted, &cancel);
+            broken_off(restoring, &plan, &progress).await;
+        }
+        vault.undo(&plan, &source.volume).await;
+    }
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn an_incremental_whose_parent_goes_is_made_as_a_full_backup() {
+    let (vault, mut noise) = (vault(), Noise::new(42));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(5 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    source.write(0, noise.bytes(SIZE)).await;
+    let plan = source.plan(&vault, Some(&full)).await;
+    assert!(matches!(plan.method, Method::Incremental { .. }));
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let storing = vault.store(&plan, &source.volume, Arc::clone(&progress), &cancel);
+    let error = broken_off(storing, &full, &progress).await;
+    vault.undo(&plan, &source.volume).await;
+
+    let instead = plan.instead(&error).expect("another way");
+    assert_eq!(instead.method, Method::Full);
+    source.store(&vault, &instead).await;
+    let expected = content(&source.image).await;
+    assert_same(&restore_point(&instead).await, &expected);
+    let record = source.record(&instead, true);
+    vault.delete(&record).await.expect("delete");
+    source.delete(&vault, [&full]).await;
+    source.image.close().await;
+}
