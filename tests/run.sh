@@ -63,11 +63,12 @@ other_sources_and_interference() {
     suites devices encrypted key_managers interop cancel twins pools wrong_states meanwhile stops options
 }
 
-# What takes too long for every change: the comparison with Python's worker, both kinds at a time, Kolla's
-# broker, the oldest Cinder with the other database, one cluster and erasure-coded data.
+# What takes too long for every change: OpenStack's own tests, the comparison with Python's worker, both kinds
+# at a time, Kolla's broker, the oldest Cinder with the other database, one cluster and erasure-coded data.
 clouds() {
+    "$lab" setup --tempest
     cloud 1
-    suites parity fleet
+    suites parity fleet tempest
     "$lab" down --name "$name"
 
     cloud 2 --messaging kolla

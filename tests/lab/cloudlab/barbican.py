@@ -10,13 +10,13 @@ import urllib.request
 from . import database
 from .keystone import SERVE, credentials
 from .process import run, wait_until
-from .setup import require_environment
+from .setup import cloud_environment
 from .state import Lab
 
 
 def up(lab: Lab) -> None:
     """Starts Barbican; creates its schema when it is new."""
-    venv = require_environment()
+    venv = cloud_environment().require()
     folder = lab.path("etc", "barbican")
     folder.mkdir(parents=True, exist_ok=True)
     conf = folder / "barbican.conf"

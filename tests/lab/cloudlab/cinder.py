@@ -13,7 +13,7 @@ from pathlib import Path
 from . import ceph, database, devices, rabbitmq
 from .keystone import SERVE, Identity, credentials, request
 from .process import LabError, run, wait_until
-from .setup import require_environment
+from .setup import cloud_environment
 from .state import SECOND_DATABASE, SECOND_VIRTUAL_HOST, Lab
 
 # Each worker's host. Ours, another process of ours, and Python's take each other's place: they are one
@@ -58,7 +58,7 @@ rabbit_qos_prefetch_count = 1
 
 def up(lab: Lab, cloud: str = FIRST) -> None:
     """Starts API, scheduler and volume service; waits until the scheduler can place volumes."""
-    venv = require_environment(lab.cinder)
+    venv = cloud_environment(lab.cinder).require()
     running = lab.processes.pid(f"{cloud}cinder-scheduler")
     known = 0 if running else _size(_scheduler_log(lab, cloud))
     for part in ("scheduler", "volume"):
@@ -118,7 +118,7 @@ def start_scheduler(lab: Lab) -> None:
 
 def prepare_database(lab: Lab) -> None:
     """Writes the configuration and creates the schema, for which only the database is needed."""
-    venv = require_environment(lab.cinder)
+    venv = cloud_environment(lab.cinder).require()
     _write_conf(lab, venv)
     conf = lab.path("etc", "cinder", "cinder.conf")
     manage = [str(venv / "bin" / "cinder-manage"), "--config-file", str(conf)]
@@ -137,7 +137,7 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
         return
     cloud = SECOND if part.startswith(SECOND) else FIRST
     if part.endswith("cinder-backup"):
-        command = [str(require_environment(lab.cinder) / "bin" / "cinder-backup")]
+        command = [str(cloud_environment(lab.cinder).require() / "bin" / "cinder-backup")]
     elif lab.worker:
         command = shlex.split(lab.worker)
     else:

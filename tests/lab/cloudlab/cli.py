@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import cinder, database, devices, lifecycle, rabbitmq, setup, state
+from . import cinder, database, devices, lifecycle, rabbitmq, setup, state, tempest
 from .process import LabError
 from .state import Lab
 
@@ -42,8 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--name", default="default", help="the lab (%(default)s)")
         return added
 
-    install = verb("setup", lambda arguments: setup.setup(arguments.cinder), "Install what labs need on this machine")
+    install = verb("setup", lambda arguments: setup.setup(arguments.cinder, arguments.tempest), "Install what labs need on this machine")
     install.add_argument("--cinder", choices=state.RELEASES, default=state.NEWEST, help="for labs with that release, too (%(default)s)")
+    install.add_argument("--tempest", action="store_true", help="for the verb tempest, too")
     up = verb("up", _up, "Bring a lab up, or start what is missing of it")
     up.add_argument("--backup-worker", metavar="none|python|COMMAND", help="which worker makes backups (none)")
     up.add_argument("--messaging", choices=("classic", "kolla"), help="oslo.messaging's defaults, or as Kolla configures it")
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     detach = verb("volume-detach", _detach, "Make a volume available again")
     for added in (attach, detach):
         added.add_argument("volume", metavar="ID")
+    integration = verb("tempest", _tempest, "Run OpenStack's own tests of backups, with the worker that runs")
+    integration.add_argument("--concurrency", type=int, default=4, help="how many tests at a time (%(default)s)")
+    integration.add_argument("selection", nargs="?", default=tempest.BACKUPS, metavar="REGEX", help="other tests: those whose names it finds")
     inside = verb("run", _run, "Run a command that sees the lab's /etc/ceph")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
@@ -94,7 +98,7 @@ def _signal(text: str) -> signal.Signals:
 
 
 def _up(arguments: argparse.Namespace) -> None:
-    only = arguments.only.split(",") if arguments.only else lifecycle.PARTS
+    only = arguments.only.split(",") if arguments.only else lifecycle.WHOLE
     chosen = {field: getattr(arguments, field) for field in ("messaging", "backups_on", "database", "cinder", "data_pools", "devices")}
     lifecycle.up(arguments.name, arguments.backup_worker, chosen, only)
 
@@ -106,7 +110,7 @@ def _down(arguments: argparse.Namespace) -> None:
 def environment(lab: Lab, user: str) -> dict[str, str]:
     """What clients and tests want to know."""
     return {
-        "PATH": f"{setup.environment()}/bin:{os.environ['PATH']}",
+        "PATH": f"{setup.cloud_environment().path}/bin:{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore",
         "OS_AUTH_URL": lab.keystone_url,
         "OS_IDENTITY_API_VERSION": "3",
@@ -119,7 +123,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "OS_VOLUME_API_VERSION": "3.64",
         "LAB_NAME": lab.name,
         "LAB_DIR": str(lab.dir),
-        "LAB_VENV": str(setup.environment(lab.cinder)),
+        "LAB_VENV": str(setup.cloud_environment(lab.cinder).path),
         "LAB_CINDER_RELEASE": lab.cinder,
         "LAB_CINDER_CONF": str(lab.path("etc", "cinder", "cinder.conf")),
         "LAB_VOLUME_FILES": str(devices.folder(lab)),
@@ -137,6 +141,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_SECOND_CINDER_URL": lab.second_cinder_url,
         "LAB_SECOND_DATABASE_URL": lab.database_url("cinder", state.SECOND_DATABASE),
         "LAB_BARBICAN_URL": lab.barbican_url,
+        "LAB_GLANCE_URL": lab.glance_url,
     }
 
 
@@ -203,6 +208,10 @@ def _attach(arguments: argparse.Namespace) -> None:
 
 def _detach(arguments: argparse.Namespace) -> None:
     cinder.detach(state.load(arguments.name), arguments.volume)
+
+
+def _tempest(arguments: argparse.Namespace) -> int:
+    return tempest.run(state.load(arguments.name), arguments.selection, arguments.concurrency)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import mariadb, postgresql
 from .process import run
-from .setup import environment, require_environment
+from .setup import cloud_environment
 from .state import NEWEST, Lab, cache, locked
 
 
@@ -57,18 +57,18 @@ def keep(lab: Lab, database: str) -> None:
 
 def _dump(lab: Lab, database: str) -> Path:
     release = lab.cinder if database == "cinder" else NEWEST
-    return cache() / f"{database}-{lab.database}-{environment(release).name}.sql"
+    return cache() / f"{database}-{lab.database}-{cloud_environment(release).path.name}.sql"
 
 
 def sqlite(path: Path) -> str:
     """Makes Cinder's schema in a file of SQLite, for which no lab is needed; the database's URL."""
-    kept = cache() / f"cinder-{environment().name}.sqlite"
+    kept = cache() / f"cinder-{cloud_environment().path.name}.sqlite"
     with locked(cache() / "sqlite.lock"):
         if not kept.exists():
             partial = kept.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             env = {**os.environ, "OS_DATABASE__CONNECTION": f"sqlite:///{partial}"}
-            manage = str(require_environment() / "bin" / "cinder-manage")
+            manage = str(cloud_environment().require() / "bin" / "cinder-manage")
             run([manage, "--config-file", os.devnull, "db", "sync"], env=env)
             partial.rename(kept)
     path = path.absolute()

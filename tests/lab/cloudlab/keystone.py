@@ -13,7 +13,7 @@ from typing import Any
 
 from . import database
 from .process import LabError, run, wait_until
-from .setup import require_environment
+from .setup import cloud_environment
 from .state import Lab
 
 # -P: the folder of this package holds a module that is named like the service.
@@ -22,7 +22,7 @@ SERVE = ["-P", str(Path(__file__).with_name("serve.py"))]
 
 def up(lab: Lab) -> None:
     """Starts Keystone; creates everything in it when it is new."""
-    venv = require_environment()
+    venv = cloud_environment().require()
     folder = lab.path("etc", "keystone")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "keystone.conf").write_text(
@@ -94,7 +94,7 @@ def _move_endpoints(lab: Lab) -> None:
         lab,
         "update endpoint set url = case (select type from service where service.id = endpoint.service_id)"
         f" when 'identity' then '{lab.keystone_url}' when 'key-manager' then '{lab.barbican_url}'"
-        f" else '{lab.cinder_url}' end",
+        f" when 'image' then '{lab.glance_url}' else '{lab.cinder_url}' end",
         "keystone",
     )
 
@@ -131,15 +131,16 @@ def request(
     microversion: str | None = None,
     service_token: str | None = None,
 ) -> tuple[Any, Message]:
-    """A REST request; the decoded answer and its headers."""
-    headers = {"Content-Type": "application/json"}
+    """A REST request, with bytes or what becomes JSON; the decoded answer and its headers."""
+    raw = isinstance(body, bytes)
+    headers = {"Content-Type": "application/octet-stream" if raw else "application/json"}
     if service_token:
         headers["X-Service-Token"] = service_token
     if token:
         headers["X-Auth-Token"] = token
     if microversion:
         headers["OpenStack-API-Version"] = f"volume {microversion}"
-    data = None if body is None else json.dumps(body).encode()
+    data = body if raw or body is None else json.dumps(body).encode()
     ask = urllib.request.Request(url, data, headers, method=method)
     try:
         with urllib.request.urlopen(ask, timeout=60) as answer:
@@ -183,6 +184,7 @@ def _populate(identity: Identity, lab: Lab) -> None:
     for user, project, granted in (
         ("cinder", service, ("admin", "service")),
         ("barbican", service, ("admin", "service")),
+        ("glance", service, ("admin", "service")),
         ("demo", demo, ("member", "reader")),
     ):
         account = identity.create("user", name=user, password=user, domain_id="default")
@@ -192,6 +194,7 @@ def _populate(identity: Identity, lab: Lab) -> None:
         ("cinderv3", "volumev3", lab.cinder_url),
         ("cinder", "block-storage", lab.cinder_url),
         ("barbican", "key-manager", lab.barbican_url),
+        ("glance", "image", lab.glance_url),
     ):
         catalogued = identity.create("service", name=name, type=kind)
         for interface in ("public", "internal", "admin"):

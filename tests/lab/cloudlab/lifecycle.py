@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 
-from . import barbican, ceph, cinder, database, devices, keystone, mariadb, postgresql, rabbitmq, setup, state
+from . import barbican, ceph, cinder, database, devices, glance, keystone, mariadb, postgresql, rabbitmq, setup, state
 from .process import MARKER, LabError
 from .state import Lab
 
@@ -22,9 +22,12 @@ PARTS: dict[str, tuple[str, ...]] = {
     "database": (),
     "keystone": ("database",),
     "barbican": ("keystone",),
+    "glance": ("keystone",),
     "cinder": ("ceph", "rabbitmq", "keystone", "barbican"),
 }
 
+# A lab of which nothing else is said.
+WHOLE = ("cinder",)
 
 # Held while a lab is being brought up.
 UP_LOCK = "up.lock"
@@ -44,7 +47,7 @@ def up(
     name: str,
     worker: str | None = None,
     chosen: dict[str, str | bool | None] | None = None,
-    only: Iterable[str] = tuple(PARTS),
+    only: Iterable[str] = WHOLE,
 ) -> None:
     """Starts what is missing of a lab. `None` is what the lab has been brought up with before."""
     wanted = needed(only)
@@ -124,6 +127,8 @@ class _Progress:
             self.step("keystone", lambda: keystone.up(self.lab))
         if "barbican" in wanted:
             self.step("barbican", lambda: barbican.up(self.lab))
+        if "glance" in wanted:
+            self.step("glance", lambda: glance.up(self.lab))
 
 
 def down(name: str, keep: bool) -> None:
@@ -190,6 +195,7 @@ def _wait(lab: Lab, part: str) -> None:
         "postgresql": postgresql.wait,
         "keystone": keystone.wait,
         "barbican": barbican.wait,
+        "glance": glance.wait,
         "cinder-api": cinder.wait_for_api,
     }
     if part in waits:

@@ -1,4 +1,4 @@
-"""Serves one OpenStack API on loopback: serve.py keystone|barbican|cinder PORT ARGUMENT..."""
+"""Serves one OpenStack API on loopback: serve.py keystone|barbican|glance|cinder PORT ARGUMENT..."""
 
 import os
 import sys
@@ -16,6 +16,10 @@ def main() -> None:
         from paste.deploy import loadapp
 
         application = loadapp(f"config:{arguments[0]}")
+    elif name == "glance":
+        os.environ["OS_GLANCE_CONFIG_DIR"] = arguments[0]
+        sys.argv = [name]
+        from glance.wsgi.api import application
     else:
         try:
             from cinder.wsgi.api import application

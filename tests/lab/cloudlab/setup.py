@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -35,12 +36,58 @@ PYTHON = "/usr/bin/python3"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def setup(release: str = NEWEST) -> None:
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A virtual environment for pinned requirements, which all labs share."""
+
+    requirements: Path
+    holds: str
+    sees_debians: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Its folder, whether or not it is there."""
+        digest = hashlib.sha256(self.requirements.read_bytes()).hexdigest()[:12]
+        return cache() / f"venv-{digest}"
+
+    def require(self) -> Path:
+        """Its folder, which must be there."""
+        if not self._complete.exists():
+            raise LabError(f"The virtual environment with {self.holds} is not there yet: run `lab setup`, see `--help`")
+        return self.path
+
+    def create(self) -> None:
+        """Creates it; quick where it is there."""
+        if self._complete.exists():
+            return
+        print(f"Creating the virtual environment with {self.holds} (a minute or two, once)", flush=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        run([PYTHON, "-m", "venv", *(["--system-site-packages"] if self.sees_debians else []), str(self.path)])
+        pip = [str(self.path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run([*pip, "--requirement", str(self.requirements)])
+        self._complete.touch()
+
+    @property
+    def _complete(self) -> Path:
+        return self.path / ".complete"
+
+
+TEMPEST = Environment(REQUIREMENTS / "tempest.txt", "Tempest", sees_debians=False)
+
+
+def cloud_environment(release: str = NEWEST) -> Environment:
+    """Cinder of a release; that of the newest has the rest of the cloud, too."""
+    return Environment(REQUIREMENTS / f"{release}.txt", f"Cinder {release}")
+
+
+def setup(release: str = NEWEST, tempest: bool = False) -> None:
     """Installs what is missing for labs with that Cinder; quick where nothing is."""
     with locked(cache() / "setup.lock"):
         _packages()
         for needed in sorted({release, NEWEST}):
-            _environment(needed)
+            cloud_environment(needed).create()
+        if tempest:
+            TEMPEST.create()
 
 
 def check(release: str) -> None:
@@ -49,7 +96,7 @@ def check(release: str) -> None:
     if missing:
         raise LabError(f"These Debian packages are missing, run `lab setup`: {' '.join(missing)}")
     for needed in (release, NEWEST):
-        require_environment(needed)
+        cloud_environment(needed).require()
 
 
 def _packages() -> None:
@@ -78,29 +125,3 @@ def _missing() -> list[str]:
     # Fails where any of them is unknown, and lists the others.
     shown = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
     return [package for package in PACKAGES if f"{package} install ok installed" not in shown]
-
-
-def environment(release: str = NEWEST) -> Path:
-    """The folder of the virtual environment for the pinned requirements of a release."""
-    digest = hashlib.sha256((REQUIREMENTS / f"{release}.txt").read_bytes()).hexdigest()[:12]
-    return cache() / f"venv-{digest}"
-
-
-def require_environment(release: str = NEWEST) -> Path:
-    """The virtual environment, which must be there."""
-    path = environment(release)
-    if not (path / ".complete").exists():
-        raise LabError(f"The virtual environment is not there yet: run `lab setup --cinder {release}`")
-    return path
-
-
-def _environment(release: str) -> None:
-    path = environment(release)
-    if (path / ".complete").exists():
-        return
-    print(f"Creating the virtual environment with Cinder {release} (a minute or two, once)", flush=True)
-    shutil.rmtree(path, ignore_errors=True)
-    run([PYTHON, "-m", "venv", "--system-site-packages", str(path)])
-    pip = [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--requirement", str(REQUIREMENTS / f"{release}.txt")])
-    (path / ".complete").touch()

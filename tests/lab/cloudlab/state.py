@@ -29,7 +29,7 @@ NEWEST = RELEASES[-1]
 FIRST_PORT, LAST_PORT, BLOCK = 20000, 29999, 250
 
 # The databases, each with its owner.
-DATABASES = ("keystone", "barbican", "cinder")
+DATABASES = ("keystone", "barbican", "glance", "cinder")
 # A user of Cinder's database who is let in through TLS only.
 SECURE = "secure"
 # What the second cloud has of its own.
@@ -143,6 +143,10 @@ class Lab:
         return self.port(8)
 
     @property
+    def glance_port(self) -> int:
+        return self.port(9)
+
+    @property
     def second_cinder_port(self) -> int:
         # Behind those of the clusters.
         return self.port(220)
@@ -162,6 +166,10 @@ class Lab:
     @property
     def barbican_url(self) -> str:
         return f"http://127.0.0.1:{self.barbican_port}"
+
+    @property
+    def glance_url(self) -> str:
+        return f"http://127.0.0.1:{self.glance_port}"
 
     @property
     def amqp_url(self) -> str:
