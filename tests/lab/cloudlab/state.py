@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # What is to be installed for each release of Cinder. With the newest come Keystone, Barbican and the
 # clients, which labs with an older Cinder have, too.
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
-RELEASES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
+RELEASES = sorted(path.stem for path in REQUIREMENTS.glob("[0-9]*.txt"))
 NEWEST = RELEASES[-1]
 
 # Outside the range that Linux takes ports of outgoing connections from: a client that reconnects
