@@ -28,7 +28,6 @@ impl Probes {
             .or_insert_with(|| self.begin(pool.to_owned(), probe))
             .clone();
         let ended = under_way.wait_for(Option::is_some).await;
-        // One that panicked has found nothing.
         ended.map_or(Ok(()), |found| found.clone().unwrap_or(Ok(())))
     }
 
@@ -39,7 +38,8 @@ impl Probes {
         let (ended, under_way) = watch::channel(None);
         let probes = self.clone();
         tokio::spawn(async move {
-            let found = probe.await;
+            // In a task of its own: one that panics has found nothing.
+            let found = tokio::spawn(probe).await.unwrap_or(Ok(()));
             probes.lock().remove(&pool);
             ended.send_replace(Some(found));
         });
