@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api_compat::notification::BackupEvent;
-use api_compat::objects::{Backup, Volume as VolumeObject};
+use api_compat::objects::Backup;
 use api_compat::rpc::volume::VolumeApi;
 use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
@@ -76,7 +76,7 @@ impl Manager {
         mut message: Backup,
     ) -> Result<(), Error> {
         let row = &making.backup;
-        let volume = source_volume(making)?;
+        let volume = making.source_volume()?;
         if row.snapshot_id.is_some() && making.snapshot.is_none() {
             let id = row.snapshot_id.clone().unwrap_or_default();
             return Err(Error::SnapshotNotFound(id));
@@ -140,10 +140,4 @@ impl Manager {
             ))),
         }
     }
-}
-
-pub(super) fn source_volume(making: &Making) -> Result<&VolumeObject, Error> {
-    let id = making.backup.volume_id;
-    let volume = making.volume.as_ref();
-    volume.ok_or_else(|| Error::VolumeNotFound(id.to_string()))
 }

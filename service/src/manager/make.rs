@@ -12,7 +12,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 use super::claim::Claim;
-use super::create::source_volume;
 use super::disk::{Disk, undo};
 use super::ending::Reached;
 use super::place::made_by_another;
@@ -195,7 +194,7 @@ impl Manager {
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
         let spec = self.spec(row).await?;
-        let size = making.size(source_volume(making)?);
+        let size = making.size(making.source_volume()?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
         let mut placed = None;
@@ -232,7 +231,7 @@ impl Manager {
         source: &Disk,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let text = self.metadata_text(source_volume(making)?).await?;
+        let text = self.metadata_text(making.source_volume()?).await?;
         let progress = claim.measure();
         let begun = Instant::now();
         let storing = async {

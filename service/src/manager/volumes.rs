@@ -34,6 +34,13 @@ pub(super) struct Making {
 }
 
 impl Making {
+    /// The volume that is backed up, or whose snapshot is.
+    pub fn source_volume(&self) -> Result<&Volume, Error> {
+        let id = self.backup.volume_id;
+        let volume = self.volume.as_ref();
+        volume.ok_or_else(|| Error::VolumeNotFound(id.to_string()))
+    }
+
     /// What gets its status back at the end, for the decision.
     pub fn source(&self) -> state::Source<'_> {
         if self.backup.snapshot_id.is_some() {
