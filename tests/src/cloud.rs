@@ -253,7 +253,13 @@ impl Cloud {
     }
 
     /// The id of the key of a volume or a backup.
-    pub async fn key(&self, what: Resource, id: &str) -> Result<Option<String>> {
+    pub async fn key(&self, what: Resource, id: &str) -> Result<String> {
+        let key = self.find_key(what, id).await?;
+        key.with_context(|| format!("{what:?} {id} has no key"))
+    }
+
+    /// The same; `None` when it has none.
+    pub async fn find_key(&self, what: Resource, id: &str) -> Result<Option<String>> {
         let shown = self.existing(what, id).await?;
         Ok(shown["encryption_key_id"].as_str().map(str::to_owned))
     }
