@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource, image};
+use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
