@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::lab::Lab;
+use crate::patience::eventually;
 
 /// A connection to the lab's broker.
 pub struct Broker {
@@ -102,13 +103,10 @@ impl Broker {
 
     /// Waits until at least so many consume a queue.
     pub async fn wait_consumers(&self, queue: &str, least: u32) -> Result<()> {
-        for _ in 0..600 {
-            if self.consumers(queue).await? >= least {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        anyhow::bail!("fewer than {least} consume {queue}")
+        let what = format!("{least} consume {queue}");
+        let consumers = async || self.consumers(queue).await;
+        eventually(&what, consumers, |found| *found >= least).await?;
+        Ok(())
     }
 
     /// The methods that the messages in a queue ask for, which stay there.

@@ -1,21 +1,25 @@
 //! A lab's Ceph cluster, looked at with Ceph's own commands.
 
 use std::process::Stdio;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::time::sleep;
 
 use crate::diff;
 use crate::lab::{Lab, run};
+use crate::patience::eventually;
 
 /// One of the lab's two clusters, as its administrator sees it.
 #[derive(Clone)]
 pub struct Cluster {
     conf: String,
+}
+
+/// The image of a volume, with its pool.
+pub fn image(volume: &str) -> String {
+    format!("volumes/volume-{volume}")
 }
 
 /// A checksum of everything in an image or volume.
@@ -130,13 +134,10 @@ impl Cluster {
 
     /// Waits until more than so many bytes of an image are allocated. The image need not be there yet.
     pub async fn wait_used(&self, image: &str, bytes: u64) -> Result<()> {
-        for _ in 0..300 {
-            if self.used(image).await.is_ok_and(|used| used > bytes) {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        bail!("nobody writes into {image}")
+        let what = format!("{image} is written into");
+        let used = async || Ok(self.used(image).await.unwrap_or_default());
+        eventually(&what, used, |used| *used > bytes).await?;
+        Ok(())
     }
 
     /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{Cloud, Cluster, Content, Lab, Resource};
+use crate::{Cloud, Cluster, Content, Lab, Resource, image};
 
 /// A volume, and what its backups must contain.
 pub struct Chain {
@@ -79,8 +79,4 @@ impl Chain {
         let images = self.backups.images("backups").await?;
         Ok(images.into_iter().find(|name| name.contains(&self.volume)))
     }
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }

@@ -7,11 +7,9 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::ceph::Cluster;
+use crate::ceph::{Cluster, image};
 use crate::lab::Lab;
-
-/// How long an operation on a small volume may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(180);
+use crate::patience::{PATIENCE, eventually};
 
 /// A session with the cloud.
 #[derive(Clone)]
@@ -149,15 +147,30 @@ impl Cloud {
         }
     }
 
+    async fn existing(&self, what: Resource, id: &str) -> Result<Value> {
+        let shown = self.show(what, id).await?;
+        shown.with_context(|| format!("{what:?} {id} is gone"))
+    }
+
+    /// The status of a resource.
+    pub async fn status(&self, what: Resource, id: &str) -> Result<String> {
+        let shown = self.existing(what, id).await?;
+        Ok(shown["status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until a resource has a status, whatever others come before it; what is shown then.
+    pub async fn becomes(&self, what: Resource, id: &str, wanted: &str) -> Result<Value> {
+        let text = format!("{what:?} {id} becomes {wanted}");
+        let shown = async || self.existing(what, id).await;
+        eventually(&text, shown, |shown| shown["status"] == wanted).await
+    }
+
     /// Waits until a resource has a status; any status that begins with `error` ends the wait
     /// with the reason.
     pub async fn wait(&self, what: Resource, id: &str, wanted: &str) -> Result<Value> {
         let begun = Instant::now();
         loop {
-            let shown = self
-                .show(what, id)
-                .await?
-                .with_context(|| format!("{what:?} {id} is gone"))?;
+            let shown = self.existing(what, id).await?;
             let status = shown["status"].as_str().unwrap_or_default();
             if status == wanted {
                 return Ok(shown);
@@ -215,6 +228,20 @@ impl Cloud {
         self.create(Resource::Volume, body).await
     }
 
+    /// Creates a volume of 1 GiB in Ceph with `mib` MiB of data; its id.
+    pub async fn volume_with_data(&self, mib: usize) -> Result<String> {
+        let volume = self.create_volume(1).await?;
+        let data = vec![0x5A; mib << 20];
+        self.volumes()?.write(&image(&volume), 0, &data).await?;
+        Ok(volume)
+    }
+
+    /// Makes a snapshot of a volume and waits for it; its id.
+    pub async fn create_snapshot(&self, volume: &str) -> Result<String> {
+        let body = json!({"snapshot": {"volume_id": volume}});
+        self.create(Resource::Snapshot, body).await
+    }
+
     /// Creates a volume whose data is encrypted, with or without a backup's data; its id.
     pub async fn create_encrypted_volume(&self, backup: Option<&str>) -> Result<String> {
         let mut volume = json!({"size": 1, "volume_type": "rbd-luks"});
@@ -226,8 +253,14 @@ impl Cloud {
     }
 
     /// The id of the key of a volume or a backup.
-    pub async fn key(&self, what: Resource, id: &str) -> Result<Option<String>> {
-        let shown = self.show(what, id).await?.context("it is gone")?;
+    pub async fn key(&self, what: Resource, id: &str) -> Result<String> {
+        let key = self.find_key(what, id).await?;
+        key.with_context(|| format!("{what:?} {id} has no key"))
+    }
+
+    /// The same; `None` when it has none.
+    pub async fn find_key(&self, what: Resource, id: &str) -> Result<Option<String>> {
+        let shown = self.existing(what, id).await?;
         Ok(shown["encryption_key_id"].as_str().map(str::to_owned))
     }
 
@@ -249,10 +282,17 @@ impl Cloud {
 
     /// Backs a volume up and waits for it; the backup's id.
     pub async fn back_up(&self, volume: &str, incremental: bool) -> Result<String> {
+        let backup = self.begin_backup(volume, incremental).await?;
+        self.wait(Resource::Backup, &backup, "available").await?;
+        Ok(backup)
+    }
+
+    /// Asks for a backup without waiting for it; its id.
+    pub async fn begin_backup(&self, volume: &str, incremental: bool) -> Result<String> {
         let body = json!({"backup": {
             "volume_id": volume, "incremental": incremental, "force": true,
         }});
-        self.create(Resource::Backup, body).await
+        self.begin_create(Resource::Backup, body).await
     }
 
     /// Restores a backup to a new volume, or to an existing one, and waits; the volume's id.

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use tokio::time::sleep;
 
+use crate::patience::eventually;
+
 /// The lab's addresses and commands.
 #[derive(Clone)]
 pub struct Lab {
@@ -59,6 +61,33 @@ impl Lab {
         Ok(lines.map(str::to_owned).collect())
     }
 
+    /// Waits until the worker has logged a text about something.
+    pub async fn wait_logged(&self, about: &str, text: &str) -> Result<()> {
+        self.wait_logged_by("worker", about, text).await
+    }
+
+    /// The same of one of the lab's workers, whose log need not be there yet.
+    pub async fn wait_logged_by(&self, worker: &str, about: &str, text: &str) -> Result<()> {
+        let what = format!("{worker} says {text:?} about {about}");
+        let lines = async || Ok(self.logged_by(worker, about).unwrap_or_default());
+        let said = |lines: &Vec<String>| lines.iter().any(|line| line.contains(text));
+        eventually(&what, lines, said).await?;
+        Ok(())
+    }
+
+    /// How often the worker has logged a text.
+    pub fn times_logged(&self, text: &str) -> Result<usize> {
+        Ok(self.logged(text)?.len())
+    }
+
+    /// Waits until the worker has logged a text once more than the `known` times.
+    pub async fn wait_logged_again(&self, text: &str, known: usize) -> Result<()> {
+        let what = format!("the worker says {text:?} again");
+        let times = async || self.times_logged(text);
+        eventually(&what, times, |times| *times > known).await?;
+        Ok(())
+    }
+
     /// How many volumes cinder-volume has given out connections to so far.
     pub fn connections(&self) -> Result<usize> {
         let given_out = "Initialize volume connection completed successfully";
@@ -68,14 +97,11 @@ impl Lab {
     /// Waits until cinder-volume has given out so many connections: the operations that asked for them
     /// are about to move data.
     pub async fn wait_connections(&self, count: usize) -> Result<()> {
-        for _ in 0..600 {
-            if self.connections()? >= count {
-                sleep(Duration::from_secs(1)).await;
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("cinder-volume does not give out {count} connections")
+        let what = format!("cinder-volume gives out {count} connections");
+        let connections = async || self.connections();
+        eventually(&what, connections, |given_out| *given_out >= count).await?;
+        sleep(Duration::from_secs(1)).await;
+        Ok(())
     }
 
     /// The parts of the lab that run.

@@ -12,12 +12,16 @@ mod database;
 mod diff;
 mod files;
 mod lab;
+mod patience;
+mod setup;
 
 pub use barbican::Barbican;
 pub use broker::{Addressed, Broker, Overheard, backup_object};
-pub use ceph::{Cluster, Content};
+pub use ceph::{Cluster, Content, image};
 pub use chain::Chain;
 pub use cloud::{Cloud, Resource};
 pub use database::Database;
 pub use files::Files;
 pub use lab::{Lab, Reconfigured, run};
+pub use patience::eventually;
+pub use setup::Setup;

@@ -2,61 +2,44 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Broker, Cloud, Lab, Resource, backup_object};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Broker, Cloud, Resource, Setup, backup_object, eventually, image};
 use serde_json::{Value, json};
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
-    broker: Broker,
+/// A backup ends in `error`, and everybody is told: the reason that its row, and the log, name.
+async fn fails(setup: &Setup, backup: &str, message: &str) -> Result<String> {
+    let cloud = &setup.cloud;
+    let reason = cloud.wait_failed(backup).await?;
+    let lines = setup.lab.logged(backup)?;
+    let errors = lines.iter().filter(|line| line.contains(" ERROR "));
+    ensure!(errors.clone().count() == 1, "{lines:?}");
+    ensure!(
+        errors.clone().all(|line| line.contains(&reason)),
+        "{reason}: {lines:?}"
+    );
+    // Only the rest of the failure is written after the status.
+    let messages = async || cloud.messages(backup).await;
+    let told = eventually("a message", messages, |told| !told.is_empty()).await?;
+    ensure!(
+        told == [format!(r#""create backup:{message}""#)],
+        "{told:?}"
+    );
+    Ok(reason)
 }
 
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        Ok(Self {
-            cloud: Cloud::login(&lab, "demo").await?,
-            broker: Broker::connect(&lab).await?,
-            lab,
-        })
-    }
-
-    /// A backup ends in `error`, and everybody is told: the reason that its row, and the log, name.
-    async fn fails(&self, backup: &str, message: &str) -> Result<String> {
-        let reason = self.cloud.wait_failed(backup).await?;
-        let lines = self.lab.logged(backup)?;
-        let errors = lines.iter().filter(|line| line.contains(" ERROR "));
-        ensure!(errors.clone().count() == 1, "{lines:?}");
-        ensure!(
-            errors.clone().all(|line| line.contains(&reason)),
-            "{reason}: {lines:?}"
-        );
-        // Only the rest of the failure is written after the status.
-        for _ in 0..50 {
-            let told = self.cloud.messages(backup).await?;
-            if told == [format!(r#""create backup:{message}""#)] {
-                return Ok(reason);
-            }
-            ensure!(told.is_empty(), "{told:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the user is not told of {backup}")
-    }
-
-    /// The worker takes work as before.
-    async fn still_works(&self) -> Result<()> {
-        let volume = self.cloud.create_volume(1).await?;
-        let backup = self.cloud.back_up(&volume, false).await?;
-        self.cloud.delete(Resource::Backup, &backup).await
-    }
+/// The worker takes work as before.
+async fn still_works(cloud: &Cloud) -> Result<()> {
+    let volume = cloud.create_volume(1).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    cloud.delete(Resource::Backup, &backup).await
 }
 
 #[tokio::test]
 async fn messages_that_are_none_are_dropped() -> Result<()> {
     let setup = Setup::new().await?;
+    let broker = Broker::connect(&setup.lab).await?;
     let bodies: [&[u8]; 6] = [
         b"",
         b"no JSON at all \xff\xfe",
@@ -66,16 +49,17 @@ async fn messages_that_are_none_are_dropped() -> Result<()> {
         &[b'['; 100_000],
     ];
     for body in bodies {
-        setup.broker.publish_to_worker(body).await?;
+        broker.publish_to_worker(body).await?;
     }
-    setup.still_works().await
+    still_works(&setup.cloud).await
 }
 
 #[tokio::test]
 async fn calls_are_answered_with_pythons_exceptions() -> Result<()> {
     let setup = Setup::new().await?;
+    let broker = Broker::connect(&setup.lab).await?;
     let call = async |method: &str, version: &str, args: Value| {
-        setup.broker.call_worker(method, version, args).await
+        broker.call_worker(method, version, args).await
     };
     let failure = call("no_such_thing", "2.0", json!({})).await?;
     ensure!(failure["class"] == "NoSuchMethod", "{failure}");
@@ -92,12 +76,13 @@ async fn calls_are_answered_with_pythons_exceptions() -> Result<()> {
     hostile["versioned_object.data"]["service_metadata"] = json!("{\"base\": \"../x\"}");
     let failure = call("export_record", "2.0", json!({"backup": hostile})).await?;
     ensure!(failure["class"].is_string(), "{failure}");
-    setup.still_works().await
+    still_works(&setup.cloud).await
 }
 
 #[tokio::test]
 async fn operations_on_what_does_not_exist_change_nothing() -> Result<()> {
     let setup = Setup::new().await?;
+    let broker = Broker::connect(&setup.lab).await?;
     let object = backup_object(NOBODY);
     for (method, args) in [
         ("create_backup", json!({"backup": object})),
@@ -108,14 +93,15 @@ async fn operations_on_what_does_not_exist_change_nothing() -> Result<()> {
         ),
         ("reset_status", json!({"backup": object, "status": "error"})),
     ] {
-        setup.broker.cast_to_worker(method, "2.0", args).await?;
+        broker.cast_to_worker(method, "2.0", args).await?;
     }
-    setup.still_works().await
+    still_works(&setup.cloud).await
 }
 
 #[tokio::test]
 async fn a_message_that_comes_again_changes_nothing() -> Result<()> {
     let setup = Setup::new().await?;
+    let broker = Broker::connect(&setup.lab).await?;
     let volume = setup.cloud.create_volume(1).await?;
     let backup = setup.cloud.back_up(&volume, false).await?;
     let restored = setup.cloud.restore(&backup, None).await?;
@@ -129,16 +115,16 @@ async fn a_message_that_comes_again_changes_nothing() -> Result<()> {
         ),
         ("delete_backup", json!({"backup": object})),
     ] {
-        setup.broker.cast_to_worker(method, "2.0", args).await?;
+        broker.cast_to_worker(method, "2.0", args).await?;
     }
-    setup.still_works().await?;
+    still_works(&setup.cloud).await?;
     for (what, id) in [
         (Resource::Backup, &backup),
         (Resource::Volume, &volume),
         (Resource::Volume, &restored),
     ] {
-        let shown = setup.cloud.show(what, id).await?.context("it is gone")?;
-        ensure!(shown["status"] == "available", "{shown}");
+        let status = setup.cloud.status(what, id).await?;
+        ensure!(status == "available", "{what:?} {id} is {status}");
     }
     setup.cloud.delete(Resource::Backup, &backup).await
 }
@@ -151,7 +137,7 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
         let body = json!({"backup": {"volume_id": volume, "container": container}});
         let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
         let message = "Backup driver failed to create backup.";
-        let reason = setup.fails(&backup, message).await?;
+        let reason = fails(&setup, &backup, message).await?;
         ensure!(
             reason.contains(container) && reason.contains("not allowed"),
             "{reason}"
@@ -169,16 +155,11 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
 async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
     let setup = Setup::new().await?;
     let volume = setup.cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
-    setup
-        .cloud
-        .volumes()?
-        .rbd(&["rm", "--no-progress", &image])
-        .await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
+    let remove = ["rm", "--no-progress", &image(&volume)];
+    setup.cloud.volumes()?.rbd(&remove).await?;
+    let backup = setup.cloud.begin_backup(&volume, false).await?;
     let message = "Failed to attach volume.";
-    let reason = setup.fails(&backup, message).await?;
+    let reason = fails(&setup, &backup, message).await?;
     ensure!(reason.contains(&volume), "{reason}");
     setup
         .cloud
@@ -191,9 +172,7 @@ async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
 async fn without_permission_in_ceph_a_backup_fails_and_leaves_nothing() -> Result<()> {
     let setup = Setup::new().await?;
     let backups = setup.cloud.backups()?;
-    let volume = setup.cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
-    setup.cloud.volumes()?.write(&image, 0, &[7; 8192]).await?;
+    let volume = setup.cloud.volume_with_data(1).await?;
     let user = "client.cinder-backup";
     let before: Value = serde_json::from_str(
         &backups
@@ -211,9 +190,8 @@ async fn without_permission_in_ceph_a_backup_fails_and_leaves_nothing() -> Resul
     // To read is allowed, to write is not.
     caps("allow r").await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let body = json!({"backup": {"volume_id": volume}});
     let outcome = async {
-        let backup = setup.cloud.begin_create(Resource::Backup, body).await?;
+        let backup = setup.cloud.begin_backup(&volume, false).await?;
         let reason = setup.cloud.wait_failed(&backup).await?;
         Ok::<_, anyhow::Error>((backup, reason))
     }
@@ -225,9 +203,10 @@ async fn without_permission_in_ceph_a_backup_fails_and_leaves_nothing() -> Resul
         .cloud
         .wait(Resource::Volume, &volume, "available")
         .await?;
-    ensure!(setup.cloud.volumes()?.snapshots(&image).await?.is_empty());
+    let snapshots = setup.cloud.volumes()?.snapshots(&image(&volume)).await?;
+    ensure!(snapshots.is_empty(), "{snapshots:?}");
     setup.cloud.delete(Resource::Backup, &backup).await?;
     let left = backups.images("backups").await?;
     ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");
-    setup.still_works().await
+    still_works(&setup.cloud).await
 }

@@ -1,7 +1,7 @@
 //! Chains of backups: every order of making, restoring and deleting keeps every other backup whole.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Chain, Cloud, Lab, Resource};
+use cinderblock_tests::{Chain, Cloud, Lab, Resource, image};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
@@ -86,10 +86,7 @@ async fn a_volume_that_grew_goes_on_in_its_chain() -> Result<()> {
     let (old, _) = &chain.made[0];
     let target = chain.cloud.create_volume(2).await?;
     chain.cloud.restore(old, Some(&target)).await?;
-    let info = chain
-        .volumes
-        .rbd(&["info", &format!("volumes/volume-{target}")])
-        .await?;
+    let info = chain.volumes.rbd(&["info", &image(&target)]).await?;
     ensure!(info.contains("size 2 GiB"), "{info}");
     Ok(())
 }
@@ -174,8 +171,7 @@ async fn a_snapshot_is_backed_up_as_often_as_one_likes() -> Result<()> {
     let mut chain = Chain::begin(1).await?;
     chain.write(0, 5, 3 * MIB).await?;
     let content = chain.volumes.content(&chain.image()).await?;
-    let body = json!({"snapshot": {"volume_id": chain.volume}});
-    let snapshot = chain.cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = chain.cloud.create_snapshot(&chain.volume).await?;
     chain.write(MIB, 6, MIB).await?;
     // Each is a full one, whatever was asked for: no parent stands in the way of a deletion.
     for incremental in [false, true] {
@@ -228,8 +224,7 @@ async fn a_volume_that_is_reverted_to_a_snapshot_goes_on_in_its_chain() -> Resul
     chain.write(0, 1, 9 * MIB).await?;
     chain.back_up(false).await?;
     // What it holds is older than the incremental, which is what makes reverting special.
-    let body = json!({"snapshot": {"volume_id": chain.volume}});
-    let snapshot = chain.cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = chain.cloud.create_snapshot(&chain.volume).await?;
     chain.write(0, 2, 2 * MIB).await?;
     chain.write(40 * MIB, 3, MIB).await?;
     chain.back_up(true).await?;

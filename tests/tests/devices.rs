@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Cloud, Cluster, Content, Files, Lab, Reconfigured, Resource, run};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{
+    Cloud, Cluster, Content, Files, Lab, Reconfigured, Resource, eventually, image, run,
+};
 use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 /// Each of these tests looks whether anything is attached, and some restart the worker.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -87,10 +87,6 @@ impl Setup {
         let reset = json!({"os-reset_status": {"status": "error"}});
         admin.action(Resource::Backup, backup, reset).await
     }
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 fn base(volume: &str, backup: &str) -> String {
@@ -183,14 +179,9 @@ async fn volumes_in_use() -> Result<()> {
         cloud.wait(Resource::Volume, &volume, "in-use").await?;
         setup.lab.command(&["volume-detach", &volume]).await?;
         ensure!(setup.restore_to_ceph(&backup).await? == content, "{kind}");
-        for _ in 0..100 {
-            if files.names()?.len() == before.len() {
-                break;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        let after = files.names()?;
-        ensure!(after.len() == before.len(), "{kind}: {after:?} are left");
+        let what = format!("nothing temporary of {kind} is left");
+        let names = async || files.names();
+        eventually(&what, names, |names| names.len() == before.len()).await?;
         setup.nothing_is_left().await?;
         cloud.delete(Resource::Backup, &backup).await?;
         cloud.delete(Resource::Volume, &volume).await?;
@@ -206,8 +197,7 @@ async fn snapshots_of_volumes() -> Result<()> {
     for kind in ["devices", "shares"] {
         let volume = setup.filled(kind).await?;
         let content = files.content(&volume).await?;
-        let body = json!({"snapshot": {"volume_id": volume}});
-        let snapshot = cloud.create(Resource::Snapshot, body).await?;
+        let snapshot = cloud.create_snapshot(&volume).await?;
         files.write(&volume, 0, &vec![0x99; 5 << 20])?;
         let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
         let backup = cloud.create(Resource::Backup, body.clone()).await?;
@@ -333,8 +323,7 @@ async fn without_os_brick_only_volumes_in_ceph_are_backed_up() -> Result<()> {
         let backup = cloud.back_up(&in_ceph, false).await?;
         cloud.delete(Resource::Backup, &backup).await?;
         for volume in [&device, &share] {
-            let body = json!({"backup": {"volume_id": volume}});
-            let backup = cloud.begin_create(Resource::Backup, body).await?;
+            let backup = cloud.begin_backup(volume, false).await?;
             let reason = cloud.wait_failed(&backup).await?;
             ensure!(reason.contains("os-brick cannot be used"), "{reason}");
             cloud.wait(Resource::Volume, volume, "available").await?;
@@ -396,14 +385,10 @@ impl Hanging {
 
     /// Its process id, when it hangs.
     async fn caught(&self) -> Result<String> {
-        for _ in 0..300 {
-            if let Ok(pid) = fs::read_to_string(&self.noted) {
-                let _ = fs::remove_file(&self.noted);
-                return Ok(pid.trim().to_owned());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("nothing was to be attached")
+        let noted = async || Ok(fs::read_to_string(&self.noted).unwrap_or_default());
+        let pid = eventually("a volume is to be attached", noted, |pid| !pid.is_empty()).await?;
+        let _ = fs::remove_file(&self.noted);
+        Ok(pid.trim().to_owned())
     }
 }
 
@@ -416,8 +401,7 @@ async fn os_brick_that_is_killed_fails_the_backup_and_nothing_else() -> Result<(
     let hanging = Hanging::new(&setup.lab)?;
     let worker = hanging.worker(&setup.lab).await?;
     let tried = async {
-        let body = json!({"backup": {"volume_id": volume}});
-        let backup = cloud.begin_create(Resource::Backup, body.clone()).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         let pid = hanging.caught().await?;
         let attached = setup.files.attached().await?;
         ensure!(attached.len() == 1, "{attached:?}");
@@ -431,7 +415,7 @@ async fn os_brick_that_is_killed_fails_the_backup_and_nothing_else() -> Result<(
         // One that hangs does not hold a backup that is called off. What it said of this host may not
         // be true any more, after what could not be attached.
         ensure!(hanging.times_asked()? == 1);
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         hanging.caught().await?;
         ensure!(hanging.times_asked()? == 2);
         setup.reset(&backup).await?;

@@ -3,18 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Barbican, Cloud, Cluster, Database, Lab, Resource};
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Barbican, Cloud, Cluster, Database, Lab, Resource, image};
 use serde_json::json;
 
 struct Setup {
     cloud: Cloud,
     volumes: Cluster,
     barbican: Barbican,
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 impl Setup {
@@ -28,14 +24,9 @@ impl Setup {
         })
     }
 
-    async fn key(&self, what: Resource, id: &str) -> Result<String> {
-        let key = self.cloud.key(what, id).await?;
-        key.with_context(|| format!("{what:?} {id} has no key"))
-    }
-
     /// The key of a volume, with which it opens and with no other.
     async fn opening_key(&self, volume: &str) -> Result<String> {
-        let key = self.key(Resource::Volume, volume).await?;
+        let key = self.cloud.key(Resource::Volume, volume).await?;
         let mut payload = self.barbican.payload(&key).await?;
         let opens = self.volumes.opens_with(&image(volume), &payload).await?;
         ensure!(opens, "{volume} does not open with {key}");
@@ -75,7 +66,7 @@ async fn every_backup_and_every_restored_volume_has_a_key_of_its_own() -> Result
     );
     let mut keys = BTreeSet::from([key.clone()]);
     for backup in [&full, &incremental] {
-        let own = setup.key(Resource::Backup, backup).await?;
+        let own = cloud.key(Resource::Backup, backup).await?;
         ensure!(setup.barbican.describe(&own).await? == described);
         ensure!(setup.barbican.payload(&own).await? == payload);
         keys.insert(own);
@@ -104,7 +95,7 @@ async fn every_backup_and_every_restored_volume_has_a_key_of_its_own() -> Result
     ensure!(setup.opening_key(&volume).await? == key, "another key");
 
     for backup in [&incremental, &full] {
-        let own = setup.key(Resource::Backup, backup).await?;
+        let own = cloud.key(Resource::Backup, backup).await?;
         setup.delete(Resource::Backup, backup).await?;
         ensure!(
             !setup.is_there(&own).await?,
@@ -128,7 +119,7 @@ async fn a_key_that_is_somebody_elses_stays() -> Result<()> {
         cloud.create_encrypted_volume(None).await?,
     );
     let backup = cloud.back_up(&volume, false).await?;
-    let others = setup.key(Resource::Volume, &other).await?;
+    let others = cloud.key(Resource::Volume, &other).await?;
     let names = format!("encryption_key_id = '{}'", others.replace('-', ""));
     let database = Database::new(&Lab::from_env()?)?;
     database.change("backups", &backup, &names).await?;
@@ -151,8 +142,7 @@ async fn the_former_key_stays_for_the_snapshots_of_a_volume() -> Result<()> {
     let target = cloud.create_encrypted_volume(None).await?;
     let former = setup.opening_key(&target).await?;
     let payload = setup.barbican.payload(&former).await?;
-    let body = json!({"snapshot": {"volume_id": target}});
-    let snapshot = cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = cloud.create_snapshot(&target).await?;
     cloud.restore(&backup, Some(&target)).await?;
     ensure!(setup.opening_key(&target).await? != former);
     let before = format!("{}@snapshot-{snapshot}", image(&target));
@@ -173,8 +163,7 @@ async fn a_snapshot_of_an_encrypted_volume_is_backed_up() -> Result<()> {
     let (cloud, volumes) = (&setup.cloud, &setup.volumes);
     let volume = cloud.create_encrypted_volume(None).await?;
     let content = volumes.content(&image(&volume)).await?;
-    let body = json!({"snapshot": {"volume_id": volume}});
-    let snapshot = cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = cloud.create_snapshot(&volume).await?;
     let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
     let backup = cloud.create(Resource::Backup, body).await?;
     let made = cloud.create_encrypted_volume(Some(&backup)).await?;
@@ -204,7 +193,7 @@ async fn a_volume_of_another_type_is_refused_before_the_first_byte() -> Result<(
         .await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     ensure!(volumes.content(&image(&plain)).await? == content);
-    ensure!(cloud.key(Resource::Volume, &plain).await?.is_none());
+    ensure!(cloud.find_key(Resource::Volume, &plain).await?.is_none());
     setup.delete(Resource::Backup, &backup).await?;
     for volume in [&volume, &plain] {
         setup.delete(Resource::Volume, volume).await?;
@@ -221,12 +210,12 @@ async fn a_volume_loses_its_key_to_data_that_is_not_encrypted() -> Result<()> {
     volumes.write(&image(&plain), 0, &[4; 5000]).await?;
     let content = volumes.content(&image(&plain)).await?;
     let backup = cloud.back_up(&plain, false).await?;
-    ensure!(cloud.key(Resource::Backup, &backup).await?.is_none());
+    ensure!(cloud.find_key(Resource::Backup, &backup).await?.is_none());
     let target = cloud.create_encrypted_volume(None).await?;
     let former = setup.opening_key(&target).await?;
     cloud.restore(&backup, Some(&target)).await?;
     ensure!(volumes.content(&image(&target)).await? == content);
-    ensure!(cloud.key(Resource::Volume, &target).await?.is_none());
+    ensure!(cloud.find_key(Resource::Volume, &target).await?.is_none());
     ensure!(!setup.is_there(&former).await?);
     setup.delete(Resource::Backup, &backup).await?;
     for volume in [&plain, &target] {

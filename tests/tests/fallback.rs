@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use cinderblock_tests::{Chain, Lab, Resource};
-use serde_json::json;
 
 const MIB: u64 = 1 << 20;
 
@@ -19,8 +18,7 @@ async fn an_incremental_that_fails_becomes_a_full_backup() -> Result<()> {
     ensure!(before.len() == 1, "{before:?}");
 
     chain.volumes.slow_down(&chain.image(), 16 * MIB).await?;
-    let body = json!({"backup": {"volume_id": chain.volume, "incremental": true}});
-    let backup = chain.cloud.begin_create(Resource::Backup, body).await?;
+    let backup = chain.cloud.begin_backup(&chain.volume, true).await?;
     chain.backups.wait_used(&base, 16 * MIB).await?;
     // What the parent left on the volume is removed by somebody: the changes since then are unknown.
     let removing = async {

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Barbican, Cloud, Database, Lab, Reconfigured, Resource};
+use cinderblock_tests::{
+    Barbican, Cloud, Database, Reconfigured, Resource, Setup, eventually, image,
+};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -14,73 +16,40 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 const FIXED: &str = "00000000-0000-0000-0000-000000000000";
 
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
+async fn reset(setup: &Setup, what: Resource, id: &str) -> Result<()> {
+    let action = json!({"os-reset_status": {"status": "available"}});
+    setup.admin.action(what, id, action).await?;
+    setup.cloud.wait(what, id, "available").await?;
+    Ok(())
 }
 
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
-    admin: Cloud,
-    barbican: Barbican,
-}
-
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        let cloud = Cloud::login(&lab, "demo").await?;
-        Ok(Self {
-            admin: Cloud::login(&lab, "admin").await?,
-            barbican: Barbican::new(&lab, &cloud)?,
-            cloud,
-            lab,
-        })
+async fn tidy(cloud: &Cloud, backups: &[&String], volumes: &[&String]) -> Result<()> {
+    for backup in backups {
+        cloud.delete(Resource::Backup, backup).await?;
     }
-
-    async fn key(&self, what: Resource, id: &str) -> Result<String> {
-        let key = self.cloud.key(what, id).await?;
-        key.with_context(|| format!("{what:?} {id} has no key"))
+    for volume in volumes {
+        cloud.delete(Resource::Volume, volume).await?;
     }
-
-    async fn begin_back_up(&self, volume: &str) -> Result<String> {
-        let body = json!({"backup": {"volume_id": volume}});
-        self.cloud.begin_create(Resource::Backup, body).await
-    }
-
-    async fn reset(&self, what: Resource, id: &str) -> Result<()> {
-        let action = json!({"os-reset_status": {"status": "available"}});
-        self.admin.action(what, id, action).await?;
-        self.cloud.wait(what, id, "available").await?;
-        Ok(())
-    }
-
-    async fn tidy(&self, backups: &[&String], volumes: &[&String]) -> Result<()> {
-        for backup in backups {
-            self.cloud.delete(Resource::Backup, backup).await?;
-        }
-        for volume in volumes {
-            self.cloud.delete(Resource::Volume, volume).await?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 #[tokio::test]
 async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
+    let barbican = Barbican::new(&setup.lab, &setup.cloud)?;
     let (cloud, volumes) = (&setup.cloud, setup.cloud.volumes()?);
     let volume = cloud.create_encrypted_volume(None).await?;
     let backup = cloud.back_up(&volume, false).await?;
     let target = cloud.create_encrypted_volume(None).await?;
     let (key, own) = (
-        setup.key(Resource::Volume, &target).await?,
-        setup.key(Resource::Backup, &backup).await?,
+        cloud.key(Resource::Volume, &target).await?,
+        cloud.key(Resource::Backup, &backup).await?,
     );
     let content = volumes.content(&image(&target)).await?;
 
     setup.lab.command(&["stop", "barbican"]).await?;
-    let failed = setup.begin_back_up(&volume).await?;
+    let failed = cloud.begin_backup(&volume, false).await?;
     let reason = cloud.wait_failed(&failed).await?;
     ensure!(
         reason.starts_with("Key manager error: GET http://"),
@@ -88,7 +57,7 @@ async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
     );
     let shown = cloud.wait(Resource::Volume, &volume, "available").await?;
     ensure!(shown["encryption_key_id"].is_string(), "{shown}");
-    ensure!(cloud.key(Resource::Backup, &failed).await?.is_none());
+    ensure!(cloud.find_key(Resource::Backup, &failed).await?.is_none());
 
     cloud.begin_restore(&backup, Some(&target)).await?;
     cloud
@@ -96,7 +65,7 @@ async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
         .await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     ensure!(volumes.content(&image(&target)).await? == content);
-    ensure!(setup.key(Resource::Volume, &target).await? == key);
+    ensure!(cloud.key(Resource::Volume, &target).await? == key);
 
     // A volume without a key needs nobody to keep it.
     let plain = cloud.create_volume(1).await?;
@@ -117,14 +86,17 @@ async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
     ensure!(shown["encryption_key_id"] == own.as_str(), "{shown}");
 
     setup.lab.command(&["start", "barbican", "--wait"]).await?;
-    ensure!(setup.barbican.describe(&key).await?.is_some());
+    ensure!(barbican.describe(&key).await?.is_some());
     for (what, id) in [(Resource::Backup, &backup), (Resource::Volume, &target)] {
-        setup.reset(what, id).await?;
+        reset(&setup, what, id).await?;
     }
-    setup
-        .tidy(&[&backup, &failed, &of_plain], &[&volume, &target, &plain])
-        .await?;
-    ensure!(setup.barbican.describe(&own).await?.is_none());
+    tidy(
+        cloud,
+        &[&backup, &failed, &of_plain],
+        &[&volume, &target, &plain],
+    )
+    .await?;
+    ensure!(barbican.describe(&own).await?.is_none());
     Ok(())
 }
 
@@ -133,23 +105,21 @@ async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
 async fn a_deletion_goes_on_after_a_kill_before_its_key_is_gone() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
+    let barbican = Barbican::new(&setup.lab, &setup.cloud)?;
     let cloud = &setup.cloud;
     let volume = cloud.create_encrypted_volume(None).await?;
     let backup = cloud.back_up(&volume, false).await?;
-    let own = setup.key(Resource::Backup, &backup).await?;
+    let own = cloud.key(Resource::Backup, &backup).await?;
     let killing = async {
         let path = format!("/backups/{backup}");
         cloud.request(reqwest::Method::DELETE, &path, None).await?;
         let backups = cloud.backups()?;
         let of_volume = format!("volume-{volume}");
-        while backups
-            .images("backups")
-            .await?
-            .iter()
-            .any(|name| name.starts_with(&of_volume))
-        {
-            sleep(Duration::from_millis(200)).await;
-        }
+        let images = async || backups.images("backups").await;
+        eventually("the data is gone", images, |images| {
+            !images.iter().any(|name| name.starts_with(&of_volume))
+        })
+        .await?;
         sleep(Duration::from_secs(2)).await;
         let kill = ["stop", "--signal", "KILL", "worker"];
         setup.lab.command(&kill).await
@@ -161,8 +131,8 @@ async fn a_deletion_goes_on_after_a_kill_before_its_key_is_gone() -> Result<()> 
     ensure!(shown["encryption_key_id"] == own.as_str(), "{shown}");
     setup.lab.command(&["start", "worker", "--wait"]).await?;
     cloud.wait_gone(Resource::Backup, &backup).await?;
-    ensure!(setup.barbican.describe(&own).await?.is_none());
-    setup.tidy(&[], &[&volume]).await
+    ensure!(barbican.describe(&own).await?.is_none());
+    tidy(cloud, &[], &[&volume]).await
 }
 
 #[tokio::test]
@@ -179,7 +149,7 @@ async fn a_key_manager_that_is_not_supported_matters_to_encrypted_volumes_only()
         "the start told nothing"
     );
 
-    let failed = setup.begin_back_up(&volume).await?;
+    let failed = cloud.begin_backup(&volume, false).await?;
     let reason = cloud.wait_failed(&failed).await?;
     ensure!(reason.contains(REASON), "{reason}");
     let path = format!("/backups/{backup}");
@@ -193,14 +163,12 @@ async fn a_key_manager_that_is_not_supported_matters_to_encrypted_volumes_only()
 
     // Nothing of the backup is gone.
     other.restore().await?;
-    setup.reset(Resource::Backup, &backup).await?;
+    reset(&setup, Resource::Backup, &backup).await?;
     let volumes = cloud.volumes()?;
     let content = volumes.content(&image(&volume)).await?;
     let made = cloud.create_encrypted_volume(Some(&backup)).await?;
     ensure!(volumes.content(&image(&made)).await? == content);
-    setup
-        .tidy(&[&backup, &failed], &[&volume, &made, &plain])
-        .await
+    tidy(cloud, &[&backup, &failed], &[&volume, &made, &plain]).await
 }
 
 async fn set_key(database: &Database, volume: &str, key: &str) -> Result<()> {
@@ -213,13 +181,13 @@ async fn set_key(database: &Database, volume: &str, key: &str) -> Result<()> {
 async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
+    let barbican = Barbican::new(&setup.lab, &setup.cloud)?;
     let cloud = &setup.cloud;
-    let database = Database::new(&setup.lab)?;
     let key: Vec<u8> = (7..39).collect();
     let digits: String = key.iter().map(|byte| format!("{byte:02X}")).collect();
     let volume = cloud.create_encrypted_volume(None).await?;
-    let own = setup.key(Resource::Volume, &volume).await?;
-    set_key(&database, &volume, FIXED).await?;
+    let own = cloud.key(Resource::Volume, &volume).await?;
+    set_key(&setup.database, &volume, FIXED).await?;
 
     let class = "cinder.keymgr.conf_key_mgr.ConfKeyManager";
     let options = format!("[key_manager]\nbackend = {class}\nfixed_key = {digits}\n");
@@ -228,7 +196,7 @@ async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
     let deleted = cloud.back_up(&volume, true).await?;
     // The API does not show this one.
     let select = format!("SELECT encryption_key_id AS k FROM backups WHERE volume_id = '{volume}'");
-    for row in database.rows(&select).await? {
+    for row in setup.database.rows(&select).await? {
         ensure!(row["k"] == FIXED, "{row}");
     }
     cloud.delete(Resource::Backup, &deleted).await?;
@@ -236,24 +204,21 @@ async fn the_fixed_key_is_used_and_replaced() -> Result<()> {
 
     let options = format!("[key_manager]\nfixed_key = {digits}\n");
     let moving = Reconfigured::worker(&setup.lab, &options).await?;
-    let replaced = loop {
-        if let Some(found) = cloud.key(Resource::Backup, &backup).await? {
-            break found;
-        }
-        sleep(Duration::from_millis(200)).await;
-    };
+    let replaced = async || cloud.find_key(Resource::Backup, &backup).await;
+    let replaced = eventually("a key in Barbican", replaced, Option::is_some).await?;
+    let replaced = replaced.context("no key")?;
     // The user who owns the backup may read the key, which is the service's.
-    ensure!(setup.barbican.payload(&replaced).await? == key);
+    ensure!(barbican.payload(&replaced).await? == key);
     // A volume that has the fixed key still: its backups get theirs in Barbican.
     let copied = cloud.back_up(&volume, true).await?;
-    let copy = setup.key(Resource::Backup, &copied).await?;
-    ensure!(setup.barbican.payload(&copy).await? == key);
+    let copy = cloud.key(Resource::Backup, &copied).await?;
+    ensure!(barbican.payload(&copy).await? == key);
     ensure!(copy != replaced);
     moving.restore().await?;
     for (backup, key) in [(&copied, &copy), (&backup, &replaced)] {
         cloud.delete(Resource::Backup, backup).await?;
-        ensure!(setup.barbican.describe(key).await?.is_none());
+        ensure!(barbican.describe(key).await?.is_none());
     }
-    set_key(&database, &volume, &own).await?;
-    setup.tidy(&[], &[&volume]).await
+    set_key(&setup.database, &volume, &own).await?;
+    tidy(cloud, &[], &[&volume]).await
 }

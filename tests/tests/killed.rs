@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use cinderblock_tests::{Cloud, Cluster, Database, Lab, Resource};
+use anyhow::{Result, ensure};
+use cinderblock_tests::{Cloud, Cluster, Lab, Resource, Setup, eventually};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -18,41 +18,25 @@ struct Begun {
     target: String,
 }
 
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
+/// Begins an operation on a backup and kills the worker in the middle of it.
+async fn kill(lab: &Lab, beginning: impl Future<Output = Result<Begun>>) -> Result<Begun> {
+    let killing = async {
+        let begun = beginning.await?;
+        sleep(Duration::from_secs(3)).await;
+        let kill = ["stop", "--signal", "KILL", "worker"];
+        lab.command(&kill).await?;
+        Ok(begun)
+    };
+    lab.while_stopped("ceph-osd-backups", killing).await
 }
 
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        let cloud = Cloud::login(&lab, "demo").await?;
-        Ok(Self { lab, cloud })
-    }
-
-    /// Begins an operation on a backup and kills the worker in the middle of it.
-    async fn kill(&self, beginning: impl Future<Output = Result<Begun>>) -> Result<Begun> {
-        let killing = async {
-            let begun = beginning.await?;
-            sleep(Duration::from_secs(3)).await;
-            let kill = ["stop", "--signal", "KILL", "worker"];
-            self.lab.command(&kill).await?;
-            Ok(begun)
-        };
-        self.lab.while_stopped("ceph-osd-backups", killing).await
-    }
-
-    /// Has the backup deleted as cinder-api does with the help of another worker, and starts the
-    /// worker again.
-    async fn delete_and_start(&self, begun: &Begun) -> Result<()> {
-        let backup = &begun.backup;
-        let database = Database::new(&self.lab)?;
-        database
-            .change("backups", backup, "status = 'deleting'")
-            .await?;
-        self.lab.command(&["start", "worker", "--wait"]).await?;
-        self.cloud.wait_gone(Resource::Backup, backup).await
-    }
+/// Has the backup deleted as cinder-api does with the help of another worker, and starts the worker
+/// again.
+async fn delete_and_start(setup: &Setup, begun: &Begun) -> Result<()> {
+    let (backup, deleting) = (&begun.backup, "status = 'deleting'");
+    setup.database.change("backups", backup, deleting).await?;
+    setup.lab.command(&["start", "worker", "--wait"]).await?;
+    setup.cloud.wait_gone(Resource::Backup, backup).await
 }
 
 /// A snapshot, of which backups are made with a temporary volume.
@@ -66,8 +50,7 @@ struct Snapshot {
 impl Snapshot {
     async fn new(cloud: &Cloud) -> Result<Self> {
         let volume = cloud.create_volume(1).await?;
-        let body = json!({"snapshot": {"volume_id": volume}});
-        let id = cloud.create(Resource::Snapshot, body).await?;
+        let id = cloud.create_snapshot(&volume).await?;
         let volumes = cloud.volumes()?;
         let before = volumes.images("volumes").await?;
         Ok(Self {
@@ -82,26 +65,24 @@ impl Snapshot {
     async fn back_up(&self, cloud: &Cloud) -> Result<Begun> {
         let body = json!({"backup": {"volume_id": self.volume, "snapshot_id": self.id}});
         let backup = cloud.begin_create(Resource::Backup, body).await?;
-        for _ in 0..300 {
-            if self.volumes.images("volumes").await? != self.before {
-                let target = self.volume.clone();
-                return Ok(Begun { backup, target });
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("no temporary volume is made for {backup}")
+        self.wait_temporary(true).await?;
+        let target = self.volume.clone();
+        Ok(Begun { backup, target })
+    }
+
+    /// Waits until the temporary volume is there, or gone.
+    async fn wait_temporary(&self, there: bool) -> Result<()> {
+        let what = format!("the temporary volume is there: {there}");
+        let images = async || self.volumes.images("volumes").await;
+        eventually(&what, images, |images| (*images != self.before) == there).await?;
+        Ok(())
     }
 
     /// Deletes it, once the temporary volume is gone: that is a clone, for which it would have to stay.
     async fn delete(self, cloud: &Cloud) -> Result<()> {
-        for _ in 0..300 {
-            if self.volumes.images("volumes").await? == self.before {
-                cloud.delete(Resource::Snapshot, &self.id).await?;
-                return cloud.delete(Resource::Volume, &self.volume).await;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the temporary volume is still there")
+        self.wait_temporary(false).await?;
+        cloud.delete(Resource::Snapshot, &self.id).await?;
+        cloud.delete(Resource::Volume, &self.volume).await
     }
 }
 
@@ -119,8 +100,8 @@ async fn the_volume_of_a_restore_is_given_up() -> Result<()> {
             .await?;
         Ok(Begun { backup, target })
     };
-    let begun = setup.kill(restoring).await?;
-    setup.delete_and_start(&begun).await?;
+    let begun = kill(&setup.lab, restoring).await?;
+    delete_and_start(&setup, &begun).await?;
     cloud
         .wait(Resource::Volume, &begun.target, "error_restoring")
         .await?;
@@ -136,8 +117,8 @@ async fn the_temporary_volume_of_a_snapshot_is_given_back() -> Result<()> {
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
     let snapshot = Snapshot::new(cloud).await?;
-    let begun = setup.kill(snapshot.back_up(cloud)).await?;
-    setup.delete_and_start(&begun).await?;
+    let begun = kill(&setup.lab, snapshot.back_up(cloud)).await?;
+    delete_and_start(&setup, &begun).await?;
     snapshot.delete(cloud).await
 }
 
@@ -147,7 +128,7 @@ async fn a_backup_of_a_snapshot_that_nobody_deleted_fails_and_gives_all_back() -
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
     let snapshot = Snapshot::new(cloud).await?;
-    let begun = setup.kill(snapshot.back_up(cloud)).await?;
+    let begun = kill(&setup.lab, snapshot.back_up(cloud)).await?;
     let start = ["start", "worker", "--wait"];
     setup.lab.command(&start).await?;
     let reason = cloud.wait_failed(&begun.backup).await?;

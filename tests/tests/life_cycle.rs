@@ -1,9 +1,7 @@
 //! A volume's life with backups, through the unmodified `openstack` client.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Cluster, Lab, run};
+use cinderblock_tests::{Cluster, Lab, eventually, image, run};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -26,16 +24,13 @@ fn text(answer: &Value, key: &str) -> Result<String> {
 }
 
 async fn wait(show: &[&str], wanted: &str) -> Result<Value> {
-    for _ in 0..300 {
+    let what = format!("{show:?} becomes {wanted}");
+    let shown = async || {
         let shown = openstack(show).await?;
-        let status = text(&shown, "status")?;
-        if status == wanted {
-            return Ok(shown);
-        }
-        ensure!(!status.starts_with("error"), "{shown}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("{show:?} never became {wanted}")
+        ensure!(!text(&shown, "status")?.starts_with("error"), "{shown}");
+        Ok(shown)
+    };
+    eventually(&what, shown, |shown| shown["status"] == wanted).await
 }
 
 async fn back_up(arguments: &[&str]) -> Result<String> {
@@ -51,10 +46,6 @@ async fn restore(backup: &str, name: &str) -> Result<String> {
     let volume = text(&answer, "volume_id")?;
     wait(&["volume", "show", &volume], "available").await?;
     Ok(volume)
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 #[tokio::test]
@@ -105,14 +96,9 @@ async fn back_up_change_back_up_restore_both_delete() -> Result<()> {
 
     for backup in [&incremental, &full] {
         run(Command::new("openstack").args(["volume", "backup", "delete", backup])).await?;
-        let mut tries = 0;
-        while openstack(&["volume", "backup", "show", backup])
-            .await
-            .is_ok()
-        {
-            tries += 1;
-            ensure!(tries < 60, "{backup} is not deleted");
-        }
+        let show = ["volume", "backup", "show", backup];
+        let gone = async || Ok(openstack(&show).await.is_err());
+        eventually("the backup is gone", gone, |gone| *gone).await?;
     }
     let left = backups.images("backups").await?;
     ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");

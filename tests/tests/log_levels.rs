@@ -1,7 +1,7 @@
 //! An operator asks what is logged, and changes it, through Cinder's API.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource};
+use cinderblock_tests::{Cloud, Lab, Resource, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -24,12 +24,12 @@ async fn set(admin: &Cloud, level: &str) -> Result<()> {
         .await?;
     ensure!(status.is_success(), "{status}: {answer}");
     // A cast: it is done once the next call shows it.
-    for _ in 0..100 {
-        if levels(admin, MANAGER).await? == json!({MANAGER: level}) {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("the level is not set")
+    let (levels, wanted) = (
+        async || levels(admin, MANAGER).await,
+        json!({MANAGER: level}),
+    );
+    eventually("the level is set", levels, |levels| *levels == wanted).await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -6,67 +6,32 @@
 use std::env::temp_dir;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{
+    Broker, Cloud, Cluster, Database, Lab, Reconfigured, Resource, Setup, eventually, image,
+};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 /// Each of these tests stops what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
-    database: Database,
+/// Waits until the user is told this, and nothing else.
+async fn wait_told(cloud: &Cloud, backup: &str, message: &str) -> Result<()> {
+    let messages = async || cloud.messages(backup).await;
+    let wanted = [format!("\"{message}\"")];
+    eventually(message, messages, |told| *told == wanted).await?;
+    Ok(())
 }
 
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        Ok(Self {
-            cloud: Cloud::login(&lab, "demo").await?,
-            database: Database::new(&lab)?,
-            lab,
-        })
-    }
-
-    async fn volume_with_data(&self) -> Result<String> {
-        let volume = self.cloud.create_volume(1).await?;
-        let image = format!("volumes/volume-{volume}");
-        let volumes = self.cloud.volumes()?;
-        volumes.write(&image, 0, &[0x5A; 1 << 20]).await?;
-        Ok(volume)
-    }
-
-    async fn begin_backup(&self, volume: &str) -> Result<String> {
-        let body = json!({"backup": {"volume_id": volume}});
-        self.cloud.begin_create(Resource::Backup, body).await
-    }
-
-    /// Waits until the user is told this, and nothing else.
-    async fn told(&self, backup: &str, message: &str) -> Result<()> {
-        let mut told = Vec::new();
-        for _ in 0..100 {
-            told = self.cloud.messages(backup).await?;
-            if told == [format!("\"{message}\"")] {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-        bail!("{backup}: {told:?}")
-    }
-
-    /// How often the worker has told that it lives.
-    async fn report_count(&self) -> Result<u64> {
-        let select = "SELECT report_count FROM services \
-                      WHERE `binary` = 'cinder-backup' AND deleted = 0";
-        let rows = self.database.rows(select).await?;
-        let count = rows.first().and_then(|row| row["report_count"].as_str());
-        Ok(count.context("the worker has no row")?.parse()?)
-    }
+/// How often the worker has told that it lives.
+async fn report_count(database: &Database) -> Result<u64> {
+    let select = "SELECT report_count FROM services \
+                  WHERE `binary` = 'cinder-backup' AND deleted = 0";
+    let rows = database.rows(select).await?;
+    let count = rows.first().and_then(|row| row["report_count"].as_str());
+    Ok(count.context("the worker has no row")?.parse()?)
 }
 
 #[tokio::test]
@@ -77,7 +42,7 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     let impatient = Reconfigured::worker(lab, "[DEFAULT]\nrpc_response_timeout = 15\n").await?;
     let mut volumes = Vec::new();
     for _ in 0..3 {
-        volumes.push(setup.volume_with_data().await?);
+        volumes.push(setup.cloud.volume_with_data(1).await?);
     }
     let [held, deleted, source] = [&volumes[0], &volumes[1], &volumes[2]];
     let standing = cloud.back_up(source, false).await?;
@@ -85,8 +50,8 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
 
     let changing = async {
         let known = lab.connections()?;
-        let of_held = setup.begin_backup(held).await?;
-        let of_deleted = setup.begin_backup(deleted).await?;
+        let of_held = cloud.begin_backup(held, false).await?;
+        let of_deleted = cloud.begin_backup(deleted, false).await?;
         cloud.begin_restore(&standing, Some(&target)).await?;
         lab.wait_connections(known + 3).await?;
         let gone = "deleted = 1, status = 'deleted'";
@@ -103,12 +68,12 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     for volume in [held, &target] {
         cloud.wait(Resource::Volume, volume, "available").await?;
     }
-    setup
-        .told(&of_held, "create backup:Failed to detach volume.")
-        .await?;
-    setup
-        .told(&standing, "restore backup:Failed to detach volume.")
-        .await?;
+    for (backup, message) in [
+        (&of_held, "create backup:Failed to detach volume."),
+        (&standing, "restore backup:Failed to detach volume."),
+    ] {
+        wait_told(cloud, backup, message).await?;
+    }
     let late = |line: &String| line.contains("Cannot detach") && line.contains("after 15 s");
     ensure!(lab.logged(&of_held)?.iter().any(late));
     lab.signal("cinder-volume", "CONT").await?;
@@ -117,7 +82,7 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     let there = "deleted = 0, status = 'available'";
     setup.database.change("volumes", deleted, there).await?;
     let clusters = cloud.volumes()?;
-    let content = async |volume: &str| clusters.content(&format!("volumes/volume-{volume}")).await;
+    let content = async |volume: &str| clusters.content(&image(volume)).await;
     for volume in [&restored, &target] {
         ensure!(content(volume).await? == content(deleted).await?);
     }
@@ -135,11 +100,11 @@ async fn what_cannot_be_cleaned_up_costs_no_backup() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
-    let volume = setup.volume_with_data().await?;
+    let volume = setup.cloud.volume_with_data(1).await?;
     let lab = &setup.lab;
     let changing = async {
         let known = lab.connections()?;
-        let backup = setup.begin_backup(&volume).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         lab.wait_connections(known + 1).await?;
         let unknown = "temp_volume_id = 'no id of a volume'";
         setup.database.change("backups", &backup, unknown).await?;
@@ -147,12 +112,8 @@ async fn what_cannot_be_cleaned_up_costs_no_backup() -> Result<()> {
     };
     let backup = lab.while_stopped("ceph-osd-backups", changing).await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
-    setup
-        .told(
-            &backup,
-            "create backup:Cleanup of temporary volume/snapshot failed.",
-        )
-        .await?;
+    let message = "create backup:Cleanup of temporary volume/snapshot failed.";
+    wait_told(cloud, &backup, message).await?;
     cloud.wait(Resource::Volume, &volume, "available").await?;
     cloud.delete(Resource::Backup, &backup).await?;
     cloud.delete(Resource::Volume, &volume).await
@@ -167,19 +128,18 @@ async fn the_worker_lives_and_answers_while_data_stands_still() -> Result<()> {
     let broker = Broker::connect(lab).await?;
     let mut volumes = Vec::new();
     for _ in 0..6 {
-        volumes.push(setup.volume_with_data().await?);
+        volumes.push(setup.cloud.volume_with_data(1).await?);
     }
     let looking = async {
         let known = lab.connections()?;
         let mut backups = Vec::new();
         for volume in &volumes {
-            backups.push(setup.begin_backup(volume).await?);
+            backups.push(cloud.begin_backup(volume, false).await?);
         }
         lab.wait_connections(known + volumes.len()).await?;
-        let before = setup.report_count().await?;
-        while setup.report_count().await? < before + 2 {
-            sleep(Duration::from_millis(500)).await;
-        }
+        let count = async || report_count(&setup.database).await;
+        let before = count().await?;
+        eventually("two reports", count, |count| *count >= before + 2).await?;
         let pong = broker
             .ask_worker("oslo_rpc_server_ping", "1.0", json!({}))
             .await?;
@@ -198,7 +158,7 @@ async fn the_worker_lives_and_answers_while_data_stands_still() -> Result<()> {
 
 /// Python's worker keeps the key of the volumes' user in a temporary file while a volume is attached.
 async fn no_key_of_ceph_on_disk(lab: &Lab) -> Result<()> {
-    let volumes = Cloud::login(lab, "demo").await?.volumes()?;
+    let volumes = Cluster::volumes(lab)?;
     let print = ["auth", "print-key", "client.cinder"];
     let key = volumes.ceph(&print).await?;
     let folder = PathBuf::from(lab.variable("LAB_DIR")?);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cinderblock_tests::{Chain, Lab, Reconfigured, Resource};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -86,8 +86,7 @@ async fn no_more_operations_run_at_once_than_configured() -> Result<()> {
             .wait(Resource::Volume, &target, "restoring-backup")
             .await?;
         sleep(Duration::from_secs(1)).await;
-        let body = json!({"backup": {"volume_id": another}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let backup = cloud.begin_backup(&another, false).await?;
         sleep(Duration::from_secs(3)).await;
         Ok((target, backup))
     };

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
+use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource, eventually, image};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -22,8 +22,7 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
     let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
     lab.command(&["stop", "cinder-volume"]).await?;
 
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
     let reason = cloud.wait_failed(&backup).await?;
     ensure!(
         reason.contains("cinder-volume did not answer within 3 s"),
@@ -61,16 +60,9 @@ async fn a_backup_waits_for_as_long_as_cinder_volume_copies_its_volume() -> Resu
              'backup-vol-{volume}', volume_type_id, project_id FROM volumes WHERE id = '{volume}'"
         );
         database.rows(&insert).await?;
-        let body = json!({"backup": {"volume_id": volume}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         let told = "cinder-volume still prepares what is to be backed up";
-        for _ in 0..100 {
-            if lab.logged(&backup)?.iter().any(|line| line.contains(told)) {
-                break;
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-        ensure!(lab.logged(&backup)?.iter().any(|line| line.contains(told)));
+        lab.wait_logged(&backup, told).await?;
         let delete = format!("DELETE FROM volumes WHERE id = '{copy}'");
         database.rows(&delete).await?;
         Ok(backup)
@@ -88,14 +80,12 @@ async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Res
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
     let volumes = cloud.volumes()?;
-    volumes.write(&image, 0, &[0x33; 100_000]).await?;
-    let content = volumes.content(&image).await?;
+    volumes.write(&image(&volume), 0, &[0x33; 100_000]).await?;
+    let content = volumes.content(&image(&volume)).await?;
 
     let making = async {
-        let body = json!({"backup": {"volume_id": volume}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         sleep(Duration::from_secs(3)).await;
         lab.command(&["stop", "mariadb"]).await?;
         Ok(backup)
@@ -106,9 +96,7 @@ async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Res
 
     cloud.wait(Resource::Backup, &backup, "available").await?;
     let restored = cloud.restore(&backup, None).await?;
-    let found = volumes
-        .content(&format!("volumes/volume-{restored}"))
-        .await?;
+    let found = volumes.content(&image(&restored)).await?;
     ensure!(found == content, "the backup is restored as something else");
     cloud.delete(Resource::Backup, &backup).await
 }
@@ -150,8 +138,7 @@ async fn a_request_that_is_taken_while_the_database_is_away_is_carried_out() -> 
     let impatient = Reconfigured::worker(&lab, "[database]\ndb_max_retries = 0\n").await?;
 
     lab.signal("worker", "STOP").await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
     lab.command(&["stop", "mariadb"]).await?;
     lab.signal("worker", "CONT").await?;
     sleep(Duration::from_secs(5)).await;
@@ -205,17 +192,11 @@ async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> 
     let volume = cloud.create_volume(1).await?;
 
     let deleting = async {
-        let body = json!({"backup": {"volume_id": volume}});
-        let backup = cloud.begin_create(Resource::Backup, body).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         // The operator is told that it stands still.
         let told = |line: &String| line.contains(" WARNING ") && line.contains("for 30 s");
-        for _ in 0..60 {
-            if lab.logged(&backup)?.iter().any(told) {
-                break;
-            }
-            sleep(Duration::from_secs(1)).await;
-        }
-        ensure!(lab.logged(&backup)?.iter().any(told));
+        let lines = async || lab.logged(&backup);
+        eventually("a warning", lines, |lines| lines.iter().any(told)).await?;
         let forced = json!({"os-force_delete": {}});
         admin.action(Resource::Backup, &backup, forced).await?;
         cloud.wait_gone(Resource::Backup, &backup).await?;
@@ -226,8 +207,7 @@ async fn a_backup_is_deleted_by_force_although_the_volumes_cluster_is_away() -> 
     let next = cloud.back_up(&volume, false).await?;
     cloud.delete(Resource::Backup, &next).await?;
     // Whatever the first one left on the volume went with the second.
-    let image = format!("volumes/volume-{volume}");
-    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    let snapshots = cloud.volumes()?.snapshots(&image(&volume)).await?;
     ensure!(snapshots.is_empty(), "{snapshots:?}");
     cloud.delete(Resource::Volume, &volume).await
 }
@@ -242,8 +222,7 @@ async fn a_snapshot_leaves_a_volume_in_use_although_the_worker_was_restarted() -
     let backup = cloud.back_up(&volume, false).await?;
     lab.command(&["restart", "worker", "--wait"]).await?;
     cloud.delete(Resource::Backup, &backup).await?;
-    let image = format!("volumes/volume-{volume}");
-    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    let snapshots = cloud.volumes()?.snapshots(&image(&volume)).await?;
     ensure!(snapshots.is_empty(), "{snapshots:?}");
     lab.command(&["volume-detach", &volume]).await?;
     cloud.delete(Resource::Volume, &volume).await
@@ -284,8 +263,7 @@ async fn a_delete_does_not_wait_for_cinder_volume_nor_take_a_connection_from_it(
 
     // The snapshot went with the next backup.
     let next = cloud.back_up(&volume, false).await?;
-    let image = format!("volumes/volume-{volume}");
-    let snapshots = cloud.volumes()?.snapshots(&image).await?;
+    let snapshots = cloud.volumes()?.snapshots(&image(&volume)).await?;
     ensure!(snapshots.len() == 1, "{snapshots:?}");
     cloud.delete(Resource::Backup, &next).await?;
     lab.command(&["volume-detach", &volume]).await?;
@@ -305,13 +283,10 @@ async fn a_scheduler_that_starts_is_told() -> Result<()> {
     let told = broker.overhear("cinder-scheduler_fanout").await?;
     lab.command(&["restart", "cinder-scheduler"]).await?;
     let host = lab.variable("LAB_WORKER_HOST")?;
-    for _ in 0..300 {
-        let reports = broker.take(&told).await?;
-        if reports.iter().any(|report| report["args"]["host"] == host) {
-            break;
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
+    let reports = async || broker.take(&told).await;
+    let of_worker = |report: &Value| report["args"]["host"] == host;
+    let what = "a report of the worker's";
+    eventually(what, reports, |reports| reports.iter().any(of_worker)).await?;
     let backup = cloud.back_up(&volume, false).await?;
     cloud.delete(Resource::Backup, &backup).await?;
     cloud.delete(Resource::Volume, &volume).await?;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource, backup_object};
+use anyhow::{Result, ensure};
+use cinderblock_tests::{
+    Broker, Cloud, Database, Lab, Reconfigured, Resource, backup_object, eventually, image,
+};
 use reqwest::Method;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -27,25 +29,25 @@ async fn volumes_and_backups_share_a_pool() -> Result<()> {
     let other = Reconfigured::worker(&lab, SHARED).await?;
 
     let volume = cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
+    let source = image(&volume);
     let mut made = Vec::new();
     for turn in [1, 2] {
-        ceph.write(&image, 0, &[turn; 5000]).await?;
-        let content = ceph.content(&image).await?;
+        ceph.write(&source, 0, &[turn; 5000]).await?;
+        let content = ceph.content(&source).await?;
         made.push((cloud.back_up(&volume, turn > 1).await?, content));
     }
     let base = format!("volume-{volume}.backup.{}", made[0].0);
     ensure!(ceph.images("volumes").await?.contains(&base));
     for (backup, content) in &made {
         let restored = cloud.restore(backup, None).await?;
-        let found = ceph.content(&format!("volumes/volume-{restored}")).await?;
+        let found = ceph.content(&image(&restored)).await?;
         ensure!(&found == content, "{backup} is restored as something else");
     }
     for (backup, _) in made.iter().rev() {
         cloud.delete(Resource::Backup, backup).await?;
     }
     ensure!(!ceph.images("volumes").await?.contains(&base));
-    ensure!(ceph.snapshots(&image).await?.is_empty());
+    ensure!(ceph.snapshots(&source).await?.is_empty());
     cloud.delete(Resource::Volume, &volume).await?;
     other.restore().await
 }
@@ -63,8 +65,8 @@ async fn a_pool_that_does_not_exist_is_named() -> Result<()> {
     let reason = cloud.wait_failed(&backup).await?;
     ensure!(reason.contains("cannot open pool ghost"), "{reason}");
     cloud.wait(Resource::Volume, &volume, "available").await?;
-    let image = format!("volumes/volume-{volume}");
-    ensure!(cloud.volumes()?.snapshots(&image).await?.is_empty());
+    let snapshots = cloud.volumes()?.snapshots(&image(&volume)).await?;
+    ensure!(snapshots.is_empty(), "{snapshots:?}");
     cloud.delete(Resource::Backup, &backup).await?;
     other.restore().await
 }
@@ -77,8 +79,7 @@ async fn nothing_is_scheduled_to_a_worker_without_its_pool() -> Result<()> {
     let volume = cloud.create_volume(1).await?;
     let missing = "[DEFAULT]\nbackup_ceph_pool = ghost\n";
     let other = Reconfigured::broken_worker(&lab, missing).await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
     let reason = cloud.wait_failed(&backup).await?;
     ensure!(reason.contains("Service not found"), "{reason}");
     cloud.wait(Resource::Volume, &volume, "available").await?;
@@ -130,14 +131,8 @@ async fn without_its_pool_it_refuses_and_counts_as_down() -> Result<()> {
         "SELECT event_id FROM messages WHERE resource_uuid IN ('{standing}', '{second}') \
          ORDER BY event_id"
     );
-    let mut messages = Vec::new();
-    for _ in 0..150 {
-        messages = database.rows(&told).await?;
-        if messages.len() == 2 {
-            break;
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
+    let messages = async || database.rows(&told).await;
+    let messages = eventually("two messages", messages, |messages| messages.len() == 2).await?;
     let events: Vec<&str> = messages
         .iter()
         .filter_map(|message| message["event_id"].as_str())
@@ -147,14 +142,9 @@ async fn without_its_pool_it_refuses_and_counts_as_down() -> Result<()> {
         "VOLUME_VOLUME_BACKUP_014_018",
     ];
     ensure!(events == expected, "{events:?}");
-    let status = async |what: Resource, id: &str| -> Result<String> {
-        let shown = cloud.show(what, id).await?;
-        let shown = shown.context("it is gone")?;
-        Ok(shown["status"].as_str().unwrap_or_default().to_owned())
-    };
-    ensure!(status(Resource::Backup, &standing).await? == "error_deleting");
-    ensure!(status(Resource::Backup, &second).await? == "error");
-    ensure!(status(Resource::Volume, &volume).await? == "available");
+    ensure!(cloud.status(Resource::Backup, &standing).await? == "error_deleting");
+    ensure!(cloud.status(Resource::Backup, &second).await? == "error");
+    ensure!(cloud.status(Resource::Volume, &volume).await? == "available");
     // Longer than two reports are apart.
     sleep(Duration::from_secs(8)).await;
     ensure!(reported().await? == before, "it reports that it works");

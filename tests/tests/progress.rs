@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource};
-use serde_json::json;
+use cinderblock_tests::{Cloud, Lab, Resource, image};
 use tokio::time::sleep;
 
 const OBJECTS: usize = 40;
@@ -19,16 +18,11 @@ async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
 async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
-    let volume = cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
-    let volumes = cloud.volumes()?;
-    volumes
-        .write(&image, 0, &vec![0x77; OBJECTS * (4 << 20)])
-        .await?;
+    let volume = cloud.volume_with_data(OBJECTS * 4).await?;
+    let (volumes, image) = (cloud.volumes()?, image(&volume));
 
     volumes.slow_down(&image, 16 << 20).await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
     let base = format!("backups/volume-{volume}.backup.{backup}");
     let backups = cloud.backups()?;
     backups.wait_used(&base, 8 << 20).await?;

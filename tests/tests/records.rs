@@ -1,10 +1,8 @@
 //! Records: a backup whose rows are lost becomes known again.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use cinderblock_tests::{Cloud, Database, Lab, Resource};
+use cinderblock_tests::{Cloud, Database, Lab, Resource, image};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,12 +17,12 @@ async fn lost_rows_come_back_from_their_records() -> Result<()> {
     let (lab, cloud) = admin().await?;
     let (database, volumes) = (Database::new(&lab)?, cloud.volumes()?);
     let volume = cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
+    let source = image(&volume);
     let mut made = Vec::new();
     for incremental in [false, true] {
         let turn = 1 + u8::from(incremental);
-        volumes.write(&image, 0, &[turn; 9000]).await?;
-        let content = volumes.content(&image).await?;
+        volumes.write(&source, 0, &[turn; 9000]).await?;
+        let content = volumes.content(&source).await?;
         let body = json!({"backup": {
             "volume_id": volume, "incremental": incremental, "name": format!("b{turn}"),
             "description": "Grüße", "metadata": {"a": "b"},
@@ -50,9 +48,7 @@ async fn lost_rows_come_back_from_their_records() -> Result<()> {
         }
         ensure!(after == before, "{before}\n{after}");
         let restored = cloud.restore(backup, None).await?;
-        let found = volumes
-            .content(&format!("volumes/volume-{restored}"))
-            .await?;
+        let found = volumes.content(&image(&restored)).await?;
         ensure!(&found == content, "{backup} is restored as something else");
         cloud.delete(Resource::Volume, &restored).await?;
     }
@@ -107,16 +103,9 @@ async fn a_record_under_another_id_is_imported_and_leaves_the_original_alone() -
     // There is no data of that name.
     let target = cloud.create_volume(1).await?;
     cloud.begin_restore(&other, Some(&target)).await?;
-    let failed = async {
-        loop {
-            let shown = cloud.show(Resource::Volume, &target).await?;
-            if shown.is_some_and(|shown| shown["status"] == "error_restoring") {
-                return Ok::<_, anyhow::Error>(());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), failed).await??;
+    cloud
+        .wait(Resource::Volume, &target, "error_restoring")
+        .await?;
     cloud.wait(Resource::Backup, &other, "available").await?;
     cloud.delete(Resource::Backup, &other).await?;
     let restored = cloud.restore(&backup, None).await?;

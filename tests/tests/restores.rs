@@ -1,7 +1,7 @@
 //! Restores into volumes that are new, larger, used before, and the backup's own.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Cluster, Content, Database, Lab, Resource};
+use cinderblock_tests::{Cloud, Cluster, Content, Database, Lab, Resource, image};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
@@ -36,10 +36,6 @@ async fn set_up() -> Result<Setup> {
         full,
         incremental,
     })
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Broker, Cloud, Database, Lab, Reconfigured, Resource};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Broker, Reconfigured, Resource, Setup, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -13,51 +13,6 @@ use tokio::time::sleep;
 
 /// Each of these tests ends the worker that the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
-    database: Database,
-}
-
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        Ok(Self {
-            cloud: Cloud::login(&lab, "demo").await?,
-            database: Database::new(&lab)?,
-            lab,
-        })
-    }
-
-    async fn volume_with_data(&self) -> Result<String> {
-        let volume = self.cloud.create_volume(1).await?;
-        let image = format!("volumes/volume-{volume}");
-        let volumes = self.cloud.volumes()?;
-        volumes.write(&image, 0, &[0x5A; 1 << 20]).await?;
-        Ok(volume)
-    }
-
-    async fn begin_backup(&self, volume: &str) -> Result<String> {
-        let body = json!({"backup": {"volume_id": volume}});
-        self.cloud.begin_create(Resource::Backup, body).await
-    }
-
-    /// How often something has been logged.
-    fn logged(&self, text: &str) -> Result<usize> {
-        Ok(self.lab.logged(text)?.len())
-    }
-
-    async fn wait_logged(&self, text: &str, known: usize) -> Result<()> {
-        for _ in 0..200 {
-            if self.logged(text)? > known {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the worker does not say {text:?}")
-    }
-}
 
 const STOPPING: &str = "Stopping: no new requests are taken";
 const STOPPED: &str = "] Stopped";
@@ -70,23 +25,21 @@ async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<
     let setup = Setup::new().await?;
     let (lab, cloud) = (&setup.lab, &setup.cloud);
     let broker = Broker::connect(lab).await?;
-    let volume = setup.volume_with_data().await?;
+    let volume = cloud.volume_with_data(1).await?;
     let told = broker.overhear("cinder-scheduler_fanout").await?;
-    let (stopping, stopped) = (setup.logged(STOPPING)?, setup.logged(STOPPED)?);
+    let (stopping, stopped) = (lab.times_logged(STOPPING)?, lab.times_logged(STOPPED)?);
 
     let ending = async {
         let known = lab.connections()?;
-        let backup = setup.begin_backup(&volume).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         lab.wait_connections(known + 1).await?;
         lab.signal("worker", "USR2").await?;
-        let at_work = format!("At work on a backup backup={backup}");
-        setup.wait_logged(&at_work, 0).await?;
+        lab.wait_logged(&backup, "At work on a backup").await?;
         lab.signal("worker", "TERM").await?;
-        setup.wait_logged(STOPPING, stopping).await?;
+        lab.wait_logged_again(STOPPING, stopping).await?;
         sleep(Duration::from_secs(3)).await;
-        let shown = cloud.show(Resource::Backup, &backup).await?;
-        ensure!(shown.is_some_and(|shown| shown["status"] == "creating"));
-        ensure!(setup.logged(STOPPED)? == stopped, "it does not wait");
+        ensure!(cloud.status(Resource::Backup, &backup).await? == "creating");
+        ensure!(lab.times_logged(STOPPED)? == stopped, "it does not wait");
         // A backup that is asked for now goes to another worker, or fails with a reason.
         let host = lab.variable("LAB_WORKER_HOST")?;
         let reports = broker.take(&told).await?;
@@ -102,7 +55,7 @@ async fn a_stop_in_order_tells_the_scheduler_and_finishes_what_runs() -> Result<
     cloud.volumes()?.wait_answers("volumes").await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     cloud.wait(Resource::Volume, &volume, "available").await?;
-    setup.wait_logged(STOPPED, stopped).await?;
+    lab.wait_logged_again(STOPPED, stopped).await?;
 
     lab.command(&["start", "worker", "--wait"]).await?;
     let restored = cloud.restore(&backup, None).await?;
@@ -118,22 +71,22 @@ async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let (lab, cloud) = (&setup.lab, &setup.cloud);
-    let volume = setup.volume_with_data().await?;
-    let lost = setup.volume_with_data().await?;
+    let volume = cloud.volume_with_data(1).await?;
+    let lost = cloud.volume_with_data(1).await?;
     let standing = cloud.back_up(&volume, false).await?;
     let target = cloud.create_volume(1).await?;
-    let (stopping, left) = (setup.logged(STOPPING)?, setup.logged(LEFT)?);
+    let (stopping, left) = (lab.times_logged(STOPPING)?, lab.times_logged(LEFT)?);
 
     let ending = async {
         let known = lab.connections()?;
-        let backup = setup.begin_backup(&volume).await?;
+        let backup = cloud.begin_backup(&volume, false).await?;
         cloud.begin_restore(&standing, Some(&target)).await?;
         lab.wait_connections(known + 2).await?;
         lab.signal("worker", "INT").await?;
-        setup.wait_logged(STOPPING, stopping).await?;
-        ensure!(setup.logged(LEFT)? == left, "it does not wait");
+        lab.wait_logged_again(STOPPING, stopping).await?;
+        ensure!(lab.times_logged(LEFT)? == left, "it does not wait");
         lab.signal("worker", "INT").await?;
-        setup.wait_logged(LEFT, left).await?;
+        lab.wait_logged_again(LEFT, left).await?;
         Ok(backup)
     };
     let backup = lab.while_stopped("ceph-osd-volumes", ending).await?;
@@ -142,11 +95,11 @@ async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
         (Resource::Backup, &backup, "creating"),
         (Resource::Backup, &standing, "restoring"),
     ] {
-        let shown = cloud.show(what, id).await?.context("it is gone")?;
-        ensure!(shown["status"] == status, "{shown}");
+        let found = cloud.status(what, id).await?;
+        ensure!(found == status, "{what:?} {id} is {found}");
     }
     // Nobody is there who could take this one on, and its message is lost.
-    let request_lost = setup.begin_backup(&lost).await?;
+    let request_lost = cloud.begin_backup(&lost, false).await?;
     cloud.wait_failed(&request_lost).await?;
     let host = lab.variable("LAB_WORKER_HOST")?;
     let waiting =
@@ -171,9 +124,8 @@ async fn after_a_second_signal_the_next_start_cleans_up() -> Result<()> {
         (&lost, "available"),
         (&target, "error_restoring"),
     ] {
-        let shown = cloud.show(Resource::Volume, volume).await?;
-        let shown = shown.context("the volume is gone")?;
-        ensure!(shown["status"] == status, "{shown}");
+        let found = cloud.status(Resource::Volume, volume).await?;
+        ensure!(found == status, "{volume} is {found}");
     }
     // The worker acts for itself here: there is no user to tell.
     for backup in [&backup, &standing] {
@@ -194,11 +146,10 @@ async fn a_hangup_takes_up_the_log_its_level_and_the_versions_of_others() -> Res
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let lab = &setup.lab;
-    let admin = Cloud::login(lab, "admin").await?;
     let levels = async || {
         let body = json!({"binary": "cinder-backup", "prefix": "cinder.backup.manager"});
         let path = "/os-services/get-log";
-        let (_, answer) = admin.request(Method::PUT, path, Some(body)).await?;
+        let (_, answer) = setup.admin.request(Method::PUT, path, Some(body)).await?;
         Ok::<Value, anyhow::Error>(answer["log_levels"][0]["levels"].clone())
     };
     let folder = PathBuf::from(lab.variable("LAB_DIR")?);
@@ -217,13 +168,8 @@ async fn a_hangup_takes_up_the_log_its_level_and_the_versions_of_others() -> Res
     setup.database.rows(row).await?;
     lab.signal("worker", "HUP").await?;
     // In the new file.
-    for _ in 0..100 {
-        if log.exists() && setup.logged(VERSIONS)? == 1 {
-            break;
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    let told = lab.logged(VERSIONS)?;
+    let told = async || Ok(lab.logged(VERSIONS).unwrap_or_default());
+    let told = eventually("the versions", told, |told| told.len() == 1).await;
     let changed = levels().await?;
     setup
         .database
@@ -234,12 +180,10 @@ async fn a_hangup_takes_up_the_log_its_level_and_the_versions_of_others() -> Res
     let new = fs::read_to_string(&log)?;
     fs::write(&log, fs::read_to_string(&moved)? + &new)?;
     lab.signal("worker", "HUP").await?;
-    ensure!(
-        told.len() == 1 && told[0].contains("objects=1.38"),
-        "{told:?}"
-    );
+    let told = told?;
+    ensure!(told[0].contains("objects=1.38"), "{told:?}");
     ensure!(changed["cinder.backup.manager"] == "INFO", "{changed}");
-    setup.wait_logged("objects=1.39", 0).await?;
+    lab.wait_logged(VERSIONS, "objects=1.39").await?;
     let changed = levels().await?;
     ensure!(changed["cinder.backup.manager"] == "DEBUG", "{changed}");
     Ok(())

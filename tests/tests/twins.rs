@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource, image};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 /// Each of these tests starts and stops what the other needs.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-const DATA: usize = 160 << 20;
 
 struct Twins {
     lab: Lab,
@@ -23,39 +21,18 @@ impl Twins {
     /// Begins a backup, stops the volumes' cluster in the middle of it, and starts the other worker,
     /// which finds the backup unfinished.
     async fn meet<T>(&self, then: impl AsyncFnOnce(&str) -> Result<T>) -> Result<(String, T)> {
-        let body = json!({"backup": {"volume_id": self.volume}});
-        let backup = self.cloud.begin_create(Resource::Backup, body).await?;
+        let backup = self.cloud.begin_backup(&self.volume, false).await?;
         let base = format!("backups/volume-{}.backup.{backup}", self.volume);
         let backups = self.cloud.backups()?;
         backups.wait_used(&base, 8 << 20).await?;
         let meeting = async {
             self.lab.command(&["start", "worker-2", "--wait"]).await?;
-            self.wait_told(
-                &backup,
-                "Another worker of this host is at work on the backup",
-            )
-            .await?;
+            let told = "Another worker of this host is at work on the backup";
+            self.lab.wait_logged_by("worker-2", &backup, told).await?;
             then(&backup).await
         };
         let came = self.lab.while_stopped("ceph-osd-volumes", meeting).await?;
         Ok((backup, came))
-    }
-
-    async fn wait_told(&self, backup: &str, text: &str) -> Result<()> {
-        for _ in 0..200 {
-            let told = self.lab.logged_by("worker-2", backup).unwrap_or_default();
-            if told.iter().any(|line| line.contains(text)) {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
-        bail!("the second worker does not say {text:?}");
-    }
-
-    async fn status(&self, backup: &str) -> Result<String> {
-        let shown = self.cloud.show(Resource::Backup, backup).await?;
-        let status = shown.as_ref().and_then(|shown| shown["status"].as_str());
-        Ok(status.unwrap_or("gone").to_owned())
     }
 }
 
@@ -120,12 +97,10 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
-    let volume = cloud.create_volume(1).await?;
-    let image = format!("volumes/volume-{volume}");
-    let volumes = cloud.volumes()?;
-    volumes.write(&image, 0, &vec![0x5a; DATA]).await?;
-    let content = volumes.content(&image).await?;
-    volumes.slow_down(&image, 16 << 20).await?;
+    let volume = cloud.volume_with_data(160).await?;
+    let (volumes, source) = (cloud.volumes()?, image(&volume));
+    let content = volumes.content(&source).await?;
+    volumes.slow_down(&source, 16 << 20).await?;
     let twins = Twins { lab, cloud, volume };
     let (lab, cloud) = (&twins.lab, &twins.cloud);
 
@@ -140,10 +115,9 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
             for _ in 0..2 {
                 broker.repeat_to_worker(answer).await?;
             }
-            twins
-                .wait_told(backup, "Another attempt makes backup")
-                .await?;
-            twins.status(backup).await
+            let told = "Another attempt makes backup";
+            lab.wait_logged_by("worker-2", backup, told).await?;
+            cloud.status(Resource::Backup, backup).await
         })
         .await?;
     ensure!(status == "creating", "{status}");
@@ -151,17 +125,11 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     lab.command(&["stop", "worker-2"]).await?;
 
     // One that is killed lives no more.
-    let (given_up, ()) = twins
+    let (given_up, _) = twins
         .meet(async |backup| {
             let kill = ["stop", "--signal", "KILL", "worker"];
             lab.command(&kill).await?;
-            for _ in 0..300 {
-                if twins.status(backup).await? == "error" {
-                    return Ok(());
-                }
-                sleep(Duration::from_millis(200)).await;
-            }
-            bail!("nobody gives the backup up")
+            cloud.becomes(Resource::Backup, backup, "error").await
         })
         .await?;
     let source = cloud.show(Resource::Volume, &twins.volume).await?;
@@ -171,9 +139,7 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     cloud.delete(Resource::Backup, &given_up).await?;
 
     let restored = cloud.restore(&kept, None).await?;
-    let found = volumes
-        .content(&format!("volumes/volume-{restored}"))
-        .await?;
+    let found = volumes.content(&image(&restored)).await?;
     ensure!(found == content, "the backup holds something else");
     lab.command(&["stop", "worker-2"]).await?;
     lab.command(&["start", "worker", "--wait"]).await?;

@@ -3,8 +3,8 @@
 //!
 //! The worker is stopped while a request waits for it and the rows are changed.
 
-use anyhow::{Context, Result, bail, ensure};
-use cinderblock_tests::{Cloud, Database, Lab, Resource};
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{Cloud, Database, Resource, Setup, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -18,95 +18,54 @@ const THERE_AGAIN: &str = "deleted = 0, status = 'available'";
 const FAILED: &str = "status = 'error'";
 const OTHERS: &str = "service = 'cinder.backup.drivers.swift.SwiftBackupDriver'";
 
-struct Setup {
-    lab: Lab,
-    cloud: Cloud,
-    admin: Cloud,
-    database: Database,
+/// Sends requests and changes rows while the worker does not look.
+async fn while_it_sleeps<T>(setup: &Setup, doing: impl Future<Output = Result<T>>) -> Result<T> {
+    setup.lab.while_stopped("worker", doing).await
 }
 
-impl Setup {
-    async fn new() -> Result<Self> {
-        let lab = Lab::from_env()?;
-        Ok(Self {
-            cloud: Cloud::login(&lab, "demo").await?,
-            admin: Cloud::login(&lab, "admin").await?,
-            database: Database::new(&lab)?,
-            lab,
-        })
-    }
+/// Sends the request to make a backup, and changes rows before it is seen.
+async fn create(setup: &Setup, body: &Value, changes: &[(&str, &str, &str)]) -> Result<String> {
+    let (cloud, body) = (&setup.cloud, json!({"backup": body}));
+    let backup = cloud.begin_create(Resource::Backup, body).await?;
+    // By then the scheduler has sent it on.
+    cloud.becomes(Resource::Backup, &backup, "creating").await?;
+    change(&setup.database, &backup, changes).await?;
+    Ok(backup)
+}
 
-    /// Sends requests and changes rows while the worker does not look.
-    async fn while_it_sleeps<T>(&self, doing: impl Future<Output = Result<T>>) -> Result<T> {
-        self.lab.while_stopped("worker", doing).await
+/// Changes rows; those without an id are of the backup.
+async fn change(database: &Database, backup: &str, changes: &[(&str, &str, &str)]) -> Result<()> {
+    for (table, id, columns) in changes {
+        let id = if id.is_empty() { backup } else { id };
+        database.change(table, id, columns).await?;
     }
+    Ok(())
+}
 
-    /// Sends the request to make a backup, and changes rows before it is seen.
-    async fn create(&self, body: &Value, changes: &[(&str, &str, &str)]) -> Result<String> {
-        let body = json!({"backup": body});
-        let backup = self.cloud.begin_create(Resource::Backup, body).await?;
-        // By then the scheduler has sent it on.
-        for _ in 0..300 {
-            let shown = self.cloud.show(Resource::Backup, &backup).await?;
-            if shown.is_some_and(|shown| shown["status"] == "creating") {
-                break;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.change(&backup, changes).await?;
-        Ok(backup)
-    }
+/// The worker has written that it refuses this, once, and the user was told this.
+async fn refused(setup: &Setup, backup: &str, said: &str, told: &[&str]) -> Result<()> {
+    told_about(&setup.cloud, backup, told).await?;
+    let lines = setup.lab.logged(backup)?;
+    let errors: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains(" ERROR "))
+        .collect();
+    ensure!(errors.len() == 1, "{errors:?}");
+    ensure!(errors[0].contains(said), "{errors:?}");
+    Ok(())
+}
 
-    /// Changes rows; those without an id are of the backup.
-    async fn change(&self, backup: &str, changes: &[(&str, &str, &str)]) -> Result<()> {
-        for (table, id, columns) in changes {
-            let id = if id.is_empty() { backup } else { id };
-            self.database.change(table, id, columns).await?;
-        }
-        Ok(())
+async fn told_about(cloud: &Cloud, id: &str, told: &[&str]) -> Result<()> {
+    if told.is_empty() {
+        // It would come a moment after the status.
+        sleep(Duration::from_secs(3)).await;
     }
-
-    /// Waits until a row has a status, and stays so.
-    async fn becomes(&self, what: Resource, id: &str, wanted: &str) -> Result<Value> {
-        let mut last = Value::Null;
-        for _ in 0..100 {
-            let shown = self.cloud.show(what, id).await?.context("it is gone")?;
-            if shown["status"] == wanted {
-                return Ok(shown);
-            }
-            last = shown;
-            sleep(Duration::from_millis(200)).await;
-        }
-        bail!("{what:?} {id} does not become {wanted}: {last}")
-    }
-
-    /// The worker has written that it refuses this, once, and the user was told this.
-    async fn refused(&self, backup: &str, said: &str, told: &[&str]) -> Result<()> {
-        self.told_about(backup, told).await?;
-        let lines = self.lab.logged(backup)?;
-        let errors: Vec<_> = lines
-            .iter()
-            .filter(|line| line.contains(" ERROR "))
-            .collect();
-        ensure!(errors.len() == 1, "{errors:?}");
-        ensure!(errors[0].contains(said), "{errors:?}");
-        Ok(())
-    }
-
-    async fn told_about(&self, id: &str, told: &[&str]) -> Result<()> {
-        let mut messages = Vec::new();
-        for _ in 0..30 {
-            messages = self.cloud.messages(id).await?;
-            if messages.len() == told.len() && !told.is_empty() {
-                break;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        let fits = |(message, text): (&String, &&str)| message.contains(text);
-        ensure!(messages.len() == told.len(), "{id}: {messages:?}");
-        ensure!(messages.iter().zip(told).all(fits), "{id}: {messages:?}");
-        Ok(())
-    }
+    let messages = async || cloud.messages(id).await;
+    let messages = eventually(id, messages, |messages| messages.len() >= told.len()).await?;
+    let fits = |(message, text): (&String, &&str)| message.contains(text);
+    ensure!(messages.len() == told.len(), "{id}: {messages:?}");
+    ensure!(messages.iter().zip(told).all(fits), "{id}: {messages:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -121,8 +80,7 @@ async fn a_backup_of_what_is_gone_or_used_by_others_fails() -> Result<()> {
     let [gone, busy, reset] = [&volumes[0], &volumes[1], &volumes[2]];
     let mut snapshots = Vec::new();
     for _ in 0..2 {
-        let body = json!({"snapshot": {"volume_id": busy}});
-        snapshots.push(cloud.create(Resource::Snapshot, body).await?);
+        snapshots.push(cloud.create_snapshot(busy).await?);
     }
     let [lost, used] = [&snapshots[0], &snapshots[1]];
     let of = |volume: &str| json!({"volume_id": volume});
@@ -130,20 +88,14 @@ async fn a_backup_of_what_is_gone_or_used_by_others_fails() -> Result<()> {
 
     let sent = async {
         Ok([
-            setup.create(&of(gone), &[("volumes", gone, GONE)]).await?,
-            setup
-                .create(&from(lost), &[("snapshots", lost, GONE)])
-                .await?,
-            setup
-                .create(&from(used), &[("snapshots", used, FAILED)])
-                .await?,
-            setup
-                .create(&of(busy), &[("volumes", busy, FAILED)])
-                .await?,
-            setup.create(&of(reset), &[("backups", "", FAILED)]).await?,
+            create(&setup, &of(gone), &[("volumes", gone, GONE)]).await?,
+            create(&setup, &from(lost), &[("snapshots", lost, GONE)]).await?,
+            create(&setup, &from(used), &[("snapshots", used, FAILED)]).await?,
+            create(&setup, &of(busy), &[("volumes", busy, FAILED)]).await?,
+            create(&setup, &of(reset), &[("backups", "", FAILED)]).await?,
         ])
     };
-    let [of_gone, of_lost, of_used, of_busy, of_reset] = setup.while_it_sleeps(sent).await?;
+    let [of_gone, of_lost, of_used, of_busy, of_reset] = while_it_sleeps(&setup, sent).await?;
 
     let driver = "create backup:Backup driver failed to create backup.";
     let unfit = "create backup:Backup status is invalid.";
@@ -161,24 +113,22 @@ async fn a_backup_of_what_is_gone_or_used_by_others_fails() -> Result<()> {
             vec![],
         ),
     ] {
-        let shown = setup.becomes(Resource::Backup, backup, "error").await?;
+        let shown = cloud.becomes(Resource::Backup, backup, "error").await?;
         let said = shown["fail_reason"].as_str().unwrap_or_default();
         ensure!(said.contains(reason), "{said}");
-        setup.refused(backup, reason, &told).await?;
+        refused(&setup, backup, reason, &told).await?;
     }
     // Its status was changed by somebody, who knows why.
     let reason = "expected backup status creating but got error";
-    setup.refused(&of_reset, reason, &[unfit]).await?;
+    refused(&setup, &of_reset, reason, &[unfit]).await?;
     let shown = cloud.show(Resource::Backup, &of_reset).await?;
     ensure!(shown.is_some_and(|shown| shown["fail_reason"].is_null()));
 
     // What somebody else uses is left to him.
     for (what, id) in [(Resource::Volume, busy), (Resource::Snapshot, used)] {
-        let shown = cloud.show(what, id).await?.context("it is gone")?;
-        ensure!(shown["status"] == "error", "{shown}");
+        let status = cloud.status(what, id).await?;
+        ensure!(status == "error", "{what:?} {id} is {status}");
     }
-    let volume = cloud.show(Resource::Volume, busy).await?;
-    ensure!(volume.is_some_and(|volume| volume["status"] == "error"));
 
     for backup in [&of_gone, &of_lost, &of_used, &of_busy, &of_reset] {
         cloud.delete(Resource::Backup, backup).await?;
@@ -216,9 +166,9 @@ async fn a_restore_to_what_is_gone_or_unfit_is_refused() -> Result<()> {
         for (backup, target) in backups.iter().zip(&targets) {
             cloud.begin_restore(backup, Some(target)).await?;
         }
-        setup.change("", &changes).await
+        change(database, "", &changes).await
     };
-    setup.while_it_sleeps(sent).await?;
+    while_it_sleeps(&setup, sent).await?;
 
     let unfit = "restore backup:Backup status is invalid.";
     let failed = "restore backup:Backup driver failed to restore backup.";
@@ -247,14 +197,14 @@ async fn a_restore_to_what_is_gone_or_unfit_is_refused() -> Result<()> {
     for ((backup, target), (status, volume, said, told)) in backups.iter().zip(&targets).zip(cases)
     {
         if let Some(volume) = volume {
-            setup.becomes(Resource::Volume, target, volume).await?;
+            cloud.becomes(Resource::Volume, target, volume).await?;
         }
-        setup.becomes(Resource::Backup, backup, status).await?;
-        setup.refused(backup, said, told.as_slice()).await?;
+        cloud.becomes(Resource::Backup, backup, status).await?;
+        refused(&setup, backup, said, told.as_slice()).await?;
     }
     // Cinder's message about the volume has the volume's id.
     let about_volume = "restore backup:Volume status is invalid.";
-    setup.told_about(&targets[1], &[about_volume]).await?;
+    told_about(cloud, &targets[1], &[about_volume]).await?;
 
     let ours = format!(
         "service = (SELECT s FROM (SELECT service AS s FROM backups WHERE id = '{}') AS b)",
@@ -305,30 +255,29 @@ async fn a_delete_or_a_reset_of_what_is_not_ours_or_cannot_be_changes_nothing() 
             ("backups", nobodys.as_str(), "service = NULL"),
             ("backups", lost.as_str(), "container = 'ghost'"),
         ];
-        setup.change("", &changes).await
+        change(database, "", &changes).await
     };
-    setup.while_it_sleeps(sent).await?;
+    while_it_sleeps(&setup, sent).await?;
 
     // In the order of the requests: with the last one all have been looked at.
-    setup.becomes(Resource::Backup, nobodys, "error").await?;
-    setup.becomes(Resource::Backup, others, "error").await?;
+    cloud.becomes(Resource::Backup, nobodys, "error").await?;
+    cloud.becomes(Resource::Backup, others, "error").await?;
     // Its pool cannot be found.
-    setup.becomes(Resource::Backup, lost, "error").await?;
+    cloud.becomes(Resource::Backup, lost, "error").await?;
     let failed = "delete backup:Backup driver failed to delete backup.";
-    setup.refused(lost, "Pool ghost", &[failed]).await?;
+    refused(&setup, lost, "Pool ghost", &[failed]).await?;
     database
         .change("backups", lost, "container = 'backups'")
         .await?;
     let unfit = "delete backup:Backup status is invalid.";
     let said = "expected backup status deleting but got available";
-    setup.refused(kept, said, &[unfit]).await?;
+    refused(&setup, kept, said, &[unfit]).await?;
     let said = "backup service currently";
-    setup.refused(others, said, &[]).await?;
-    setup.refused(not_reset, said, &[]).await?;
+    refused(&setup, others, said, &[]).await?;
+    refused(&setup, not_reset, said, &[]).await?;
     for backup in [kept, not_reset] {
-        let shown = cloud.show(Resource::Backup, backup).await?;
-        let shown = shown.context("the backup is gone")?;
-        ensure!(shown["status"] == "available", "{shown}");
+        let status = cloud.status(Resource::Backup, backup).await?;
+        ensure!(status == "available", "{backup} is {status}");
     }
     let restored = cloud.restore(kept, None).await?;
     cloud.delete(Resource::Volume, &restored).await?;

@@ -6,7 +6,7 @@ mod imports;
 mod queue;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Broker, Cloud, Cluster, Content, Database, Lab, Resource};
+use cinderblock_tests::{Broker, Cloud, Cluster, Content, Database, Lab, Resource, image};
 use futures_util::future::try_join_all;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -31,10 +31,6 @@ const TRIES: u8 = 12;
 fn host(worker: &str) -> &str {
     let found = WORKERS.iter().find(|(part, _)| *part == worker);
     found.map_or(worker, |(_, host)| *host)
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 /// The lab with the workers that a test wants.

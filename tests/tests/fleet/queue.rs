@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use cinderblock_tests::{Content, Reconfigured, Resource};
 use futures_util::future::try_join_all;
-use serde_json::json;
 use tokio::time::{Duration, sleep};
 
 use crate::{Fleet, OURS, PYTHONS, TRIES, verify};
@@ -47,9 +46,8 @@ impl Fleet {
         let mut made = Vec::new();
         for turn in first..=first + TRIES {
             let content = self.change(volume, turn).await?;
-            let body = json!({"backup": {"volume_id": volume, "incremental": true}});
             let hanging = async {
-                let backup = self.cloud.begin_create(Resource::Backup, body).await?;
+                let backup = self.cloud.begin_backup(volume, true).await?;
                 let told = self.waits_for_pythons(&backup).await?;
                 Ok((backup, told))
             };

@@ -3,11 +3,11 @@
 //! Python's worker believes the status inside a message, ours the row: both say the same here. The
 //! worker hangs while a request waits for it and the rows are changed.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use cinderblock_tests::Resource;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::scenario::{make, new_volume};
 use crate::starts;
@@ -44,23 +44,9 @@ async fn while_it_sleeps<T>(world: &World, doing: impl Future<Output = Result<T>
     world.lab.while_stopped(world.worker, doing).await
 }
 
-/// Waits until a row has a status, whichever it had.
-pub async fn becomes(world: &World, what: Resource, id: &str, status: &str) -> Result<()> {
-    let mut last = Value::Null;
-    for _ in 0..300 {
-        last = world.cloud.show(what, id).await?.context("it is gone")?;
-        if last["status"] == status {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("{what:?} {id} does not become {status}: {last}")
-}
-
 async fn creates(world: &mut World) -> Result<()> {
     let volume = new_volume(world, "busy").await?;
-    let body = json!({"snapshot": {"volume_id": volume}});
-    let snapshot = world.cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = world.cloud.create_snapshot(&volume).await?;
     let snapshot = world.name(snapshot, "used");
     let sources = [
         (json!({"snapshot_id": snapshot}), "snapshots", &snapshot),
@@ -75,7 +61,10 @@ async fn creates(world: &mut World) -> Result<()> {
             }
             let backup = world.cloud.begin_create(Resource::Backup, body).await?;
             // By then the scheduler has sent it on.
-            becomes(world, Resource::Backup, &backup, "creating").await?;
+            world
+                .cloud
+                .becomes(Resource::Backup, &backup, "creating")
+                .await?;
             world.database.change(table, id, FAILED).await?;
             sent.push(backup);
         }
@@ -122,11 +111,23 @@ async fn restores(world: &mut World, one: &str, two: &str, others: &str) -> Resu
     requests
         .again(broker, "restore_backup", two, "error", args)
         .await?;
-    becomes(world, Resource::Volume, unfit, "error_restoring").await?;
-    becomes(world, Resource::Volume, waiting, "error").await?;
-    becomes(world, Resource::Volume, foreign, "error").await?;
+    world
+        .cloud
+        .becomes(Resource::Volume, unfit, "error_restoring")
+        .await?;
+    world
+        .cloud
+        .becomes(Resource::Volume, waiting, "error")
+        .await?;
+    world
+        .cloud
+        .becomes(Resource::Volume, foreign, "error")
+        .await?;
     for backup in [one, others] {
-        becomes(world, Resource::Backup, backup, "available").await?;
+        world
+            .cloud
+            .becomes(Resource::Backup, backup, "available")
+            .await?;
     }
     world.observe("restores are refused").await?;
     for volume in &targets {

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use cinderblock_tests::{Addressed, Broker, Overheard};
+use cinderblock_tests::{Addressed, Broker, Overheard, eventually};
 use serde_json::{Map, Value, json};
-use tokio::time::{Duration, sleep};
 use uuid::Uuid;
 
 /// Where requests go: a topic's exchange has all of Cinder's.
@@ -46,17 +45,15 @@ impl Requests {
 
     /// Waits until the scheduler is told that the worker can or cannot work.
     pub async fn wait_told(&mut self, works: bool) -> Result<()> {
-        for _ in 0..300 {
+        let state = async || {
             self.hear()?;
             let told = self.heard.iter().rfind(|heard| is_about_backups(heard));
-            if told
-                .is_some_and(|told| told.message["args"]["capabilities"]["backend_state"] == works)
-            {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the scheduler is not told that the worker works: {works}")
+            let told = told.map(|told| &told.message["args"]["capabilities"]);
+            Ok(told.map(|told| told["backend_state"].clone()))
+        };
+        let (what, works) = ("what the scheduler is told", json!(works));
+        eventually(what, state, |state| state.as_ref() == Some(&works)).await?;
+        Ok(())
     }
 
     /// What was asked since the last time: each request by its method and number, and their order.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use cinderblock_tests::{Lab, Resource};
+use cinderblock_tests::{Lab, Resource, image};
 use serde_json::{Value, json};
 
 use crate::refusals;
@@ -26,10 +26,6 @@ pub async fn play(lab: &Lab, worker: &'static str) -> Result<Vec<(String, Value)
 fn data() -> Vec<u8> {
     let words = (0..3 * MIB / 8).map(|word| (word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     words.flat_map(u64::to_le_bytes).collect()
-}
-
-fn image(volume: &str) -> String {
-    format!("volumes/volume-{volume}")
 }
 
 pub async fn new_volume(world: &mut World, name: &str) -> Result<String> {
@@ -141,8 +137,7 @@ async fn sources(lab: &Lab, world: &mut World) -> Result<()> {
     delete(world, &in_use, "in-use").await?;
     lab.command(&["volume-detach", &volume]).await?;
 
-    let body = json!({"snapshot": {"volume_id": volume}});
-    let snapshot = world.cloud.create(Resource::Snapshot, body).await?;
+    let snapshot = world.cloud.create_snapshot(&volume).await?;
     let snapshot = world.name(snapshot, "snapshot");
     let more = json!({"snapshot_id": snapshot});
     let of_snapshot = back_up(world, &volume, more, "of-snapshot").await?;
@@ -176,8 +171,7 @@ async fn failures(world: &mut World) -> Result<()> {
     // The source is gone.
     let away = format!("{}.away", image(&volume));
     world.volumes.rbd(&["mv", &image(&volume), &away]).await?;
-    let body = json!({"backup": {"volume_id": volume}});
-    let failed = world.cloud.begin_create(Resource::Backup, body).await?;
+    let failed = world.cloud.begin_backup(&volume, false).await?;
     let failed = world.name(failed, "failed");
     world.cloud.wait_failed(&failed).await?;
     world

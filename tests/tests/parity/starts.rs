@@ -5,7 +5,6 @@ use cinderblock_tests::{Reconfigured, Resource};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::refusals::becomes;
 use crate::scenario::new_volume;
 use crate::world::World;
 
@@ -36,13 +35,18 @@ pub async fn play(world: &mut World, held: &str, backups: [&str; 3]) -> Result<(
 }
 
 async fn without_pool(world: &mut World, held: &str, making: &str, restoring: &str) -> Result<()> {
-    becomes(world, Resource::Backup, making, "error").await?;
-    becomes(world, Resource::Backup, restoring, "available").await?;
+    world
+        .cloud
+        .becomes(Resource::Backup, making, "error")
+        .await?;
+    world
+        .cloud
+        .becomes(Resource::Backup, restoring, "available")
+        .await?;
     world.requests.wait_told(false).await?;
     world.observe("a worker without its pool starts").await?;
 
-    let body = json!({"backup": {"volume_id": held}});
-    let refused = world.cloud.begin_create(Resource::Backup, body).await?;
+    let refused = world.cloud.begin_backup(held, false).await?;
     let refused = world.name(refused, "refused");
     world.cloud.wait_failed(&refused).await?;
     world.observe("nothing is scheduled without a pool").await?;
@@ -66,7 +70,10 @@ async fn without_pool(world: &mut World, held: &str, making: &str, restoring: &s
     keep_up(world).await?;
     let path = format!("/backups/{restoring}");
     world.cloud.request(Method::DELETE, &path, None).await?;
-    becomes(world, Resource::Backup, restoring, "error_deleting").await?;
+    world
+        .cloud
+        .becomes(Resource::Backup, restoring, "error_deleting")
+        .await?;
     world.observe("a backup is deleted without its pool").await
 }
 

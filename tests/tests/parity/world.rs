@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cinderblock_tests::{Broker, Cloud, Cluster, Database, Lab};
+use cinderblock_tests::{Broker, Cloud, Cluster, Database, Lab, image};
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio::try_join;
@@ -123,8 +123,7 @@ impl World {
 
     /// Has the content of a volume compared in the next step.
     pub async fn volume_content(&mut self, volume: &str) -> Result<()> {
-        let image = format!("volumes/volume-{volume}");
-        let sum = self.volumes.blocks(&image).await?;
+        let sum = self.volumes.blocks(&image(volume)).await?;
         self.contents.insert(volume.to_owned(), sum.into());
         Ok(())
     }
