@@ -71,7 +71,7 @@ impl Fleet {
             sleep(Duration::from_secs(1)).await;
             let lines = self.lab.logged(backup)?;
             let says = |text: &str| lines.iter().any(|line| line.contains(text));
-            if says("may have got cinder-volume's answer") {
+            if says("A worker of Python's may have taken the request") {
                 return Ok(true);
             }
             let begun = says("Create backup started");

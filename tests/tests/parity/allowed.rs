@@ -314,33 +314,9 @@ pub const ALLOWED: &[Allowed] = &[
         how: OnlyOurs,
         reason: "a backup that no driver began can be reset",
     },
-    // A worker without its pool.
+    // A worker that was killed, and one without its pool.
     Allowed {
-        steps: From(
-            "a worker without its pool starts",
-            "a backup is deleted without its pool",
-        ),
-        path: &["/rows/backups/<others>/status"],
-        how: Says("error_deleting", "deleting"),
-        reason: "a deletion goes on when the pool is there",
-    },
-    Allowed {
-        steps: From(
-            "a worker without its pool starts",
-            "a backup is deleted without its pool",
-        ),
-        path: &["/rows/backups/<others>/fail_reason"],
-        how: OnlyTheirs,
-        reason: "a deletion goes on when the pool is there",
-    },
-    Allowed {
-        steps: In(&["a worker without its pool starts"]),
-        path: &["/notifications/notifications.info <others>"],
-        how: OnlyTheirs,
-        reason: "a deletion goes on when the pool is there",
-    },
-    Allowed {
-        steps: In(&["a worker without its pool starts"]),
+        steps: In(&["a worker that was killed starts"]),
         path: &["/logged/ERROR"],
         how: OnlyOurs,
         reason: "what a dead worker left unfinished has failed",

@@ -25,24 +25,26 @@ pub async fn play(world: &mut World, held: &str, backups: [&str; 3]) -> Result<(
     ] {
         world.database.change(table, id, columns).await?;
     }
+    let start = ["start", world.worker, "--wait"];
+    world.lab.command(&start).await?;
+    let cloud = &world.cloud;
+    cloud.becomes(Resource::Backup, making, "error").await?;
+    cloud
+        .becomes(Resource::Backup, restoring, "available")
+        .await?;
+    cloud.wait_gone(Resource::Backup, deleting).await?;
+    world.observe("a worker that was killed starts").await?;
+
     let nowhere = "[DEFAULT]\nbackup_ceph_pool = nowhere\n";
     let broken = Reconfigured::broken(&world.lab, world.worker, nowhere).await?;
-    let played = without_pool(world, held, making, restoring).await;
-    let cleaned = clean_up(world, held, &target, backups).await;
+    let played = without_pool(world, held, restoring).await;
+    let cleaned = clean_up(world, held, &target, [making, restoring]).await;
     broken.kill().await?;
     played?;
     cleaned
 }
 
-async fn without_pool(world: &mut World, held: &str, making: &str, restoring: &str) -> Result<()> {
-    world
-        .cloud
-        .becomes(Resource::Backup, making, "error")
-        .await?;
-    world
-        .cloud
-        .becomes(Resource::Backup, restoring, "available")
-        .await?;
+async fn without_pool(world: &mut World, held: &str, restoring: &str) -> Result<()> {
     world.requests.wait_told(false).await?;
     world.observe("a worker without its pool starts").await?;
 
@@ -78,7 +80,7 @@ async fn without_pool(world: &mut World, held: &str, making: &str, restoring: &s
 }
 
 /// Deletes all, as far as a worker without its pool can, and then what was in there.
-async fn clean_up(world: &World, held: &str, target: &str, backups: [&str; 3]) -> Result<()> {
+async fn clean_up(world: &World, held: &str, target: &str, backups: [&str; 2]) -> Result<()> {
     let nobodys = "status = 'available', service = NULL";
     for backup in backups {
         keep_up(world).await?;
