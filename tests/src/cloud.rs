@@ -333,6 +333,14 @@ impl Cloud {
         Ok(())
     }
 
+    /// Sets the status of a resource by hand, and waits until it has it. For an administrator.
+    pub async fn reset(&self, what: Resource, id: &str, status: &str) -> Result<()> {
+        let reset = json!({"os-reset_status": {"status": status}});
+        self.action(what, id, reset).await?;
+        self.becomes(what, id, status).await?;
+        Ok(())
+    }
+
     /// A backup's record: the driver, and the text. For an administrator.
     pub async fn export_record(&self, backup: &str) -> Result<Value> {
         let path = format!("/backups/{backup}/export_record");

@@ -34,13 +34,6 @@ async fn while_stopped<T>(setup: &Setup, doing: impl Future<Output = Result<T>>)
     setup.lab.while_stopped("ceph-osd-backups", doing).await
 }
 
-async fn reset(setup: &Setup, backup: &str, status: &str) -> Result<()> {
-    let reset = json!({"os-reset_status": {"status": status}});
-    setup.admin.action(Resource::Backup, backup, reset).await?;
-    setup.cloud.wait(Resource::Backup, backup, status).await?;
-    Ok(())
-}
-
 async fn force_delete(admin: &Cloud, backup: &str) -> Result<()> {
     let forced = json!({"os-force_delete": {}});
     admin.action(Resource::Backup, backup, forced).await
@@ -115,7 +108,10 @@ async fn a_backup_that_is_reset_while_it_is_made_ends_there() -> Result<()> {
     let resetting = async {
         let backup = begin(cloud, &volume).await?;
         sleep(UNDER_WAY).await;
-        reset(&setup, &backup, "error").await?;
+        setup
+            .admin
+            .reset(Resource::Backup, &backup, "error")
+            .await?;
         Ok(backup)
     };
     let backup = while_stopped(&setup, resetting).await?;
@@ -166,7 +162,10 @@ async fn a_status_that_another_worker_changes_ends_the_transfer() -> Result<()> 
     let backup = while_stopped(&setup, changing).await?;
     cloud.wait(Resource::Volume, &volume, "available").await?;
     ensure!(cloud.status(Resource::Backup, &backup).await? == "deleting");
-    reset(&setup, &backup, "error").await?;
+    setup
+        .admin
+        .reset(Resource::Backup, &backup, "error")
+        .await?;
     cloud.delete(Resource::Backup, &backup).await?;
     nothing_is_left(cloud, &volume).await
 }
@@ -182,7 +181,10 @@ async fn a_restore_ends_when_its_backup_is_reset() -> Result<()> {
         let target = cloud.begin_restore(&backup, None).await?;
         cloud.wait(Resource::Backup, &backup, "restoring").await?;
         sleep(UNDER_WAY).await;
-        reset(&setup, &backup, "available").await?;
+        setup
+            .admin
+            .reset(Resource::Backup, &backup, "available")
+            .await?;
         Ok(target)
     };
     let target = while_stopped(&setup, resetting).await?;

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{
     Barbican, Cloud, Database, Reconfigured, Resource, Setup, eventually, image,
 };
-use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -15,13 +14,6 @@ use tokio::time::sleep;
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 const FIXED: &str = "00000000-0000-0000-0000-000000000000";
-
-async fn reset(setup: &Setup, what: Resource, id: &str) -> Result<()> {
-    let action = json!({"os-reset_status": {"status": "available"}});
-    setup.admin.action(what, id, action).await?;
-    setup.cloud.wait(what, id, "available").await?;
-    Ok(())
-}
 
 async fn tidy(cloud: &Cloud, backups: &[&String], volumes: &[&String]) -> Result<()> {
     for backup in backups {
@@ -88,7 +80,7 @@ async fn nothing_is_lost_while_barbican_is_away() -> Result<()> {
     setup.lab.command(&["start", "barbican", "--wait"]).await?;
     ensure!(barbican.describe(&key).await?.is_some());
     for (what, id) in [(Resource::Backup, &backup), (Resource::Volume, &target)] {
-        reset(&setup, what, id).await?;
+        setup.admin.reset(what, id, "available").await?;
     }
     tidy(
         cloud,
@@ -163,7 +155,10 @@ async fn a_key_manager_that_is_not_supported_matters_to_encrypted_volumes_only()
 
     // Nothing of the backup is gone.
     other.restore().await?;
-    reset(&setup, Resource::Backup, &backup).await?;
+    setup
+        .admin
+        .reset(Resource::Backup, &backup, "available")
+        .await?;
     let volumes = cloud.volumes()?;
     let content = volumes.content(&image(&volume)).await?;
     let made = cloud.create_encrypted_volume(Some(&backup)).await?;

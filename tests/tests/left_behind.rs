@@ -172,6 +172,33 @@ async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> R
 }
 
 #[tokio::test]
+async fn a_backup_that_is_reset_after_a_kill_lets_its_volume_go() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let volume = cloud.create_volume(1).await?;
+    // It waits for cinder-volume when the worker dies.
+    lab.command(&["stop", "cinder-volume"]).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
+    wait_written(&setup.database, &backup, "service").await?;
+    let kill = ["stop", "--signal", "KILL", "worker"];
+    lab.command(&kill).await?;
+    let impatient = Reconfigured::worker(lab, "[cinderblock]\ncontinue_timeout = 8\n").await?;
+    let admin = &setup.admin;
+    admin.reset(Resource::Backup, &backup, "error").await?;
+    cloud
+        .becomes(Resource::Volume, &volume, "available")
+        .await?;
+
+    lab.command(&["start", "cinder-volume", "--wait"]).await?;
+    let broker = Broker::connect(lab).await?;
+    broker.wait_consumed("cinder-volume").await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    cloud.delete(Resource::Volume, &volume).await?;
+    impatient.restore().await
+}
+
+#[tokio::test]
 async fn a_backup_whose_row_goes_lets_its_volume_go_and_leaves_no_data() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
