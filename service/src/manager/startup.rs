@@ -59,17 +59,18 @@ impl Manager {
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
         let unfinished = self.db.unfinished_backups(&self.settings.host).await?;
         for (row, owner) in self.owners(unfinished).await {
+            let id = row.id;
             let cleaned = match owner {
                 Owner::Me => Ok(()),
                 Owner::Living(_) | Owner::Unknown => {
-                    self.look_again(row.id, owner);
+                    self.look_again(row, owner);
                     Ok(())
                 }
                 Owner::Nobody => self.clean_up_one(&row, None).await,
                 Owner::Dead(worker) => self.clean_up_one(&row, Some(&worker)).await,
             };
             if let Err(error) = cleaned {
-                error!(backup = %row.id, %error, "Cannot clean up what was left unfinished");
+                error!(backup = %id, %error, "Cannot clean up what was left unfinished");
             }
         }
         self.make_all_independent().await
@@ -103,7 +104,8 @@ impl Manager {
 
     /// Looks at an unfinished backup again when the worker that is at work on it has ended, or when
     /// it can be seen whether there is any.
-    fn look_again(self: &Arc<Self>, id: BackupId, mut owner: Owner) {
+    fn look_again(self: &Arc<Self>, found: Backup, mut owner: Owner) {
+        let id = found.id;
         match &owner {
             Owner::Living(worker) => info!(
                 backup = %id, worker = %worker.id,
@@ -128,7 +130,7 @@ impl Manager {
                     Owner::Nobody | Owner::Dead(_) => {}
                 }
             };
-            if let Err(error) = manager.look_at_what_is_left(id, dead.as_ref()).await {
+            if let Err(error) = manager.look_at_what_is_left(&found, dead.as_ref()).await {
                 error!(backup = %id, %error, "Cannot clean up what was left unfinished");
             }
         });
@@ -136,14 +138,18 @@ impl Manager {
 
     async fn look_at_what_is_left(
         self: &Arc<Self>,
-        id: BackupId,
+        found: &Backup,
         dead: Option<&Worker>,
     ) -> Result<(), Error> {
         // Messages are taken by now, and an operation of this process may have been begun.
-        let Some(_claim) = self.claim(id) else {
+        let Some(_claim) = self.claim(found.id) else {
             return Ok(());
         };
-        match self.db.backup(id).await? {
+        let row = self.db.backup(found.id).await?;
+        if self.is_abandoned(found, row.as_ref()).await {
+            self.let_go(found.id).await;
+        }
+        match row {
             Some(row) if row.host.as_ref() == Some(&self.settings.host) => {
                 self.clean_up_one(&row, dead).await
             }

@@ -180,16 +180,13 @@ impl Manager {
                 *found = row;
                 return Wait::Longer(self.settings.continue_timeout.min(QUEUED));
             }
-            // It was reset or deleted, perhaps by somebody who does not know what it holds.
-            Ok(row) if found.status == Some(BackupStatus::Creating) => {
-                let held =
-                    !row.is_some_and(|row| is_made(&row)) && self.holds_its_source(found.id).await;
-                return match held && !matches!(self.owner(found.id).await, Owner::Living(_)) {
+            Ok(row) => {
+                let abandoned = self.is_abandoned(found, row.as_ref()).await;
+                return match abandoned && !matches!(self.owner(found.id).await, Owner::Living(_)) {
                     true => Wait::InVain,
                     false => Wait::Over,
                 };
             }
-            Ok(_) => return Wait::Over,
             Err(_) => return Wait::InVain,
         };
         match self.owner(row.id).await {
@@ -231,15 +228,29 @@ impl Manager {
         };
         match self.db.backup(found.id).await? {
             Some(row) if is_untouched(found, &row) => self.end_interrupted(&row).await,
-            Some(row) if is_made(&row) => Ok(()),
-            _ if found.status == Some(BackupStatus::Creating) => {
-                let called_off = &Error::CalledOff;
-                self.fail_create(&own_context(), found.id, called_off, None, Reached::Nothing)
-                    .await;
+            row => {
+                if self.is_abandoned(found, row.as_ref()).await {
+                    self.let_go(found.id).await;
+                }
                 Ok(())
             }
-            _ => Ok(()),
         }
+    }
+
+    /// Whether a backup that was found being made has been reset or deleted since, by somebody who does
+    /// not know what it holds.
+    pub(super) async fn is_abandoned(&self, found: &Backup, row: Option<&Backup>) -> bool {
+        let was_made = found.status == Some(BackupStatus::Creating);
+        let ended = |row: &Backup| row.status != Some(BackupStatus::Creating) && !is_made(row);
+        was_made && row.is_none_or(ended) && self.holds_its_source(found.id).await
+    }
+
+    /// Gives back what a backup holds that was abandoned.
+    pub(super) async fn let_go(&self, id: BackupId) {
+        let (context, called_off) = (own_context(), &Error::CalledOff);
+        self.fail_create(&context, id, called_off, None, Reached::Nothing)
+            .await;
+        self.remove_temporary(&context, id).await;
     }
 }
 
