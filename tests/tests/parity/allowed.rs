@@ -42,6 +42,7 @@ const DELETED: &[&str] = &[
     "in-use is deleted",
     "a backup whose image is gone is deleted",
     "a backup without its restore point is deleted",
+    "a worker that was killed starts",
 ];
 
 const RESTORED: &[&str] = &[
@@ -315,6 +316,15 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "a backup that no driver began can be reset",
     },
     // A worker that was killed, and one without its pool.
+    Allowed {
+        steps: From(
+            "a worker that was killed starts",
+            "a backup is deleted without its pool",
+        ),
+        path: &["/images/volumes/volume-<source>/snapshots/backup.<others>."],
+        how: OnlyTheirs,
+        reason: "a backup's snapshot on its volume goes with the backup",
+    },
     Allowed {
         steps: In(&["a worker that was killed starts"]),
         path: &["/logged/ERROR"],

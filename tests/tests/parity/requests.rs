@@ -145,8 +145,11 @@ impl Requests {
     }
 }
 
+/// Whether the scheduler is told of a backup service. Python's also sends it the former message, which
+/// it does not heed.
 fn is_about_backups(heard: &Addressed) -> bool {
-    heard.message["args"]["service_name"] == "backup"
+    let updates = method(heard) == "update_service_capabilities";
+    updates && heard.message["args"]["service_name"] == "backup"
 }
 
 /// The second of the day at which the scheduler was told.
