@@ -1,5 +1,6 @@
 //! Running a transaction again that the server gave up.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use sea_orm::DatabaseTransaction;
 use tracing::{debug, warn};
 
-use super::{ErrorKind, Result};
+use super::{Error, ErrorKind, Result};
 
 /// How often and how long a transaction is tried again (`db_max_retries` and its companions).
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Patience {
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
+    /// How long one try may take.
+    pub limit: Duration,
     /// Which connections are of no use any more.
     pub retired: Retired,
 }
@@ -55,7 +58,7 @@ impl Patience {
             .with_jitter();
         let mut waits = backoff.build();
         loop {
-            let error = match transaction().await {
+            let error = match self.once(transaction()).await {
                 Err(error) if self.again(error.kind()) => error,
                 outcome => return outcome,
             };
@@ -67,6 +70,23 @@ impl Patience {
             }
             warn!(%error, "Trying again in {} ms", wait.as_millis());
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Waits for a single try no longer than one may take: a server whose host died after it had taken a
+    /// statement never answers, and nobody else would say so.
+    ///
+    /// # Errors
+    /// `NoAnswer` when it takes longer.
+    pub async fn once<T>(&self, tried: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut tried = pin!(tried);
+        match tokio::time::timeout(self.limit, &mut tried).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // While the try still has its connection, which goes back to the pool when it ends.
+                self.retired.all_that_are_open();
+                Err(Error::NoAnswer(self.limit))
+            }
         }
     }
 

@@ -24,6 +24,10 @@ use crate::vault::{Engine, ImageFormat, Vault};
 /// How long the backup cluster may take to answer the first call.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long one try to read or write in the database may take: longer than MySQL lets a statement wait for
+/// a lock (`innodb_lock_wait_timeout`, 50 s), so that only a server that is gone is given up.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
+
 /// Reads the configuration and refuses one that cannot work, with every reason at once.
 pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
     let sources = Sources {
@@ -114,6 +118,7 @@ pub fn database(config: &Config) -> db::Options {
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
         transaction_wait: Duration::from_secs(options.db_retry_interval),
         transaction_longest_wait: Duration::from_secs(longest_wait),
+        transaction_limit: TRANSACTION_LIMIT,
     }
 }
 

@@ -91,6 +91,7 @@ pub fn options(url: &str) -> Options {
         transaction_tries: 20,
         transaction_wait: Duration::from_millis(10),
         transaction_longest_wait: Duration::from_millis(500),
+        transaction_limit: Duration::from_secs(120),
     }
 }
 
