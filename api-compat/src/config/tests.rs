@@ -53,6 +53,22 @@ pub(super) fn load(name: &str, text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn how_postgresql_is_encrypted_may_be_said_by_the_environment() {
+    let text = "[database]\nconnection = postgresql+psycopg2://c:p@db/cinder\n";
+    let folder = Folder::new("environment-tls", &[("a.conf", text)]);
+    let tls_of = |variables: &[(&str, &str)]| {
+        let mut sources = folder.sources();
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        sources.environment = variables.iter().map(owned).collect();
+        Config::load(&sources).unwrap().database_url.tls
+    };
+    assert_eq!(tls_of(&[]).mode, TlsMode::Preferred);
+    let tls = tls_of(&[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/ca.pem")]);
+    assert_eq!(tls.mode, TlsMode::VerifyIdentity);
+    assert_eq!(tls.ca, Some(PathBuf::from("/ca.pem")));
+}
+
+#[test]
 fn without_any_file_every_default_is_read() {
     let config = load("defaults", "").unwrap();
     assert_eq!(config.service.host, "node1");

@@ -1,5 +1,6 @@
 //! A project that goes with its test, and its rows as they are in the database.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_compat::config::database_url::{Backend, DatabaseUrl};
@@ -74,7 +75,7 @@ pub fn through(address: std::net::SocketAddr) -> (String, (String, u16)) {
 }
 
 fn parsed(url: &str) -> DatabaseUrl {
-    DatabaseUrl::parse(url, "").expect("LAB_DATABASE_URL is a URL")
+    DatabaseUrl::parse(url, "", &BTreeMap::new()).expect("LAB_DATABASE_URL is a URL")
 }
 
 /// How the tests connect: like the service, but they wait less.
