@@ -28,6 +28,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// a lock (`innodb_lock_wait_timeout`, 50 s), so that only a server that is gone is given up.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
 
+/// The shortest wait before a transaction is tried again, since what ends an operation is tried without end.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// Reads the configuration and refuses one that cannot work, with every reason at once.
 pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
     let sources = Sources {
@@ -99,9 +102,10 @@ pub fn database(config: &Config) -> db::Options {
         Some(-1) => 1000,
         Some(overflow) => u32::try_from(overflow).unwrap_or(50),
     };
+    let first_wait = Duration::from_secs(options.db_retry_interval).max(SHORTEST_WAIT);
     let longest_wait = match options.db_inc_retry_interval {
-        true => options.db_max_retry_interval,
-        false => options.db_retry_interval,
+        true => Duration::from_secs(options.db_max_retry_interval).max(first_wait),
+        false => first_wait,
     };
     db::Options {
         url: config.database_url.clone(),
@@ -116,8 +120,8 @@ pub fn database(config: &Config) -> db::Options {
         start_tries: u32::try_from(options.max_retries).ok(),
         start_interval: Duration::from_secs(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
-        transaction_wait: Duration::from_secs(options.db_retry_interval),
-        transaction_longest_wait: Duration::from_secs(longest_wait),
+        transaction_wait: first_wait,
+        transaction_longest_wait: longest_wait,
         transaction_limit: TRANSACTION_LIMIT,
     }
 }
@@ -207,7 +211,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
     use std::path::Path;
 
-    use api_compat::config::options;
+    use api_compat::config::{ConfigPath, options};
 
     use super::*;
 
@@ -221,6 +225,33 @@ mod tests {
         ];
         let expected = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         assert_eq!(environment(variables.into_iter()), expected);
+    }
+
+    #[test]
+    fn a_database_that_refuses_is_not_asked_without_a_pause() {
+        let with = |option: &str| {
+            let config = Config::load(&Sources {
+                project: "cinder".to_owned(),
+                paths: vec![ConfigPath::File("/dev/null".into())],
+                overrides: Vec::new(),
+                environment: [(option.to_owned(), "0".to_owned())].into(),
+                machine: Machine {
+                    hostname: "node1".to_owned(),
+                    address: "10.0.0.1".to_owned(),
+                    program: BINARY.to_owned(),
+                },
+            });
+            let options = database(&config.unwrap());
+            (options.transaction_wait, options.transaction_longest_wait)
+        };
+        let (first, longest) = with("OS_DATABASE__DB_RETRY_INTERVAL");
+        assert_eq!(first, SHORTEST_WAIT);
+        assert_eq!(longest, Duration::from_secs(10));
+        let (first, longest) = with("OS_DATABASE__DB_MAX_RETRY_INTERVAL");
+        assert_eq!(
+            (first, longest),
+            (Duration::from_secs(1), Duration::from_secs(1))
+        );
     }
 
     /// A file of the service without its tests, or that of `api-compat` that takes URLs apart; each
