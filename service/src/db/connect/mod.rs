@@ -13,7 +13,7 @@ use sea_orm::sqlx::{self, ConnectOptions, Connection, Pool};
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
 use tracing::warn;
 
-use super::retry::{Patience, Retired};
+use super::retry::{Patience, Retired, Told};
 use super::{Database, Error, ErrorKind, Result};
 
 /// How long a server may take to say what its trouble is.
@@ -70,6 +70,7 @@ impl Database {
                             longest: options.transaction_longest_wait,
                             limit: options.transaction_limit,
                             retired,
+                            told: Told::default(),
                         },
                     });
                 }
