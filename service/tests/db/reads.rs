@@ -142,14 +142,16 @@ async fn a_source_is_prepared_while_a_copy_of_it_is_being_made() {
             row.created_at = Set(Some(before() - std::time::Duration::from_secs(age)));
         };
         lab.volume(status, fill).await;
-        let prepared = lab.db.is_being_prepared(&backup, &volume).await;
+        let skew = chrono::TimeDelta::seconds(60);
+        let prepared = lab.db.is_being_prepared(&backup, &volume, skew).await;
         prepared.expect("query")
     };
     assert!(!copy("backing-up", 0, "host@ceph#pool").await);
     assert!(!copy("creating", 0, "other@ceph#pool").await);
     // Of an earlier backup.
-    assert!(!copy("creating", 60, "host@ceph#pool").await);
-    assert!(copy("creating", 0, "host@ceph#pool").await);
+    assert!(!copy("creating", 61, "host@ceph#pool").await);
+    // Of this one, by a clock that is behind.
+    assert!(copy("creating", 60, "host@ceph#pool").await);
 }
 
 #[tokio::test]
