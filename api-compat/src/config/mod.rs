@@ -56,6 +56,7 @@ pub use options::service::Service;
 pub use reader::Machine;
 pub use sample::sample;
 pub use transport_url::TransportUrl;
+pub use value::seconds;
 pub use warning::Warning;
 
 use error::{Origin, Reason};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use api_compat::config::database_url::Backend;
-use api_compat::config::{Config, Machine, Sources};
+use api_compat::config::{Config, Machine, Sources, seconds};
 use api_compat::objects::ObjectHistory;
 use api_compat::rpc::version;
 
@@ -102,23 +102,23 @@ pub fn database(config: &Config) -> db::Options {
         Some(-1) => 1000,
         Some(overflow) => u32::try_from(overflow).unwrap_or(50),
     };
-    let first_wait = Duration::from_secs(options.db_retry_interval).max(SHORTEST_WAIT);
+    let first_wait = seconds(options.db_retry_interval).max(SHORTEST_WAIT);
     let longest_wait = match options.db_inc_retry_interval {
-        true => Duration::from_secs(options.db_max_retry_interval).max(first_wait),
+        true => seconds(options.db_max_retry_interval).max(first_wait),
         false => first_wait,
     };
     db::Options {
         url: config.database_url.clone(),
         connections: options.max_pool_size.saturating_add(overflow).max(1),
-        recycle: Duration::from_secs(options.connection_recycle_time),
-        acquire: Duration::from_secs(options.pool_timeout.unwrap_or(30)),
+        recycle: seconds(options.connection_recycle_time),
+        acquire: seconds(options.pool_timeout.unwrap_or(30)),
         sql_mode: options
             .mysql_sql_mode
             .clone()
             .filter(|mode| !mode.is_empty()),
         wsrep_sync_wait: options.mysql_wsrep_sync_wait,
         start_tries: u32::try_from(options.max_retries).ok(),
-        start_interval: Duration::from_secs(options.retry_interval),
+        start_interval: seconds(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
         transaction_wait: first_wait,
         transaction_longest_wait: longest_wait,
@@ -150,10 +150,10 @@ pub fn manager(config: &Config) -> Settings {
         max_source_snapshots: config.ceph.backup_ceph_max_snapshots,
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,
-        continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
-        service_down_time: Duration::from_secs(config.service.service_down_time),
+        continue_timeout: seconds(config.cinderblock.continue_timeout),
+        service_down_time: seconds(config.service.service_down_time),
         max_operations: config.backup.backup_max_operations,
-        message_ttl: Duration::from_secs(config.service.message_ttl),
+        message_ttl: seconds(config.service.message_ttl),
         quota: QuotaRules {
             until_refresh: i32::try_from(config.quota.until_refresh).unwrap_or(i32::MAX),
             max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
