@@ -21,6 +21,10 @@ pub enum Command {
     Begin,
     /// An UPDATE is prepared.
     Update,
+    /// An INSERT is prepared.
+    Insert,
+    /// A statement that was prepared is carried out.
+    Execute,
     /// A transaction is committed.
     Commit,
     /// Anything else.
@@ -119,7 +123,7 @@ async fn meddle(
                     Fate::Pass => to_server.write_all(&message).await?,
                     Fate::Refuse(refusal) => {
                         if command != Command::Begin {
-                            wire.skip(&mut from_client).await?;
+                            wire.rest(&mut from_client).await?;
                         }
                         to_client.write_all(&wire.refusal(refusal)).await?;
                         if command == Command::Begin {
@@ -129,6 +133,9 @@ async fn meddle(
                     Fate::HangUp => return Ok(()),
                     Fate::LoseAnswer => {
                         to_server.write_all(&message).await?;
+                        if command == Command::Execute {
+                            to_server.write_all(&wire.rest(&mut from_client).await?).await?;
+                        }
                         from_server.read_u8().await?;
                         return Ok(());
                     }
@@ -186,11 +193,11 @@ impl Wire {
         Ok((command, message))
     }
 
-    /// Reads what a client sends without waiting for the answer that it will get.
-    async fn skip(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
+    /// What a client sends after a statement without waiting for the answer that it will get.
+    async fn rest(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
         match self.backend {
-            Backend::Postgres => postgres::skip(from).await,
-            _ => Ok(()),
+            Backend::Postgres => postgres::rest(from).await,
+            _ => Ok(Vec::new()),
         }
     }
 
