@@ -117,7 +117,10 @@ pub fn database(config: &Config) -> db::Options {
             .clone()
             .filter(|mode| !mode.is_empty()),
         wsrep_sync_wait: options.mysql_wsrep_sync_wait,
-        start_tries: u32::try_from(options.max_retries).ok(),
+        // The first of the attempts is none.
+        start_tries: u32::try_from(options.max_retries)
+            .ok()
+            .map(|attempts| attempts.saturating_sub(1)),
         start_interval: seconds(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
         transaction_wait: first_wait,
@@ -227,21 +230,39 @@ mod tests {
         assert_eq!(environment(variables.into_iter()), expected);
     }
 
+    /// How the database is reached with one more option in the environment.
+    fn database_with(option: &str, value: &str) -> db::Options {
+        let config = Config::load(&Sources {
+            project: "cinder".to_owned(),
+            paths: vec![ConfigPath::File("/dev/null".into())],
+            overrides: Vec::new(),
+            environment: [(option.to_owned(), value.to_owned())].into(),
+            machine: Machine {
+                hostname: "node1".to_owned(),
+                address: "10.0.0.1".to_owned(),
+                program: BINARY.to_owned(),
+            },
+        });
+        database(&config.unwrap())
+    }
+
+    #[test]
+    fn the_first_attempt_to_reach_the_database_counts() {
+        for (attempts, again) in [
+            ("10", Some(9)),
+            ("1", Some(0)),
+            ("0", Some(0)),
+            ("-1", None),
+        ] {
+            let options = database_with("OS_DATABASE__MAX_RETRIES", attempts);
+            assert_eq!(options.start_tries, again, "{attempts}");
+        }
+    }
+
     #[test]
     fn a_database_that_refuses_is_not_asked_without_a_pause() {
         let with = |option: &str| {
-            let config = Config::load(&Sources {
-                project: "cinder".to_owned(),
-                paths: vec![ConfigPath::File("/dev/null".into())],
-                overrides: Vec::new(),
-                environment: [(option.to_owned(), "0".to_owned())].into(),
-                machine: Machine {
-                    hostname: "node1".to_owned(),
-                    address: "10.0.0.1".to_owned(),
-                    program: BINARY.to_owned(),
-                },
-            });
-            let options = database(&config.unwrap());
+            let options = database_with(option, "0");
             (options.transaction_wait, options.transaction_longest_wait)
         };
         let (first, longest) = with("OS_DATABASE__DB_RETRY_INTERVAL");

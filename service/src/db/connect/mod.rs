@@ -89,9 +89,7 @@ impl Database {
             tokio::time::sleep(options.start_interval).await;
         }
     }
-}
 
-impl Database {
     /// Why the server takes no connections; none when it takes them. Found out with a connection of
     /// its own: a pool that waits in vain says no more than that.
     pub async fn trouble(&self) -> Option<String> {
