@@ -1,5 +1,6 @@
 //! Servers that cannot do what they are asked, and answers that are lost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -250,4 +251,30 @@ async fn a_report_that_is_never_answered_is_given_up_and_the_next_arrives() {
     assert_eq!(lost.to_string(), "database: no answer for 2 s");
     let there = db.heartbeat(row, &service.zone, now()).await;
     assert!(there.expect("a new connection"));
+}
+
+#[tokio::test]
+async fn connections_that_lay_idle_when_the_host_died_are_not_waited_for_one_by_one() {
+    let dies = Arc::new(AtomicBool::new(false));
+    let dying = dies.clone();
+    let meddler = Meddler::new(move |_, _| match dying.swap(false, Ordering::SeqCst) {
+        true => Fate::Die,
+        false => Fate::Pass,
+    });
+    let meddler = meddler.await;
+    let lab = Lab::new().await;
+    let options = Options {
+        acquire: Duration::from_secs(2),
+        transaction_tries: 1,
+        ..options(&meddler.url)
+    };
+    let db = Database::connect(&options).await.expect("connect");
+    let backup = lab.backup(BackupStatus::Available, |_| ()).await;
+    let read = || db.backup(backup);
+    let (one, two, three) = tokio::join!(read(), read(), read());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    // Has them come back to the pool.
+    read().await.expect("query");
+    dies.store(true, Ordering::SeqCst);
+    read().await.expect("the second try");
 }
