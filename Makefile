@@ -5,22 +5,24 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build release test test-clouds unit lint docs deny bench demo sample clean
+.PHONY: help tools setup build release test test-clouds unit lint docs deny bench demo sample clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: ## Install what building and testing needs (Debian packages, a cached virtual environment)
+tools: ## Install what building needs (a C compiler, headers, Rust), and nothing else
 	@tests/setup.sh
+
+setup: tools ## Install what testing needs, too (Debian packages, a cached virtual environment)
 	@$(LAB) setup
 
 build: setup ## Build for development
 	$(CARGO) build --workspace --all-targets
 
-release: setup ## Build target/release/cinder-backup
-	$(CARGO) build --release --bin cinder-backup
+release: tools ## Build target/release/cinder-backup
+	$(CARGO) build --locked --release --bin cinder-backup
 
-demo: release ## Back up and restore a volume through a real Cinder, then take everything down
+demo: setup release ## Back up and restore a volume through a real Cinder, then take everything down
 	@tests/demo.sh
 
 test: setup ## Run every check and test, on real parts
@@ -35,7 +37,7 @@ unit: ## Run the tests that need no real parts
 lint: ## Formatting, clippy, documentation, dependencies
 	@tests/lint.sh
 
-bench: release ## Our diff transfer against `rbd export-diff | rbd import-diff`, in turns
+bench: setup release ## Our diff transfer against `rbd export-diff | rbd import-diff`, in turns
 	@tests/bench.sh
 
 sample: ## Write etc/cinder-backup.conf.sample anew from the option registry

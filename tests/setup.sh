@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Installs what building needs on Debian 12: a C toolchain, the headers of librbd, librados and
-# OpenSSL, and Rust. Does nothing where all of it is there.
+# Installs what building needs on Debian and Ubuntu: a C toolchain, the headers of librbd, librados and
+# OpenSSL, and Rust. Does nothing where all of it is there. Elsewhere it installs Rust only, and names
+# the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential pkg-config libssl-dev librbd-dev librados-dev ca-certificates curl)
 missing=()
-for package in "${packages[@]}"; do
-    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-done
+if command -v dpkg-query >/dev/null; then
+    for package in "${packages[@]}"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+    done
+else
+    echo "This is not Debian. Building needs these packages, as Fedora and EL call them:" >&2
+    echo "  gcc pkgconf-pkg-config openssl-devel librbd-devel librados-devel" >&2
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ]; then
         echo "These Debian packages are missing: ${missing[*]}" >&2

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const REASONS: usize = 16;
 
 /// What was told since the part was last there.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Outage {
     since: Option<Instant>,
     told: HashSet<String>,

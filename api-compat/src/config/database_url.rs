@@ -102,11 +102,16 @@ impl DatabaseUrl {
         format!("{database} on {server}")
     }
 
-    /// Parses a URL together with `[database] connection_parameters`, which add to its query.
+    /// Parses a URL together with `[database] connection_parameters`, which add to its query, and the
+    /// variables from which libpq takes how a connection is encrypted where the URL does not say.
     ///
     /// # Errors
     /// What SQLAlchemy refuses, and requests for encryption that cannot be honoured.
-    pub fn parse(url: &str, parameters: &str) -> Result<Self, DatabaseUrlError> {
+    pub fn parse(
+        url: &str,
+        parameters: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, DatabaseUrlError> {
         let (scheme, rest) = url.split_once("://").ok_or(DatabaseUrlError::NoScheme)?;
         let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '+';
         if scheme.is_empty() || !scheme.chars().all(is_word) {
@@ -127,7 +132,10 @@ impl DatabaseUrl {
         let mut query = Query(pairs().collect());
         let tls = match backend {
             Backend::MySql => Tls::of_pymysql(|name| query.take(name))?,
-            Backend::Postgres => Tls::of_libpq(|name| query.take(name))?,
+            Backend::Postgres => Tls::of_libpq(
+                |name| query.take(name),
+                |variable| environment.get(variable).cloned(),
+            )?,
             Backend::Sqlite => Tls::none(),
         };
         let mut socket = None;
@@ -257,6 +265,10 @@ mod tests {
     use super::*;
     use crate::config::tls::TlsMode;
 
+    fn parse(url: &str, parameters: &str) -> Result<DatabaseUrl, DatabaseUrlError> {
+        DatabaseUrl::parse(url, parameters, &BTreeMap::new())
+    }
+
     #[derive(Deserialize)]
     struct Case {
         url: String,
@@ -297,7 +309,7 @@ mod tests {
             ),
             ("sqlite://", "no file"),
         ] {
-            assert_eq!(DatabaseUrl::parse(url, "").unwrap().location(), location);
+            assert_eq!(parse(url, "").unwrap().location(), location);
         }
     }
 
@@ -306,7 +318,7 @@ mod tests {
         let cases = include_str!("../../tests/fixtures/oslo_config/database_url.json");
         let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
         for case in cases {
-            let parsed = match DatabaseUrl::parse(&case.url, &case.parameters) {
+            let parsed = match parse(&case.url, &case.parameters) {
                 Ok(parsed) => parsed,
                 Err(DatabaseUrlError::NotEncoded) => {
                     let host = case.host.unwrap();
@@ -345,13 +357,13 @@ mod tests {
 
     fn mode(query: &str) -> Result<TlsMode, DatabaseUrlError> {
         let url = format!("mysql+pymysql://u:p@h/db{query}");
-        DatabaseUrl::parse(&url, "").map(|url| url.tls.mode)
+        parse(&url, "").map(|url| url.tls.mode)
     }
 
     #[test]
     fn a_ca_is_never_ignored() {
         assert_eq!(mode("?ssl_ca=/ca"), Ok(TlsMode::VerifyIdentity));
-        let with_parameters = DatabaseUrl::parse("mysql://u:p@h/db", "ssl_ca=/ca").unwrap();
+        let with_parameters = parse("mysql://u:p@h/db", "ssl_ca=/ca").unwrap();
         assert_eq!(with_parameters.tls.mode, TlsMode::VerifyIdentity);
         assert_eq!(with_parameters.tls.ca, Some(PathBuf::from("/ca")));
     }
@@ -371,8 +383,7 @@ mod tests {
 
     #[test]
     fn a_postgresql_host_in_the_query_is_a_host_or_the_folder_of_a_socket() {
-        let parse =
-            |rest: &str| DatabaseUrl::parse(&format!("postgresql+psycopg2://u:p@{rest}"), "");
+        let parse = |rest: &str| parse(&format!("postgresql+psycopg2://u:p@{rest}"), "");
         let place = |rest: &str| {
             let url = parse(rest).unwrap();
             (url.host, url.port, url.unix_socket)
@@ -394,23 +405,23 @@ mod tests {
 
     #[test]
     fn a_sqlite_url_names_a_file() {
-        let url = DatabaseUrl::parse("sqlite:////var/lib/cinder.sqlite?timeout=2.5", "").unwrap();
+        let url = parse("sqlite:////var/lib/cinder.sqlite?timeout=2.5", "").unwrap();
         assert_eq!(url.database.as_deref(), Some("/var/lib/cinder.sqlite"));
         assert_eq!(url.lock_timeout, Some(Duration::from_millis(2500)));
-        let url = DatabaseUrl::parse("sqlite:///cinder.sqlite", "").unwrap();
+        let url = parse("sqlite:///cinder.sqlite", "").unwrap();
         assert_eq!(url.database.as_deref(), Some("cinder.sqlite"));
-        assert_eq!(DatabaseUrl::parse("sqlite://", "").unwrap().database, None);
+        assert_eq!(parse("sqlite://", "").unwrap().database, None);
     }
 
     #[test]
     fn names_without_effect_are_told() {
-        let url = DatabaseUrl::parse("mysql://u:p@h/db?local_infile=1&charset=utf8", "").unwrap();
+        let url = parse("mysql://u:p@h/db?local_infile=1&charset=utf8", "").unwrap();
         assert_eq!(url.unknown, ["local_infile"]);
         let unknown = |dialect: &str| {
             let query =
                 "application_name=a&charset=c&connect_timeout=1&read_timeout=1&unix_socket=/s";
             let url = format!("{dialect}://u:p@h/db?{query}");
-            DatabaseUrl::parse(&url, "").unwrap().unknown
+            parse(&url, "").unwrap().unknown
         };
         assert_eq!(unknown("mysql"), ["application_name", "read_timeout"]);
         assert_eq!(
@@ -422,7 +433,7 @@ mod tests {
 
     #[test]
     fn unusable_urls_are_refused() {
-        let error = |url| DatabaseUrl::parse(url, "").unwrap_err();
+        let error = |url| parse(url, "").unwrap_err();
         assert_eq!(
             error("oracle://u:p@h/d"),
             DatabaseUrlError::UnsupportedDialect
@@ -436,19 +447,19 @@ mod tests {
 
     #[test]
     fn no_password_is_shown() {
-        let url = DatabaseUrl::parse("mysql://u:hunter2@h/db", "").unwrap();
+        let url = parse("mysql://u:hunter2@h/db", "").unwrap();
         assert!(!format!("{url:?}").contains("hunter2"));
     }
 
     proptest! {
         #[test]
         fn never_panics(url in any::<String>(), parameters in any::<String>()) {
-            let _ = DatabaseUrl::parse(&url, &parameters);
+            let _ = parse(&url, &parameters);
         }
 
         #[test]
         fn never_panics_on_what_looks_like_a_url(rest in "([:/@?&=%\\[\\]a1]|é){0,40}") {
-            let _ = DatabaseUrl::parse(&format!("mysql://{rest}"), "");
+            let _ = parse(&format!("mysql://{rest}"), "");
         }
     }
 }

@@ -56,6 +56,7 @@ pub use options::service::Service;
 pub use reader::Machine;
 pub use sample::sample;
 pub use transport_url::TransportUrl;
+pub use value::seconds;
 pub use warning::Warning;
 
 use error::{Origin, Reason};
@@ -166,7 +167,8 @@ impl Config {
             backup_driver: is_unset("DEFAULT", "backup_driver"),
             connection: is_unset("database", "connection"),
         };
-        let mut config = Self::read(&reader, unset).map_err(|noted| reader.error_of(noted))?;
+        let mut config = Self::read(&reader, &sources.environment, unset)
+            .map_err(|noted| reader.error_of(noted))?;
         config.backup.name_driver();
         config.files = paths;
         warnings.extend(config.suspects());
@@ -175,7 +177,11 @@ impl Config {
     }
 
     /// Every option, or all that is wrong with them, noted.
-    fn read(reader: &Reader<'_>, unset: Unset) -> Result<Self, Noted> {
+    fn read(
+        reader: &Reader<'_>,
+        environment: &BTreeMap<String, String>,
+        unset: Unset,
+    ) -> Result<Self, Noted> {
         // Each is read before the first is asked whether that went well.
         let service = Service::read(reader);
         let backup = Backup::read(reader);
@@ -195,7 +201,7 @@ impl Config {
         let database_url = database
             .as_ref()
             .map_err(|noted| *noted)
-            .and_then(|database| reader.note(database_url(reader, database)));
+            .and_then(|database| reader.note(database_url(reader, database, environment)));
         let key_manager = KeyManager::read(reader);
         let barbican = Barbican::read(reader);
         let barbican_service_user = BarbicanServiceUser::read(reader);
@@ -293,10 +299,15 @@ fn without_effect(reader: &Reader<'_>) -> impl Iterator<Item = Warning> {
     })
 }
 
-fn database_url(reader: &Reader<'_>, database: &Database) -> Result<DatabaseUrl, ConfigError> {
+fn database_url(
+    reader: &Reader<'_>,
+    database: &Database,
+    environment: &BTreeMap<String, String>,
+) -> Result<DatabaseUrl, ConfigError> {
     let parsed = DatabaseUrl::parse(
         database.connection.expose_secret(),
         &database.connection_parameters,
+        environment,
     );
     parsed.map_err(|error| reader.error("database", "connection", Reason::DatabaseUrl(error)))
 }

@@ -53,6 +53,22 @@ pub(super) fn load(name: &str, text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
+fn how_postgresql_is_encrypted_may_be_said_by_the_environment() {
+    let text = "[database]\nconnection = postgresql+psycopg2://c:p@db/cinder\n";
+    let folder = Folder::new("environment-tls", &[("a.conf", text)]);
+    let tls_of = |variables: &[(&str, &str)]| {
+        let mut sources = folder.sources();
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        sources.environment = variables.iter().map(owned).collect();
+        Config::load(&sources).unwrap().database_url.tls
+    };
+    assert_eq!(tls_of(&[]).mode, TlsMode::Preferred);
+    let tls = tls_of(&[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/ca.pem")]);
+    assert_eq!(tls.mode, TlsMode::VerifyIdentity);
+    assert_eq!(tls.ca, Some(PathBuf::from("/ca.pem")));
+}
+
+#[test]
 fn without_any_file_every_default_is_read() {
     let config = load("defaults", "").unwrap();
     assert_eq!(config.service.host, "node1");
@@ -88,8 +104,13 @@ fn declared() -> Vec<Declared> {
 #[test]
 fn options_are_declared_as_in_python() {
     let declared = declared();
-    // That of oslo.messaging in Zed (21).
-    let former = |name| name == "heartbeat_in_pthread";
+    // Of libraries that came with Cinder 21 to 28, which those of 29 have no more.
+    let former = |name| {
+        matches!(
+            name,
+            "heartbeat_in_pthread" | "watch_log_file" | "mysql_enable_ndb"
+        )
+    };
     // Python's zero or no lower bound where a number cannot be negative or is of no use as zero.
     let stricter = |name| name == "rpc_response_timeout";
     for spec in options::all().filter(|spec| spec.group != "cinderblock" && !former(spec.name)) {
@@ -214,6 +235,12 @@ fn spellings_of_zed_are_accepted() {
                 rabbit_ha_queues = true\n\
                 [oslo_messaging_rabbit]\nrabbit_quroum_max_memory_bytes = 9\n\
                 rabbit_use_ssl = yes\nheartbeat_in_pthread = false\n";
+    let changed = "[DEFAULT]\nwatch_log_file = true\n[database]\nmysql_enable_ndb = true\n";
+    let config = load("zed-changed", changed).unwrap();
+    let told: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    assert!(told[0].contains("watch_log_file"), "{told:?}");
+    assert!(told[1].contains("mysql_enable_ndb"), "{told:?}");
+
     let config = load("zed", text).unwrap();
     assert_eq!(config.backup.backup_driver_stats_polling_interval, 120);
     assert!(config.rabbit.rabbit_ha_queues);

@@ -35,16 +35,16 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
     /// Encryption is forbidden, and certificates are given.
-    #[error("the query turns TLS off and names certificates")]
+    #[error("TLS is turned off, and the query names certificates")]
     Contradiction,
     /// A value that is neither true nor false.
     #[error("{0} in the query is neither true nor false")]
     NotABoolean(&'static str),
     /// The system's certificates for less than the whole verification.
-    #[error("sslrootcert=system in the query goes with sslmode=verify-full only")]
+    #[error("sslrootcert=system goes with sslmode=verify-full only")]
     SystemCa,
     /// A mode that the driver does not know.
-    #[error("{0} in the query is not one that the driver knows")]
+    #[error("{0} is not one that the driver knows")]
     UnknownMode(&'static str),
     /// A parameter that would have to be honoured and is not known here.
     #[error("{0} in the query is not supported")]
@@ -102,13 +102,25 @@ impl Tls {
         })
     }
 
-    /// As libpq, except that a CA is never without effect.
-    pub(super) fn of_libpq(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self, TlsError> {
-        let (ca, system) = match take("sslrootcert") {
+    /// As libpq, except that a CA is never without effect. What the query does not name comes from the
+    /// environment; files do only where TLS is not turned off.
+    pub(super) fn of_libpq(
+        mut take: impl FnMut(&str) -> Option<String>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, TlsError> {
+        let (from, mode) = match take("sslmode") {
+            None => ("PGSSLMODE", environment("PGSSLMODE")),
+            asked => ("sslmode", asked),
+        };
+        let off = mode.as_deref() == Some("disable");
+        let mut file = |word: &str, variable: &str| {
+            take(word).or_else(|| environment(variable).filter(|_| !off))
+        };
+        let (ca, system) = match file("sslrootcert", "PGSSLROOTCERT") {
             Some(word) if word == "system" => (None, true),
             file => (file.map(PathBuf::from), false),
         };
-        let mode = match (take("sslmode").as_deref(), ca.is_some()) {
+        let mode = match (mode.as_deref(), ca.is_some()) {
             (None | Some("verify-full"), _) if system => TlsMode::VerifyIdentity,
             _ if system => return Err(TlsError::SystemCa),
             (Some("disable"), true) => return Err(TlsError::Contradiction),
@@ -117,13 +129,13 @@ impl Tls {
             (Some("require"), false) => TlsMode::Required,
             (None | Some("allow" | "prefer" | "require" | "verify-ca"), _) => TlsMode::VerifyCa,
             (Some("verify-full"), _) => TlsMode::VerifyIdentity,
-            (Some(_), _) => return Err(TlsError::UnknownMode("sslmode")),
+            (Some(_), _) => return Err(TlsError::UnknownMode(from)),
         };
         Ok(Self {
             mode,
             ca,
-            certificate: take("sslcert").map(PathBuf::from),
-            key: take("sslkey").map(PathBuf::from),
+            certificate: file("sslcert", "PGSSLCERT").map(PathBuf::from),
+            key: file("sslkey", "PGSSLKEY").map(PathBuf::from),
         })
     }
 }
@@ -156,7 +168,10 @@ mod tests {
 
     type Take<'a> = &'a mut dyn FnMut(&str) -> Option<String>;
 
-    fn mode(of: fn(Take<'_>) -> Result<Tls, TlsError>, query: &str) -> Result<TlsMode, TlsError> {
+    fn mode(
+        of: impl Fn(Take<'_>) -> Result<Tls, TlsError>,
+        query: &str,
+    ) -> Result<TlsMode, TlsError> {
         let pairs: Vec<_> = query_pairs(query).collect();
         let mut take = |name: &str| {
             let pair = pairs.iter().find(|(key, _)| key == name);
@@ -232,7 +247,7 @@ mod tests {
 
     #[test]
     fn of_libpq() {
-        let mode = |query| mode(|take| Tls::of_libpq(take), query);
+        let mode = |query| mode(|take| Tls::of_libpq(take, |_| None), query);
         assert_eq!(mode(""), Ok(TlsMode::Preferred));
         assert_eq!(mode("sslmode=disable"), Ok(TlsMode::Disabled));
         assert_eq!(mode("sslmode=require"), Ok(TlsMode::Required));
@@ -253,5 +268,25 @@ mod tests {
             mode("sslrootcert=system&sslmode=require"),
             Err(TlsError::SystemCa)
         );
+    }
+    #[test]
+    fn what_the_url_does_not_name_comes_from_libpqs_environment() {
+        let mode = |variables: &[(&str, &str)], query: &str| {
+            let environment = |name: &str| {
+                let variable = variables.iter().find(|(key, _)| *key == name);
+                variable.map(|(_, value)| (*value).to_owned())
+            };
+            mode(|take| Tls::of_libpq(take, environment), query)
+        };
+        let full = [("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", "/c")];
+        assert_eq!(mode(&full, ""), Ok(TlsMode::VerifyIdentity));
+        assert_eq!(mode(&full[1..], ""), Ok(TlsMode::VerifyCa));
+        assert_eq!(mode(&full, "sslmode=verify-ca"), Ok(TlsMode::VerifyCa));
+        assert_eq!(mode(&full, "sslmode=disable"), Ok(TlsMode::Disabled));
+        let off = [("PGSSLMODE", "disable"), ("PGSSLROOTCERT", "/c")];
+        assert_eq!(mode(&off, ""), Ok(TlsMode::Disabled));
+        assert_eq!(mode(&off, "sslrootcert=/c"), Err(TlsError::Contradiction));
+        let odd = mode(&[("PGSSLMODE", "verify_full")], "");
+        assert_eq!(odd, Err(TlsError::UnknownMode("PGSSLMODE")));
     }
 }

@@ -1,6 +1,7 @@
 //! The types of oslo.config (`oslo_config/types.py`): from text to Rust values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -13,6 +14,13 @@ pub struct Limits {
     pub min: Option<f64>,
     /// Largest value allowed.
     pub max: Option<f64>,
+}
+
+/// A time that an option gives in seconds, at most a hundred years: clocks can tell when that is over.
+#[must_use]
+pub fn seconds(seconds: u64) -> Duration {
+    const CENTURY: u64 = 100 * 366 * 24 * 3600;
+    Duration::from_secs(seconds.min(CENTURY))
 }
 
 impl Limits {

@@ -44,7 +44,7 @@ impl BackupStatus {
     ];
 
     /// The name in the database.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::ErrorDeleting => "error_deleting",

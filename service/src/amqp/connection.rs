@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use api_compat::config::LoginMethod;
 use lapin::uri::{
@@ -11,6 +12,7 @@ use lapin::uri::{
 };
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use secrecy::ExposeSecret;
+use socket2::{SockRef, TcpKeepalive};
 use uuid::Uuid;
 
 use super::{Broker, wire};
@@ -80,7 +82,9 @@ async fn connect(
         AsyncTcpStream::Plain(stream) => stream.get_ref().as_fd().try_clone_to_owned(),
         _ => Err(io::ErrorKind::Unsupported.into()),
     };
-    let end = EndOnDrop(Some(socket.map_err(|error| error.to_string())?.into()));
+    let socket: TcpStream = socket.map_err(|error| error.to_string())?.into();
+    keep_alive(&socket).map_err(|error| error.to_string())?;
+    let end = EndOnDrop(Some(socket));
     if let Some(tls) = &broker.tls {
         stream = tls.secure(stream, &host).await?;
     }
@@ -95,6 +99,15 @@ async fn connect(
     let connection = connecting.map_err(|error| error.to_string())?;
     end.keep();
     Ok(connection)
+}
+
+/// Has the kernel notice that a silent host is gone, as py-amqp does: heartbeats may be turned off.
+fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    let often = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(9);
+    SockRef::from(socket).set_tcp_keepalive(&often)
 }
 
 /// Ends a connection that nobody waits for any more.
@@ -113,5 +126,25 @@ impl Drop for EndOnDrop {
             // It may have ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_gone_is_noticed_after_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        keep_alive(&socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        let silence = socket.tcp_keepalive_time().unwrap();
+        let tries =
+            socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(silence + tries, Duration::from_secs(150));
     }
 }

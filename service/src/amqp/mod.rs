@@ -179,7 +179,8 @@ impl Amqp {
             .await
     }
 
-    /// Sends a notification to each of the topics, as each of the drivers does. A failure is logged: what it tells of stands.
+    /// Sends a notification to each of the topics, as each of the drivers does. A failure is logged: what
+    /// it tells of stands.
     pub async fn notify(&self, notification: Notification) {
         let Inner {
             options, notifier, ..

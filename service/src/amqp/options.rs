@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl};
+use api_compat::config::{Config, LoginMethod, Rabbit, TransportUrl, seconds};
 use api_compat::messaging::queue::QueueOptions;
 use api_compat::notification::Format;
 use uuid::Uuid;
@@ -65,7 +65,8 @@ pub struct Retry {
 impl Retry {
     /// The wait after `tries` tries that failed.
     pub fn wait(&self, tries: u32) -> Duration {
-        (self.first + self.step * tries.saturating_sub(1)).min(self.longest)
+        let grown = self.step.saturating_mul(tries.saturating_sub(1));
+        self.first.saturating_add(grown).min(self.longest)
     }
 }
 
@@ -105,10 +106,8 @@ impl Options {
             broker: Broker::new(&config.messaging.transport_url, rabbit)?,
             control_exchange: config.messaging.control_exchange.clone(),
             queues: queues(rabbit),
-            response_timeout: Duration::from_secs(config.messaging.rpc_response_timeout),
-            missing_consumer_timeout: Duration::from_secs(
-                rabbit.kombu_missing_consumer_retry_timeout,
-            ),
+            response_timeout: seconds(config.messaging.rpc_response_timeout),
+            missing_consumer_timeout: seconds(rabbit.kombu_missing_consumer_retry_timeout),
             notifications: Notifications {
                 formats: formats.map(|(_, format)| format).collect(),
                 to_log: named("log"),
@@ -131,9 +130,9 @@ impl Broker {
             tls: rabbit.ssl.then(|| tls(rabbit)).transpose()?,
             heartbeat: rabbit.heartbeat_timeout_threshold,
             retry: Retry {
-                first: Duration::from_secs(rabbit.rabbit_retry_interval),
-                step: Duration::from_secs(rabbit.rabbit_retry_backoff),
-                longest: Duration::from_secs(rabbit.rabbit_interval_max),
+                first: seconds(rabbit.rabbit_retry_interval),
+                step: seconds(rabbit.rabbit_retry_backoff),
+                longest: seconds(rabbit.rabbit_interval_max),
             },
             connect_timeout: CONNECT_TIMEOUT,
             setup_timeout: SETUP_TIMEOUT,
@@ -259,5 +258,15 @@ pub(super) mod tests {
         };
         let waits: Vec<u64> = (1..6).map(|tries| retry.wait(tries).as_secs()).collect();
         assert_eq!(waits, [1, 3, 5, 6, 6]);
+    }
+
+    #[test]
+    fn no_number_is_too_large_for_a_wait() {
+        let forever = u64::MAX.to_string();
+        let retry = with("OS_OSLO_MESSAGING_RABBIT__RABBIT_RETRY_BACKOFF", &forever).broker;
+        assert_eq!(retry.retry.wait(u32::MAX), retry.retry.longest);
+        let options = with("OS_DEFAULT__RPC_RESPONSE_TIMEOUT", &forever);
+        let now = std::time::Instant::now();
+        assert!(now.checked_add(options.response_timeout).is_some());
     }
 }

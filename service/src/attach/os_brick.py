@@ -29,13 +29,15 @@ def prepare(request):
         cfg.CONF.register_opt(cfg.StrOpt(name, default=request[name]))
     files = [word for path in request["config_files"] for word in ("--config-file", path)]
     cfg.CONF(files, project="cinder", prog="cinder-backup")
-    priv_context.init(root_helper=shlex.split(request["root_helper"]))
+    priv_context.init(root_helper=request["root_helper"])
     os_brick.setup(cfg.CONF)
     return connector
 
 
 def carry_out(connector, request):
-    command, root_helper = request["command"], request["root_helper"]
+    command = request["command"]
+    # os-brick takes it as a shell would, and takes it apart again.
+    root_helper = shlex.join(request["root_helper"])
     multipath = request["multipath"]
     if command == "connector_properties":
         enforce = request["enforce_multipath"]

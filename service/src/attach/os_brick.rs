@@ -123,7 +123,7 @@ impl OsBrick {
         }
         let settings = json!({
             "config_files": self.config_files, "state_path": self.state_path, "host": self.host,
-            "my_ip": self.my_ip, "root_helper": self.root_helper().join(" "),
+            "my_ip": self.my_ip, "root_helper": self.root_helper(),
             "multipath": self.multipath, "enforce_multipath": self.enforce_multipath,
             "scan_tries": self.scan_tries.max(1),
         });
@@ -228,7 +228,7 @@ mod tests {
             state_path: "/nonexistent".into(),
             host: "host".to_owned(),
             my_ip: "192.0.2.1".to_owned(),
-            rootwrap_config: "/etc/cinder/rootwrap.conf".into(),
+            rootwrap_config: "/etc/cinder rootwrap.conf".into(),
             multipath: false,
             enforce_multipath: false,
             scan_tries: 3,
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(answer["connection"]["data"]["secret"], "hunter2");
         assert_eq!(
             answer["root_helper"],
-            "sudo cinder-rootwrap /etc/cinder/rootwrap.conf"
+            json!(["sudo", "cinder-rootwrap", "/etc/cinder rootwrap.conf"])
         );
         let failed = ask(r#"echo '{"error": "no such target"}'"#).await;
         let failed = failed.expect_err("failed").to_string();

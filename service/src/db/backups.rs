@@ -242,7 +242,9 @@ impl Database {
     ) -> Result<()> {
         let update = creating(backup, now).col_expr(backups::Column::ObjectCount, objects.into());
         // Once: the next number comes soon.
-        update.exec(&self.pool).await?;
+        self.patience
+            .once(async { Ok(update.exec(&self.pool).await?) })
+            .await?;
         Ok(())
     }
 

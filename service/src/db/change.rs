@@ -164,13 +164,11 @@ impl Database {
     async fn try_write(&self, write: Write<'_>, in_doubt: &AtomicBool) -> Result<()> {
         let transaction = self.begin().await?;
         let outcome = apply(&transaction, write, in_doubt.load(Ordering::Relaxed)).await;
-        let complete = outcome.is_ok();
-        let ended = retry::end(transaction, outcome).await;
-        if complete && ended.is_err() {
-            // The connection may have been lost after the server had committed.
+        if outcome.is_ok() {
+            // Whatever ends the commit, or the wait for it: the server may have committed.
             in_doubt.store(true, Ordering::Relaxed);
         }
-        ended
+        retry::end(transaction, outcome).await
     }
 }
 

@@ -1,5 +1,8 @@
 //! What went wrong with the database, and what that means for the caller.
 
+use std::time::Duration;
+
+use sea_orm::error::ConnAcquireErr;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
@@ -32,6 +35,9 @@ pub enum Error {
     /// The server refused or could not be reached.
     #[error("database: {0}")]
     Database(DbErr),
+    /// The server took what it was asked and has not answered for so long.
+    #[error("database: no answer for {} s", .0.as_secs())]
+    NoAnswer(Duration),
     /// The configuration cannot be used.
     #[error("[database] {0}")]
     Configuration(String),
@@ -62,9 +68,18 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::NoAnswer(_) => ErrorKind::Unreachable,
             Self::Configuration(_) | Self::Row { .. } => ErrorKind::Other,
             Self::Database(error) => kind(error),
         }
+    }
+
+    /// Whether the pool had no connection in time that works.
+    pub(super) fn is_without_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+        )
     }
 }
 

@@ -20,19 +20,26 @@ use super::{Database, Result, retry};
 /// How many backups one transaction changes.
 const AT_ONCE: usize = 500;
 
+/// What keeps its parent: one that is being made counts at its end, and one that is being deleted is
+/// counted off at its own, by whoever has read its parent.
+const KEPT: [&str; 2] = [
+    BackupStatus::Creating.as_str(),
+    BackupStatus::Deleting.as_str(),
+];
+
 impl Database {
     /// The increments of a host whose rows tell by themselves where their data lies, save those that
-    /// are being made.
+    /// are being made or deleted.
     pub async fn increments(&self, host: &str) -> Result<Vec<Backup>> {
         let find = live()
             .filter(backups::Column::ParentId.is_not_null())
             .filter(backups::Column::ServiceMetadata.is_not_null())
-            .filter(backups::Column::Status.ne(BackupStatus::Creating.as_str()));
+            .filter(backups::Column::Status.is_not_in(KEPT));
         self.find_of_host(find, host).await
     }
 
-    /// Records that backups build on no other any more, save those that are being made, and how many
-    /// still build on each of those that they were built on.
+    /// Records that backups build on no other any more, save those that are being made or deleted, and how
+    /// many still build on each of those that they were built on.
     pub async fn make_independent(&self, ids: &[BackupId], now: NaiveDateTime) -> Result<()> {
         for ids in ids.chunks(AT_ONCE) {
             self.patience
@@ -54,7 +61,7 @@ async fn separate(
 ) -> Result<()> {
     // Both are locked before anything is counted: who counts one more meanwhile does so afterwards.
     let increments = locked(ids.iter().map(ToString::to_string))
-        .filter(backups::Column::Status.ne(BackupStatus::Creating.as_str()))
+        .filter(backups::Column::Status.is_not_in(KEPT))
         .filter(backups::Column::ParentId.is_not_null())
         .all(transaction)
         .await?;

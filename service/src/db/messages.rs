@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_compat::user_message::UserMessage;
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::Set;
-use sea_orm::EntityTrait;
+use sea_orm::{DbErr, EntityTrait, SqlErr};
 use uuid::Uuid;
 
 use super::entity::messages;
@@ -41,9 +41,16 @@ impl Database {
         self.patience
             .run(|| async {
                 let insert = messages::Entity::insert(row.clone());
-                Ok(insert.exec(&self.pool).await?)
+                match insert.exec_without_returning(&self.pool).await.map(drop) {
+                    // By an earlier try, whose answer was lost: nobody else has this id.
+                    Err(error) if is_duplicate(&error) => Ok(()),
+                    inserted => Ok(inserted?),
+                }
             })
-            .await?;
-        Ok(())
+            .await
     }
+}
+
+fn is_duplicate(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }

@@ -31,9 +31,10 @@ pub use keys::NewKey;
 pub use quota::QuotaRules;
 pub use services::{Registration, Versions};
 
+use sea_orm::sea_query::Expr;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, EntityTrait, PaginatorTrait, Select,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, QuerySelect, QueryTrait,
+    Select, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use retry::Patience;
@@ -83,15 +84,14 @@ impl Database {
     }
 
     /// Whether there is a row, with the same patience.
-    async fn exists<E>(&self, find: Select<E>) -> Result<bool>
-    where
-        E: EntityTrait,
-        E::Model: Send + Sync,
-    {
-        let count = self
+    async fn exists<E: EntityTrait>(&self, find: Select<E>) -> Result<bool> {
+        // The server stops at the first.
+        let probe = find.select_only().expr(Expr::cust("1")).limit(1);
+        let probe = probe.into_query();
+        let found = self
             .patience
-            .run(|| async { Ok(find.clone().count(&self.pool).await?) })
+            .run(|| async { Ok(self.pool.query_one(&probe).await?) })
             .await?;
-        Ok(count > 0)
+        Ok(found.is_some())
     }
 }

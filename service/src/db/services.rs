@@ -118,7 +118,7 @@ impl Database {
 
     /// Says that the worker is alive; false when its row is gone.
     pub async fn heartbeat(&self, id: i32, zone: &str, now: NaiveDateTime) -> Result<bool> {
-        let updated = services::Entity::update_many()
+        let update = services::Entity::update_many()
             .col_expr(
                 services::Column::ReportCount,
                 Expr::col(services::Column::ReportCount).add(1),
@@ -126,8 +126,10 @@ impl Database {
             .col_expr(services::Column::AvailabilityZone, zone.into())
             .col_expr(services::Column::UpdatedAt, now.into())
             .filter(services::Column::Id.eq(id))
-            .filter(services::Column::Deleted.eq(false))
-            .exec(&self.pool)
+            .filter(services::Column::Deleted.eq(false));
+        let updated = self
+            .patience
+            .once(async { Ok(update.exec(&self.pool).await?) })
             .await?;
         Ok(updated.rows_affected == 1)
     }
@@ -155,14 +157,16 @@ impl Database {
 
     /// The versions of every service that is registered, dead and disabled ones too.
     pub async fn versions(&self) -> Result<Vec<Versions>> {
-        let rows = services::Entity::find()
+        let find = services::Entity::find()
             .filter(services::Column::Deleted.eq(false))
             .select_only()
             .column(services::Column::Binary)
             .column(services::Column::RpcCurrentVersion)
             .column(services::Column::ObjectCurrentVersion)
-            .into_tuple::<(Option<String>, Option<String>, Option<String>)>()
-            .all(&self.pool)
+            .into_tuple::<(Option<String>, Option<String>, Option<String>)>();
+        let rows = self
+            .patience
+            .once(async { Ok(find.all(&self.pool).await?) })
             .await?;
         Ok(rows
             .into_iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api_compat::ids::{SnapshotId, VolumeId};
 use api_compat::objects::{Backup, Snapshot, Volume, VolumeType};
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::entity::{snapshots, volume_attachment, volume_type_extra_specs, volume_types, volumes};
@@ -61,10 +61,17 @@ impl Database {
     }
 
     /// Whether cinder-volume makes a temporary volume or snapshot for a backup: by the names that it
-    /// gives them, since the backup names them only when they are complete.
-    pub async fn is_being_prepared(&self, backup: &Backup, volume: &Volume) -> Result<bool> {
+    /// gives them, since the backup names them only when they are complete. Its clock may be behind that
+    /// of cinder-api, which made the backup's row, by `skew`.
+    pub async fn is_being_prepared(
+        &self,
+        backup: &Backup,
+        volume: &Volume,
+        skew: TimeDelta,
+    ) -> Result<bool> {
         // Not what an earlier backup has left.
         let since = backup.created_at.unwrap_or_default().naive_utc();
+        let since = since.checked_sub_signed(skew).unwrap_or(since);
         let copy = volumes::Entity::find()
             .filter(volumes::Column::Deleted.eq(false))
             .filter(volumes::Column::Host.eq(volume.host.as_deref().unwrap_or_default()))

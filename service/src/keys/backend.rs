@@ -1,8 +1,6 @@
 //! From the configuration to the key manager.
 
-use std::time::Duration;
-
-use api_compat::config::{Config, Credentials};
+use api_compat::config::{Config, Credentials, seconds};
 use tracing::warn;
 
 use crate::openstack::{ANSWER, Barbican, Http, Login, Options, Retries, Tls};
@@ -91,7 +89,7 @@ pub(super) fn user(credentials: Credentials, retries: Retries) -> Option<Login> 
 pub(super) fn retries(config: &Config) -> Retries {
     Retries {
         times: config.barbican.number_of_retries,
-        delay: Duration::from_secs(config.barbican.retry_delay),
+        delay: seconds(config.barbican.retry_delay),
     }
 }
 

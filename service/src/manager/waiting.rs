@@ -141,7 +141,9 @@ impl Manager {
             return Ok(false);
         };
         let lives = self.cinder_volume_lives(row).await?;
-        Ok(lives && self.db.is_being_prepared(row, &volume).await?)
+        // By as much clocks may differ before services count as down.
+        let skew = chrono::Duration::from_std(self.settings.service_down_time).unwrap_or_default();
+        Ok(lives && self.db.is_being_prepared(row, &volume, skew).await?)
     }
 
     /// Ends what a start found in a row when the request does not come that would carry it out.

@@ -14,7 +14,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::error::Error;
-use super::http::{Http, Repeat, Request, json, odd, set_token};
+use super::http::{Http, Repeat, Request, body, json, odd, set_token};
 use super::keystone::{self, Login, Session};
 
 const SERVICE: &str = "key-manager";
@@ -83,9 +83,8 @@ impl Barbican {
         let path = format!("{path}/payload");
         let accept = Some(Body::Accept(description.content_type()));
         let (request, response) = self.ask(caller, Method::GET, &path, accept).await?;
-        let payload = response.bytes().await;
-        let payload = payload.map_err(|_| odd(&request, "the answer broke off"))?;
-        Ok((description, payload.to_vec().into()))
+        let payload = body(&request, response).await?;
+        Ok((description, payload.into()))
     }
 
     /// Stores a secret, the body being that of `api_compat::secret`; its id.

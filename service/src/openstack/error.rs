@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use api_compat::secret::SecretError;
 use reqwest::StatusCode;
 
-/// Why a request failed. The texts name addresses and ids, and never a token or what is in a secret.
+/// Why a request failed. Tenants read the texts: they name ids, and never where a service is, a token, or
+/// what is in a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Nobody asks: the request was made by a service, or its user has no token.
@@ -25,7 +26,7 @@ pub enum Error {
     /// The service refuses, or fails.
     #[error("{request}: {status}{}", because(.reason))]
     Refused {
-        /// Method and address.
+        /// Method and path.
         request: String,
         /// The status of the answer.
         status: StatusCode,
@@ -35,7 +36,7 @@ pub enum Error {
     /// The service cannot be reached, or does not answer in time.
     #[error("{request}: {reason}")]
     Away {
-        /// Method and address.
+        /// Method and path.
         request: String,
         /// Why.
         reason: String,
@@ -43,7 +44,7 @@ pub enum Error {
     /// The service answers something else than it should.
     #[error("{request}: {reason}")]
     Answer {
-        /// Method and address.
+        /// Method and path.
         request: String,
         /// What is odd.
         reason: String,

@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::error::{Error, causes};
 
@@ -21,6 +21,9 @@ pub const ANSWER: Duration = Duration::from_secs(60);
 
 /// The longest text of a refusal that is told.
 const REASON: usize = 200;
+
+/// The longest answer that is read, in bytes; the catalogue of a large cloud is a tenth of that.
+const LONGEST: usize = 1 << 20;
 
 /// How certificates are verified.
 #[derive(Debug, Clone)]
@@ -125,9 +128,17 @@ impl Request<'_> {
             }
     }
 
-    /// How it is called in errors.
+    /// How it is called in errors, which tenants read: without where the service is.
     fn name(&self) -> String {
-        format!("{} {}", self.method, self.url)
+        match Url::parse(&self.url) {
+            Ok(url) if url.has_host() => format!("{} {}", self.method, url.path()),
+            _ => self.method.to_string(),
+        }
+    }
+
+    /// Where it goes, for the log.
+    fn address(&self) -> String {
+        address(&self.url)
     }
 }
 
@@ -183,10 +194,18 @@ impl Http {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
+            let address = request.address();
             let Some(wait) = waits.next().filter(|_| passing) else {
+                match &error {
+                    // It understands what it is asked.
+                    Error::Refused { status, .. } if status.is_client_error() => {
+                        debug!(address, %error, "A service of the cloud refuses");
+                    }
+                    error => warn!(address, %error, "A service of the cloud cannot be used"),
+                }
                 return Err(error);
             };
-            debug!(%error, "A service of the cloud is asked again");
+            debug!(address, %error, "A service of the cloud is asked again");
             tokio::time::sleep(wait).await;
         }
     }
@@ -218,13 +237,25 @@ impl Http {
         if request.is_done(status) {
             return Ok(response);
         }
+        if status == StatusCode::GATEWAY_TIMEOUT {
+            // A proxy has waited for the service that hangs.
+            let away = Error::Away {
+                request: request.name(),
+                reason: status.to_string(),
+            };
+            return Err((away, false));
+        }
         let passing = match request.repeat {
             Repeat::Harmless => status.is_server_error(),
             Repeat::Twice => status == StatusCode::SERVICE_UNAVAILABLE,
         };
         let reason = match response.headers().get(LOCATION) {
-            Some(location) if status.is_redirection() => elsewhere(location),
-            _ => reason(&response.text().await.unwrap_or_default()),
+            Some(location) if status.is_redirection() => {
+                let (from, to) = (request.address(), elsewhere(location));
+                warn!(from, to, "A redirection is not followed");
+                "it redirects, which is not followed".to_owned()
+            }
+            _ => reason(&read(response).await.unwrap_or_default()),
         };
         let refused = Error::Refused {
             request: request.name(),
@@ -235,21 +266,39 @@ impl Http {
     }
 }
 
-/// Where a redirection leads, without what may be secret in an address.
+/// Where a redirection leads.
 fn elsewhere(location: &HeaderValue) -> String {
-    let to = location.to_str().unwrap_or_default();
-    let to = match Url::parse(to) {
-        Ok(url) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
-        Err(_) => to.split(['?', '#']).next().unwrap_or_default().to_owned(),
-    };
-    let to: String = to.chars().take(REASON).collect();
-    format!("it redirects to {to}, which is not followed")
+    let to = address(location.to_str().unwrap_or_default());
+    to.chars().take(REASON).collect()
+}
+
+/// An address without what may be secret in it: user, password, query.
+fn address(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(url) if url.has_host() => {
+            format!("{}{}", url.origin().ascii_serialization(), url.path())
+        }
+        Ok(_) => "an address without a host".to_owned(),
+        Err(_) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The body of an answer, unless it is longer than any that is meant.
+async fn read(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(causes)? {
+        if body.len() + part.len() > LONGEST {
+            return Err(format!("the answer is longer than {LONGEST} bytes"));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
 }
 
 /// The words in a refusal: Keystone's are in `error.message`, Barbican's in `title` and
 /// `description`.
-fn reason(text: &str) -> String {
-    let Ok(answer) = serde_json::from_str::<Value>(text) else {
+fn reason(text: &[u8]) -> String {
+    let Ok(answer) = serde_json::from_slice::<Value>(text) else {
         // A proxy's page says nothing that the status does not.
         return String::new();
     };
@@ -277,16 +326,27 @@ pub(super) fn set_token(
     Ok(())
 }
 
+/// The body of an answer.
+///
+/// # Errors
+/// `Answer` where it breaks off, or goes on without an end.
+pub(super) async fn body(request: &Request<'_>, response: Response) -> Result<Vec<u8>, Error> {
+    read(response).await.map_err(|reason| odd(request, &reason))
+}
+
 /// Decodes an answer in JSON.
 pub(super) async fn json(request: &Request<'_>, response: Response) -> Result<Value, Error> {
-    response.json().await.map_err(|error| Error::Answer {
-        request: request.name(),
-        reason: causes(error),
-    })
+    let body = body(request, response).await?;
+    serde_json::from_slice(&body).map_err(|error| odd(request, &format!("no JSON: {error}")))
 }
 
 /// An answer that is something else than it should.
 pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
+    let address = request.address();
+    warn!(
+        address,
+        reason, "A service of the cloud answers something else than it should"
+    );
     Error::Answer {
         request: request.name(),
         reason: reason.to_owned(),
@@ -304,36 +364,35 @@ mod tests {
     fn a_refusals_words_are_found() {
         let keystone = r#"{"error": {"code": 401, "message": "The request you have made requires authentication."}}"#;
         assert_eq!(
-            reason(keystone),
+            reason(keystone.as_bytes()),
             "The request you have made requires authentication."
         );
         let barbican = r#"{"code": 403, "title": "Forbidden", "description": "Secret retrieval attempt not allowed"}"#;
         assert_eq!(
-            reason(barbican),
+            reason(barbican.as_bytes()),
             "Forbidden: Secret retrieval attempt not allowed"
         );
-        assert_eq!(reason("<html>Bad Gateway</html>"), "");
-        assert_eq!(reason("[1]"), "");
-        assert_eq!(
-            reason(&format!(r#"{{"title": "{}"}}"#, "ä".repeat(900)))
-                .chars()
-                .count(),
-            REASON
-        );
+        assert_eq!(reason(b"<html>Bad Gateway</html>"), "");
+        assert_eq!(reason(b"[1]"), "");
+        let long = format!(r#"{{"title": "{}"}}"#, "ä".repeat(900));
+        assert_eq!(reason(long.as_bytes()).chars().count(), REASON);
     }
 
-    async fn ask(method: Method, url: String) -> Result<StatusCode, Error> {
+    fn http(times: usize) -> Http {
         let tls = Tls {
             verify: true,
             authorities: None,
             own: None,
         };
         let retries = Retries {
-            times: 0,
+            times,
             delay: Duration::ZERO,
         };
-        let http = Http::new(&tls, retries, ANSWER).unwrap();
-        let answered = http.send(&Request::new(method, url)).await;
+        Http::new(&tls, retries, ANSWER).unwrap()
+    }
+
+    async fn ask(method: Method, url: String) -> Result<StatusCode, Error> {
+        let answered = http(0).send(&Request::new(method, url)).await;
         answered.map(|response| response.status())
     }
 
@@ -345,20 +404,66 @@ mod tests {
             let location = format!("Location: {away}/v3?token=hunter2#hunter2\r\n");
             let (url, _) = service(empty(status, &location), Duration::ZERO).await;
             let error = ask(Method::GET, url).await.unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("redirects to {other}/v3,")),
-                "{error}"
-            );
-            assert!(!error.contains("hunter2"), "{error}");
+            assert!(error.contains("redirects"), "{error}");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 0);
-        let (url, _) = service(
-            empty("302 Found", "Location: /login?next=x\r\n"),
-            Duration::ZERO,
-        )
-        .await;
-        let error = ask(Method::GET, url).await.unwrap_err().to_string();
-        assert!(error.contains("redirects to /login,"), "{error}");
+        let lead = |to: &str| elsewhere(&HeaderValue::from_str(to).unwrap());
+        let to = format!("{away}/v3?token=hunter2#hunter2");
+        assert_eq!(lead(&to), format!("{other}/v3"));
+        assert_eq!(lead("/login?next=x"), "/login");
+    }
+
+    #[tokio::test]
+    async fn errors_do_not_tell_tenants_where_a_service_is() {
+        let statuses = [
+            "503 Service Unavailable",
+            "302 Found",
+            "504 Gateway Timeout",
+        ];
+        let answers = statuses.map(|status| empty(status, "Location: http://10.0.0.1/\r\n"));
+        let mut urls = vec!["http://127.0.0.1:1".to_owned(), "http:".to_owned()];
+        for answer in answers {
+            urls.push(service(answer, Duration::ZERO).await.0);
+        }
+        for url in urls {
+            let secret = url.replace("http://", "http://user:hunter2@");
+            let request = Request::new(Method::GET, format!("{secret}/v1/secrets/x?y=hunter2"));
+            let error = http(0).send(&request).await.unwrap_err().to_string();
+            assert!(error.starts_with("GET"), "{error}");
+            for secret in ["127.0.0.1", "10.0.0.1", "hunter2"] {
+                assert!(!error.contains(secret), "{error}");
+            }
+            assert!(request.address().starts_with(&url), "{}", request.address());
+            assert!(!request.address().contains("hunter2"));
+        }
+        let odd = Request::new(Method::GET, "user:hunter2@127.0.0.1".to_owned());
+        assert_eq!(odd.name(), "GET");
+        assert_eq!(odd.address(), "an address without a host");
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_not_waited_for_again_behind_a_proxy_either() {
+        for (status, times) in [("503 Service Unavailable", 3), ("504 Gateway Timeout", 1)] {
+            let (url, asked) = service(empty(status, ""), Duration::ZERO).await;
+            let answered = http(2).send(&Request::new(Method::GET, url)).await;
+            assert!(answered.unwrap_err().to_string().contains(status));
+            assert_eq!(asked.load(Ordering::Relaxed), times);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_not_read_to_its_end() {
+        for (length, fits) in [(LONGEST - 2, true), (LONGEST - 1, false)] {
+            let text = "x".repeat(length);
+            let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\"{text}\"");
+            let (url, _) = service(answer, Duration::ZERO).await;
+            let request = Request::new(Method::GET, url);
+            let response = http(0).send(&request).await.unwrap();
+            match json(&request, response).await {
+                Ok(value) => assert!(fits && value.as_str() == Some(text.as_str())),
+                Err(error) => assert!(!fits && error.to_string().contains("longer"), "{error}"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api_compat::config::Config;
+use api_compat::config::{Config, seconds};
 use api_compat::messaging::RequestContext;
 use api_compat::rpc::scheduler;
 use chrono::Utc;
@@ -43,7 +43,7 @@ impl Capabilities {
             host: config.service.host.clone(),
             driver: config.backup.backup_driver.clone(),
             zone: config.service.storage_availability_zone.clone(),
-            interval: Duration::from_secs(config.backup.backup_driver_stats_polling_interval),
+            interval: seconds(config.backup.backup_driver_stats_polling_interval),
             outage: Arc::default(),
         }
     }

@@ -78,6 +78,14 @@ pub struct CommandLine {
     #[arg(long = "nouse-journal", action = ArgAction::SetTrue)]
     pub nouse_journal: bool,
 
+    /// Accepted, without effect: SIGHUP has the log file opened anew.
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub watch_log_file: bool,
+
+    /// The inverse of --watch-log-file.
+    #[arg(long = "nowatch-log-file", action = ArgAction::SetTrue)]
+    pub nowatch_log_file: bool,
+
     /// Write each log line as one JSON object.
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "nouse_json")]
     pub use_json: bool,
@@ -139,6 +147,10 @@ impl CommandLine {
             ("log_config_append", path(&self.log_config_append)),
             ("use_syslog", flag(self.use_syslog, self.nouse_syslog)),
             ("use_journal", flag(self.use_journal, self.nouse_journal)),
+            (
+                "watch_log_file",
+                flag(self.watch_log_file, self.nowatch_log_file),
+            ),
             ("syslog_log_facility", self.syslog_log_facility.clone()),
         ]
         .into_iter()
@@ -213,12 +225,14 @@ mod tests {
             "--log-config=/x",
             "--use-syslog",
             "--nouse-journal",
+            "--watch-log-file",
             "--syslog-log-facility=LOG_LOCAL0",
         ]);
         let expected = [
             ("log_config_append", "/x"),
             ("use_syslog", "true"),
             ("use_journal", "false"),
+            ("watch_log_file", "true"),
             ("syslog_log_facility", "LOG_LOCAL0"),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use api_compat::config::Config;
+use api_compat::config::{Config, seconds};
 use api_compat::rpc::version;
 use chrono::{NaiveDateTime, Utc};
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ impl Heartbeat {
             database,
             registration,
             row,
-            interval: Duration::from_secs(config.service.report_interval),
+            interval: seconds(config.service.report_interval),
             location: config.database_url.location(),
             outage: Outage::default(),
         })

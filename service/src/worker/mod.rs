@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api_compat::config::Config;
+use api_compat::config::{Config, seconds};
 use api_compat::log_line;
 use api_compat::messaging::Failure;
 use api_compat::objects::{self, LogLevel, LogLevelList, ObjectHistory};
@@ -150,7 +150,7 @@ async fn start(config: Config, log: Log, command_line: &CommandLine) -> anyhow::
         levels,
         reload,
     };
-    let interval = Duration::from_secs(worker.config.backup.backup_driver_init_check_interval);
+    let interval = seconds(worker.config.backup.backup_driver_init_check_interval);
     tokio::spawn(vault_watch::run(
         worker.manager.clone(),
         worker.config.ceph.clone(),
@@ -262,7 +262,7 @@ impl Worker {
     async fn drain(&self, mut signals: Signals) {
         let patience = match self.config.service.graceful_shutdown_timeout {
             0 => Duration::MAX,
-            seconds => Duration::from_secs(seconds),
+            patience => seconds(patience),
         };
         let mut drained = pin!(tokio::time::timeout(patience, self.manager.drained()));
         loop {

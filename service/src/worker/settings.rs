@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use api_compat::config::database_url::Backend;
-use api_compat::config::{Config, Machine, Sources};
+use api_compat::config::{Config, Machine, Sources, seconds};
 use api_compat::objects::ObjectHistory;
 use api_compat::rpc::version;
 
@@ -23,6 +23,13 @@ use crate::vault::{Engine, ImageFormat, Vault};
 
 /// How long the backup cluster may take to answer the first call.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one try to read or write in the database may take: longer than MySQL lets a statement wait for
+/// a lock (`innodb_lock_wait_timeout`, 50 s), so that only a server that is gone is given up.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
+
+/// The shortest wait before a transaction is tried again, since what ends an operation is tried without end.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Reads the configuration and refuses one that cannot work, with every reason at once.
 pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
@@ -95,25 +102,30 @@ pub fn database(config: &Config) -> db::Options {
         Some(-1) => 1000,
         Some(overflow) => u32::try_from(overflow).unwrap_or(50),
     };
+    let first_wait = seconds(options.db_retry_interval).max(SHORTEST_WAIT);
     let longest_wait = match options.db_inc_retry_interval {
-        true => options.db_max_retry_interval,
-        false => options.db_retry_interval,
+        true => seconds(options.db_max_retry_interval).max(first_wait),
+        false => first_wait,
     };
     db::Options {
         url: config.database_url.clone(),
         connections: options.max_pool_size.saturating_add(overflow).max(1),
-        recycle: Duration::from_secs(options.connection_recycle_time),
-        acquire: Duration::from_secs(options.pool_timeout.unwrap_or(30)),
+        recycle: seconds(options.connection_recycle_time),
+        acquire: seconds(options.pool_timeout.unwrap_or(30)),
         sql_mode: options
             .mysql_sql_mode
             .clone()
             .filter(|mode| !mode.is_empty()),
         wsrep_sync_wait: options.mysql_wsrep_sync_wait,
-        start_tries: u32::try_from(options.max_retries).ok(),
-        start_interval: Duration::from_secs(options.retry_interval),
+        // The first of the attempts is none.
+        start_tries: u32::try_from(options.max_retries)
+            .ok()
+            .map(|attempts| attempts.saturating_sub(1)),
+        start_interval: seconds(options.retry_interval),
         transaction_tries: usize::try_from(options.db_max_retries).unwrap_or(usize::MAX),
-        transaction_wait: Duration::from_secs(options.db_retry_interval),
-        transaction_longest_wait: Duration::from_secs(longest_wait),
+        transaction_wait: first_wait,
+        transaction_longest_wait: longest_wait,
+        transaction_limit: TRANSACTION_LIMIT,
     }
 }
 
@@ -141,10 +153,10 @@ pub fn manager(config: &Config) -> Settings {
         max_source_snapshots: config.ceph.backup_ceph_max_snapshots,
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,
-        continue_timeout: Duration::from_secs(config.cinderblock.continue_timeout),
-        service_down_time: Duration::from_secs(config.service.service_down_time),
+        continue_timeout: seconds(config.cinderblock.continue_timeout),
+        service_down_time: seconds(config.service.service_down_time),
         max_operations: config.backup.backup_max_operations,
-        message_ttl: Duration::from_secs(config.service.message_ttl),
+        message_ttl: seconds(config.service.message_ttl),
         quota: QuotaRules {
             until_refresh: i32::try_from(config.quota.until_refresh).unwrap_or(i32::MAX),
             max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
@@ -202,7 +214,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
     use std::path::Path;
 
-    use api_compat::config::options;
+    use api_compat::config::{ConfigPath, options};
 
     use super::*;
 
@@ -216,6 +228,51 @@ mod tests {
         ];
         let expected = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         assert_eq!(environment(variables.into_iter()), expected);
+    }
+
+    /// How the database is reached with one more option in the environment.
+    fn database_with(option: &str, value: &str) -> db::Options {
+        let config = Config::load(&Sources {
+            project: "cinder".to_owned(),
+            paths: vec![ConfigPath::File("/dev/null".into())],
+            overrides: Vec::new(),
+            environment: [(option.to_owned(), value.to_owned())].into(),
+            machine: Machine {
+                hostname: "node1".to_owned(),
+                address: "10.0.0.1".to_owned(),
+                program: BINARY.to_owned(),
+            },
+        });
+        database(&config.unwrap())
+    }
+
+    #[test]
+    fn the_first_attempt_to_reach_the_database_counts() {
+        for (attempts, again) in [
+            ("10", Some(9)),
+            ("1", Some(0)),
+            ("0", Some(0)),
+            ("-1", None),
+        ] {
+            let options = database_with("OS_DATABASE__MAX_RETRIES", attempts);
+            assert_eq!(options.start_tries, again, "{attempts}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_refuses_is_not_asked_without_a_pause() {
+        let with = |option: &str| {
+            let options = database_with(option, "0");
+            (options.transaction_wait, options.transaction_longest_wait)
+        };
+        let (first, longest) = with("OS_DATABASE__DB_RETRY_INTERVAL");
+        assert_eq!(first, SHORTEST_WAIT);
+        assert_eq!(longest, Duration::from_secs(10));
+        let (first, longest) = with("OS_DATABASE__DB_MAX_RETRY_INTERVAL");
+        assert_eq!(
+            (first, longest),
+            (Duration::from_secs(1), Duration::from_secs(1))
+        );
     }
 
     /// A file of the service without its tests, or that of `api-compat` that takes URLs apart; each

@@ -25,26 +25,27 @@ async fn a_parent_counts_those_that_still_name_it() {
     let ours = increment(&lab, parent, BackupStatus::Available).await;
     let theirs = increment(&lab, parent, BackupStatus::Available).await;
     let making = increment(&lab, parent, BackupStatus::Creating).await;
+    let deleting = increment(&lab, parent, BackupStatus::Deleting).await;
     let last = increment(&lab, other, BackupStatus::Error).await;
     let dependents = async |id| lab.backup_row(id).await.num_dependent_backups;
 
-    let ids = [ours, making, last];
+    let ids = [ours, making, deleting, last];
     lab.db.make_independent(&ids, now()).await.expect("update");
     for id in [ours, last] {
         assert_eq!(lab.backup_row(id).await.parent_id, None);
     }
-    // What is being made is counted at its end.
-    for id in [theirs, making] {
+    // What is being made is counted at its end, what is being deleted until its end.
+    for id in [theirs, making, deleting] {
         assert_eq!(lab.backup_row(id).await.parent_id, Some(parent.to_string()));
     }
-    assert_eq!(dependents(parent).await, Some(1));
+    assert_eq!(dependents(parent).await, Some(2));
     assert_eq!(dependents(other).await, Some(0));
 
     lab.db
         .make_independent(&[theirs], now())
         .await
         .expect("update");
-    assert_eq!(dependents(parent).await, Some(0));
+    assert_eq!(dependents(parent).await, Some(1));
 }
 
 mod server {

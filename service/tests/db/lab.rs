@@ -1,5 +1,6 @@
 //! A project that goes with its test, and its rows as they are in the database.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_compat::config::database_url::{Backend, DatabaseUrl};
@@ -74,7 +75,7 @@ pub fn through(address: std::net::SocketAddr) -> (String, (String, u16)) {
 }
 
 fn parsed(url: &str) -> DatabaseUrl {
-    DatabaseUrl::parse(url, "").expect("LAB_DATABASE_URL is a URL")
+    DatabaseUrl::parse(url, "", &BTreeMap::new()).expect("LAB_DATABASE_URL is a URL")
 }
 
 /// How the tests connect: like the service, but they wait less.
@@ -91,6 +92,7 @@ pub fn options(url: &str) -> Options {
         transaction_tries: 20,
         transaction_wait: Duration::from_millis(10),
         transaction_longest_wait: Duration::from_millis(500),
+        transaction_limit: Duration::from_secs(120),
     }
 }
 

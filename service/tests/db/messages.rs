@@ -68,3 +68,36 @@ async fn a_warning_about_a_volume_without_a_request_is_told_of() {
     assert_eq!(row.message_level, "WARNING");
     assert_eq!((row.request_id, row.expires_at), (None, None));
 }
+
+mod server {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::server::meddler::{Command, Fate, Meddler};
+
+    #[tokio::test]
+    async fn a_message_that_was_stored_is_no_failure_when_the_answer_is_lost() {
+        let (begun, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        let meddler = Meddler::new(move |_, command| match command {
+            Command::Insert => {
+                begun.store(true, Ordering::SeqCst);
+                Fate::Pass
+            }
+            Command::Execute
+                if begun.load(Ordering::SeqCst) && !lost.swap(true, Ordering::SeqCst) =>
+            {
+                Fate::LoseAnswer
+            }
+            _ => Fate::Pass,
+        });
+        let meddler = meddler.await;
+        let lab = Lab::through(&meddler.url).await;
+        let backup = BackupId::from(Uuid::new_v4());
+        let message = UserMessage::about_backup(Action::Create, Detail::AttachError, backup);
+        lab.db
+            .insert_message(&message, &lab.project, None, MONTH, now())
+            .await
+            .expect("told");
+        only_message(&lab).await;
+    }
+}

@@ -4,7 +4,7 @@ use api_compat::config::database_url::Backend;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::{Backup, Volume};
 use api_compat::state::{BackupStatus, VolumeStatus};
-use cinderblock::db::entity::{backups, snapshots, volumes};
+use cinderblock::db::entity::{HiddenText, backups, snapshots, volumes};
 use cinderblock::db::{ErrorKind, Place};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -142,14 +142,16 @@ async fn a_source_is_prepared_while_a_copy_of_it_is_being_made() {
             row.created_at = Set(Some(before() - std::time::Duration::from_secs(age)));
         };
         lab.volume(status, fill).await;
-        let prepared = lab.db.is_being_prepared(&backup, &volume).await;
+        let skew = chrono::TimeDelta::seconds(60);
+        let prepared = lab.db.is_being_prepared(&backup, &volume, skew).await;
         prepared.expect("query")
     };
     assert!(!copy("backing-up", 0, "host@ceph#pool").await);
     assert!(!copy("creating", 0, "other@ceph#pool").await);
     // Of an earlier backup.
-    assert!(!copy("creating", 60, "host@ceph#pool").await);
-    assert!(copy("creating", 0, "host@ceph#pool").await);
+    assert!(!copy("creating", 61, "host@ceph#pool").await);
+    // Of this one, by a clock that is behind.
+    assert!(copy("creating", 60, "host@ceph#pool").await);
 }
 
 #[tokio::test]
@@ -247,7 +249,7 @@ async fn a_volume_is_read_with_every_column() {
         row.host = Set(text("host@rbd#pool"));
         row.size = Set(Some(7));
         row.display_name = Set(Some(hostile()));
-        row.provider_auth = Set(text("CHAP user password"));
+        row.provider_auth = Set(Some(HiddenText("CHAP user password".to_owned())));
         row.launched_at = Set(Some(before()));
         row.bootable = Set(Some(true));
         row.multiattach = Set(Some(false));
@@ -263,6 +265,9 @@ async fn a_volume_is_read_with_every_column() {
     let previous = VolumeStatus::Other("maintenance".to_owned());
     assert_eq!(volume.previous_status, Some(previous));
     assert_eq!(volume.launched_at, Some(before().and_utc()));
+
+    let shown = format!("{:?}", lab.volume_row(id).await);
+    assert!(!shown.contains("CHAP"), "{shown}");
 
     // Nothing is lost on the way: the object's own fields are the row's columns.
     let wire = serde_json::to_value(&volume).expect("an object");

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::lab::{Lab, backend, before, now};
 
 /// A worker of a binary of its own, so that no other service takes it for a `cinder-backup`.
-fn registration(lab: &Lab, host: &str) -> Registration {
+pub fn registration(lab: &Lab, host: &str) -> Registration {
     Registration {
         host: host.to_owned(),
         binary: lab.project.clone(),

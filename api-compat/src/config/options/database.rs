@@ -25,11 +25,12 @@ options! {
         mysql_sql_mode: Option<String> = default("TRADITIONAL"),
         /// Value of wsrep_sync_wait of the sessions. Unset leaves the server's. Galera only.
         mysql_wsrep_sync_wait: Option<u32> = unset(),
-        /// Seconds after which a connection is replaced.
+        /// Seconds after which a connection is replaced. There is no value for never.
         connection_recycle_time: u64 = default("3600"),
-        /// Number of connections that stay open.
+        /// Number of connections, to which max_overflow is added. Those that nobody needs for ten
+        /// minutes are closed.
         max_pool_size: u32 = default("5"),
-        /// Number of connections that may be opened above max_pool_size; -1 sets no limit.
+        /// Number of connections that may be opened above max_pool_size; -1 allows a thousand.
         max_overflow: Option<i64> = default("50").min(-1.0).formerly(&[
             ("DEFAULT", "sql_max_overflow"),
             ("database", "sqlalchemy_max_overflow"),
@@ -37,7 +38,7 @@ options! {
         /// Seconds to wait for a free connection. Unset waits 30 seconds.
         pool_timeout: Option<u64> =
             unset().formerly(&[("database", "sqlalchemy_pool_timeout")]),
-        /// Number of attempts to reach the database at start; -1 goes on for ever.
+        /// Number of attempts to reach the database at start, one at least; -1 goes on for ever.
         max_retries: i64 = default("10").min(-1.0).formerly(&[
             ("DEFAULT", "sql_max_retries"),
             ("database", "sql_max_retries"),
@@ -47,7 +48,7 @@ options! {
             ("DEFAULT", "sql_retry_interval"),
             ("database", "reconnect_interval"),
         ]),
-        /// Seconds before a failed transaction is tried again.
+        /// Seconds before a failed transaction is tried again; with 0 it is a tenth of one.
         db_retry_interval: u64 = default("1"),
         /// Whether that time grows with each attempt.
         db_inc_retry_interval: bool = default("true"),

@@ -138,6 +138,8 @@ without_effect! {
         missing use_syslog: bool = default("false"),
         /// The log goes to a file or to standard error.
         missing syslog_log_facility: String = default("LOG_USER"),
+        /// The log file is opened anew at SIGHUP, which logrotate has to send.
+        missing watch_log_file: bool = default("false"),
         /// The log file is opened anew at SIGHUP, so that logrotate can move it away.
         missing log_rotation_type: Rotation = default("none"),
         /// The log file is opened anew at SIGHUP, so that logrotate can move it away.
@@ -197,6 +199,8 @@ without_effect! {
         missing asyncio_slave_connection: Option<SecretString> = unset(),
         /// Everything is read from connection.
         needless synchronous_reader: bool = default("true"),
+        /// The tables are taken as they are.
+        missing mysql_enable_ndb: bool = default("false"),
         /// A connection that was lost is always made anew.
         needless use_db_reconnect: bool = default("false"),
         /// SQLite always writes to the disk before it answers.

@@ -13,7 +13,7 @@ use sea_orm::sqlx::{self, ConnectOptions, Connection, Pool};
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
 use tracing::warn;
 
-use super::retry::{Patience, Retired};
+use super::retry::{Patience, Retired, Told};
 use super::{Database, Error, ErrorKind, Result};
 
 /// How long a server may take to say what its trouble is.
@@ -44,6 +44,9 @@ pub struct Options {
     pub transaction_wait: Duration,
     /// The longest wait before a transaction is tried again.
     pub transaction_longest_wait: Duration,
+    /// How long one try may take, from waiting for a connection to the last answer. It must leave a server
+    /// the time to say itself that a lock was not to be had (`innodb_lock_wait_timeout`).
+    pub transaction_limit: Duration,
 }
 
 impl Database {
@@ -65,7 +68,9 @@ impl Database {
                             through_lockouts: false,
                             first: options.transaction_wait,
                             longest: options.transaction_longest_wait,
+                            limit: options.transaction_limit,
                             retired,
+                            told: Told::default(),
                         },
                     });
                 }
@@ -84,9 +89,7 @@ impl Database {
             tokio::time::sleep(options.start_interval).await;
         }
     }
-}
 
-impl Database {
     /// Why the server takes no connections; none when it takes them. Found out with a connection of
     /// its own: a pool that waits in vain says no more than that.
     pub async fn trouble(&self) -> Option<String> {
@@ -139,7 +142,8 @@ async fn first<S, T>(
 }
 
 fn pool<DB: sqlx::Database>(options: &Options, retired: &Retired) -> PoolOptions<DB> {
-    let retired = retired.clone();
+    let (before, after) = (retired.clone(), retired.clone());
+    let limit = options.transaction_limit;
     PoolOptions::new()
         .max_connections(options.connections)
         .max_lifetime(options.recycle)
@@ -147,8 +151,20 @@ fn pool<DB: sqlx::Database>(options: &Options, retired: &Retired) -> PoolOptions
         // The driver would warn of each wait without a word of what is waited for.
         .acquire_slow_threshold(options.acquire)
         .before_acquire(move |_, connection| {
-            let useful = !retired.includes(connection.age);
+            let useful = !before.includes(connection.age);
             Box::pin(async move { Ok(useful) })
+        })
+        // The driver tests what comes back, and waits for the answer for ever: such a connection would never
+        // make room for another.
+        .after_release(move |connection: &mut DB::Connection, released| {
+            let retired = after.includes(released.age);
+            Box::pin(async move {
+                if retired {
+                    return Ok(false);
+                }
+                let answered = tokio::time::timeout(limit, connection.ping()).await;
+                Ok(matches!(answered, Ok(Ok(()))))
+            })
         })
 }
 

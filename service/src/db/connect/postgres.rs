@@ -20,7 +20,8 @@ pub(super) async fn open(options: &Options, retired: &Retired) -> Result<Databas
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
 
-/// The driver's own options. What the URL does not name comes from the environment, as with libpq.
+/// The driver's own options. What the URL does not name comes from the environment, as with libpq; what
+/// that says of encryption is in `url.tls` already.
 fn session(url: &DatabaseUrl) -> PgConnectOptions {
     // In a password file, it would look for what the environment names, not the URL.
     let mut session = PgConnectOptions::new_without_pgpass();

@@ -4,6 +4,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use super::HiddenText;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "snapshots")]
 pub struct Model {
@@ -24,7 +26,7 @@ pub struct Model {
     pub volume_type_id: Option<String>,
     pub provider_location: Option<String>,
     pub provider_id: Option<String>,
-    pub provider_auth: Option<String>,
+    pub provider_auth: Option<HiddenText>,
     pub created_at: Option<DateTime>,
     pub updated_at: Option<DateTime>,
     pub deleted_at: Option<DateTime>,

@@ -4,6 +4,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use super::HiddenText;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "volumes")]
 pub struct Model {
@@ -29,7 +31,7 @@ pub struct Model {
     pub display_name: Option<String>,
     pub display_description: Option<String>,
     pub provider_location: Option<String>,
-    pub provider_auth: Option<String>,
+    pub provider_auth: Option<HiddenText>,
     pub provider_geometry: Option<String>,
     pub provider_id: Option<String>,
     pub volume_type_id: Option<String>,

@@ -1,12 +1,15 @@
 //! Servers that cannot do what they are asked, and answers that are lost.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use api_compat::state::{BackupStatus, Event, Source};
 use cinderblock::db::{Database, Done, ErrorKind, Options};
 
 use super::meddler::{Command, Fate, Meddler, Refusal};
 use crate::lab::{DELETED, Lab, change, now, options, rules, subject};
+use crate::services::registration;
 
 const READ_ONLY: Fate = Fate::Refuse(Refusal {
     mysql: (
@@ -162,4 +165,116 @@ async fn a_deletion_that_was_written_is_not_written_twice_when_its_answer_is_los
         .expect("change");
     assert_eq!(lab.backup_row(backup).await.deleted, Some(true));
     assert_eq!(lab.in_use().await, (2, 20));
+}
+
+/// The options of one that gives a server up soon, and has a single connection at a time: one that is not
+/// given up leaves no room for another.
+fn impatient(url: &str) -> Options {
+    Options {
+        connections: 1,
+        transaction_limit: Duration::from_secs(2),
+        ..options(url)
+    }
+}
+
+/// Its host dies once, when it gets a command of that kind.
+async fn mortal(last: Command, fate: Fate) -> Meddler {
+    let died = AtomicBool::new(false);
+    let meddler = Meddler::new(move |_, command| {
+        match command == last && !died.swap(true, Ordering::SeqCst) {
+            true => fate,
+            false => Fate::Pass,
+        }
+    });
+    meddler.await
+}
+
+#[tokio::test]
+async fn a_server_whose_host_dies_in_the_middle_of_a_statement_is_left_for_another() {
+    let meddler = mortal(Command::Update, Fate::Die).await;
+    let lab = Lab::new().await;
+    let db = Database::connect(&impatient(&meddler.url)).await;
+    write(&lab, &db.expect("connect")).await;
+}
+
+#[tokio::test]
+async fn what_waits_beside_a_statement_that_is_never_answered_goes_on_with_a_new_connection() {
+    let meddler = mortal(Command::Update, Fate::Die).await;
+    let lab = Lab::new().await;
+    let options = Options {
+        connections: 3,
+        ..impatient(&meddler.url)
+    };
+    let db = Database::connect(&options).await.expect("connect");
+    let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
+    let read = || db.backup(backup);
+    // Leaves three connections in the pool, of which the first is asked for the update.
+    let (one, two, three) = tokio::join!(read(), read(), read());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    tokio::join!(write(&lab, &db), write(&lab, &db), write(&lab, &db));
+}
+
+#[tokio::test]
+async fn an_end_that_was_written_is_not_written_twice_when_the_host_dies_then() {
+    let meddler = mortal(Command::Commit, Fate::DieAfter).await;
+    let lab = Lab::new().await;
+    let db = Database::connect(&impatient(&meddler.url)).await;
+    let parent = lab.backup(BackupStatus::Available, |_| ()).await;
+    // An operator has called it so before, so that the status does not tell that it was written.
+    let before = BackupStatus::Available;
+    let backup = lab.backup(before, |_| ()).await;
+    let source = Source::Gone;
+    let made = change(before, &Event::CreateSucceeded { source });
+    let done = Done::Created {
+        size: Some(1),
+        parent: Some(parent),
+    };
+    db.expect("connect")
+        .change(subject(backup, before), &made, done, precisely_now())
+        .await
+        .expect("change");
+    let row = lab.backup_row(parent).await;
+    assert_eq!(row.num_dependent_backups, Some(1));
+}
+
+#[tokio::test]
+async fn a_report_that_is_never_answered_is_given_up_and_the_next_arrives() {
+    let meddler = mortal(Command::Update, Fate::Die).await;
+    let lab = Lab::new().await;
+    let db = Database::connect(&impatient(&meddler.url)).await;
+    let db = db.expect("connect");
+    let service = registration(&lab, "one");
+    let row = lab.db.register(&service, now()).await.expect("register");
+    let lost = db.heartbeat(row, &service.zone, now()).await;
+    let lost = lost.expect_err("no answer");
+    assert_eq!(lost.kind(), ErrorKind::Unreachable);
+    assert_eq!(lost.to_string(), "database: no answer for 2 s");
+    let there = db.heartbeat(row, &service.zone, now()).await;
+    assert!(there.expect("a new connection"));
+}
+
+#[tokio::test]
+async fn connections_that_lay_idle_when_the_host_died_are_not_waited_for_one_by_one() {
+    let dies = Arc::new(AtomicBool::new(false));
+    let dying = dies.clone();
+    let meddler = Meddler::new(move |_, _| match dying.swap(false, Ordering::SeqCst) {
+        true => Fate::Die,
+        false => Fate::Pass,
+    });
+    let meddler = meddler.await;
+    let lab = Lab::new().await;
+    let options = Options {
+        acquire: Duration::from_secs(2),
+        transaction_tries: 1,
+        ..options(&meddler.url)
+    };
+    let db = Database::connect(&options).await.expect("connect");
+    let backup = lab.backup(BackupStatus::Available, |_| ()).await;
+    let read = || db.backup(backup);
+    let (one, two, three) = tokio::join!(read(), read(), read());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    // Has them come back to the pool.
+    read().await.expect("query");
+    dies.store(true, Ordering::SeqCst);
+    read().await.expect("the second try");
 }

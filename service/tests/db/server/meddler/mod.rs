@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api_compat::config::database_url::Backend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::lab::{backend, through};
@@ -21,6 +21,10 @@ pub enum Command {
     Begin,
     /// An UPDATE is prepared.
     Update,
+    /// An INSERT is prepared.
+    Insert,
+    /// A statement that was prepared is carried out.
+    Execute,
     /// A transaction is committed.
     Commit,
     /// Anything else.
@@ -38,6 +42,10 @@ pub enum Fate {
     HangUp,
     /// The server does it, and the client loses its connection.
     LoseAnswer,
+    /// The host of the server dies: what was connected until now never gets an answer, nor an end.
+    Die,
+    /// The same, after the server did it.
+    DieAfter,
 }
 
 /// An error as each of the servers says it: its code and text.
@@ -64,15 +72,27 @@ impl Meddler {
         };
         let connections = meddler.connections.clone();
         let decide = Arc::new(decide);
+        let dead = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
                 let server = TcpStream::connect(server.clone()).await;
                 let server = server.expect("connect");
-                let decide = decide.clone();
+                let (decide, dead, connections) =
+                    (decide.clone(), dead.clone(), connections.clone());
                 tokio::spawn(async move {
+                    let decide = |command| {
+                        if number < dead.load(Ordering::SeqCst) {
+                            return Fate::Die;
+                        }
+                        let fate = decide(number, command);
+                        if matches!(fate, Fate::Die | Fate::DieAfter) {
+                            dead.store(connections.load(Ordering::SeqCst), Ordering::SeqCst);
+                        }
+                        fate
+                    };
                     // However it ends, both sides see it.
-                    let _ = meddle(client, server, |command| decide(number, command)).await;
+                    let _ = meddle(client, server, decide).await;
                 });
             }
         });
@@ -103,7 +123,7 @@ async fn meddle(
                     Fate::Pass => to_server.write_all(&message).await?,
                     Fate::Refuse(refusal) => {
                         if command != Command::Begin {
-                            wire.skip(&mut from_client).await?;
+                            wire.rest(&mut from_client).await?;
                         }
                         to_client.write_all(&wire.refusal(refusal)).await?;
                         if command == Command::Begin {
@@ -113,8 +133,17 @@ async fn meddle(
                     Fate::HangUp => return Ok(()),
                     Fate::LoseAnswer => {
                         to_server.write_all(&message).await?;
+                        if command == Command::Execute {
+                            to_server.write_all(&wire.rest(&mut from_client).await?).await?;
+                        }
                         from_server.read_u8().await?;
                         return Ok(());
+                    }
+                    Fate::Die => return swallow(&mut from_client).await,
+                    Fate::DieAfter => {
+                        to_server.write_all(&message).await?;
+                        from_server.read_u8().await?;
+                        return swallow(&mut from_client).await;
                     }
                 }
             }
@@ -124,6 +153,12 @@ async fn meddle(
             }
         }
     }
+}
+
+/// Takes what a client sends, until it gives up.
+async fn swallow(from: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+    tokio::io::copy(from, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// What a client of the server under test says, and what it understands.
@@ -158,11 +193,11 @@ impl Wire {
         Ok((command, message))
     }
 
-    /// Reads what a client sends without waiting for the answer that it will get.
-    async fn skip(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
+    /// What a client sends after a statement without waiting for the answer that it will get.
+    async fn rest(&self, from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
         match self.backend {
-            Backend::Postgres => postgres::skip(from).await,
-            _ => Ok(()),
+            Backend::Postgres => postgres::rest(from).await,
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -19,8 +19,11 @@ pub async fn packet(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
 pub fn command(packet: &[u8]) -> Command {
     const QUERY: u8 = 0x03;
     const PREPARE: u8 = 0x16;
+    const EXECUTE: u8 = 0x17;
     match &packet[4..] {
         [PREPARE, sql @ ..] if sql.starts_with(b"UPDATE") => Command::Update,
+        [PREPARE, sql @ ..] if sql.starts_with(b"INSERT") => Command::Insert,
+        [EXECUTE, ..] => Command::Execute,
         [QUERY, sql @ ..] if sql == b"COMMIT" => Command::Commit,
         _ => Command::Other,
     }

@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt;
 use super::Command;
 
 const PARSE: u8 = b'P';
+const EXECUTE: u8 = b'E';
 const QUERY: u8 = b'Q';
 const SYNC: u8 = b'S';
 
@@ -27,20 +28,28 @@ pub fn command(message: &[u8]) -> Command {
         // The name of the statement, and the statement, each ended by a zero.
         [PARSE, _, _, _, _, rest @ ..] => {
             let sql = rest.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-            match sql.starts_with(b"UPDATE") {
-                true => Command::Update,
-                false => Command::Other,
+            match sql {
+                [b'U', b'P', ..] => Command::Update,
+                [b'I', b'N', ..] => Command::Insert,
+                _ => Command::Other,
             }
         }
+        [EXECUTE, ..] => Command::Execute,
         [QUERY, _, _, _, _, sql @ ..] if sql == b"COMMIT\0" => Command::Commit,
         _ => Command::Other,
     }
 }
 
-/// Reads up to the message after which a client waits for an answer.
-pub async fn skip(from: &mut (impl AsyncReadExt + Unpin)) -> Result<()> {
-    while message(from, true).await?[0] != SYNC {}
-    Ok(())
+/// What follows up to the message after which a client waits for an answer.
+pub async fn rest(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>> {
+    let mut rest = Vec::new();
+    loop {
+        let message = message(from, true).await?;
+        rest.extend(&message);
+        if message[0] == SYNC {
+            return Ok(rest);
+        }
+    }
 }
 
 /// An error as the answer to a command within a transaction, which has failed by it.
