@@ -233,7 +233,8 @@ fn target(destination: &Destination, options: &Options) -> Target {
         },
         Destination::Fanout(topic) => Target::Exchange {
             exchange: options.queues.fanout_exchange(topic),
-            routing_key: (*topic).to_owned(),
+            // Its exchange heeds none, and Python names none.
+            routing_key: String::new(),
         },
     }
 }
