@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sea_orm::error::ConnAcquireErr;
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
@@ -72,14 +71,6 @@ impl Error {
             Self::Configuration(_) | Self::Row { .. } => ErrorKind::Other,
             Self::Database(error) => kind(error),
         }
-    }
-
-    /// Whether the pool had no connection in time that works.
-    pub(super) fn is_without_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::Database(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
-        )
     }
 }
 

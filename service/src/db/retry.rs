@@ -129,13 +129,7 @@ impl Patience {
     pub async fn once<T>(&self, tried: impl Future<Output = Result<T>>) -> Result<T> {
         let mut tried = pin!(tried);
         match tokio::time::timeout(self.limit, &mut tried).await {
-            Ok(outcome) => outcome.inspect_err(|error| {
-                if error.is_without_connection() {
-                    // The one that was tried did not answer: nor will those that lie beside it, each of
-                    // which would be waited for as long.
-                    self.retired.all_that_are_open();
-                }
-            }),
+            Ok(outcome) => outcome,
             Err(_) => {
                 // While the try still has its connection, which goes back to the pool when it ends.
                 self.retired.all_that_are_open();

@@ -19,6 +19,9 @@ use super::{Database, Error, ErrorKind, Result};
 /// How long a server may take to say what its trouble is.
 const TROUBLE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a connection may take to show that it is of use; then another is made.
+const TEST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How to reach the database; section `[database]` of the configuration.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -143,29 +146,30 @@ async fn first<S, T>(
 
 fn pool<DB: sqlx::Database>(options: &Options, retired: &Retired) -> PoolOptions<DB> {
     let (before, after) = (retired.clone(), retired.clone());
-    let limit = options.transaction_limit;
+    let patience = TEST_PATIENCE.min(options.acquire / 2);
     PoolOptions::new()
         .max_connections(options.connections)
         .max_lifetime(options.recycle)
         .acquire_timeout(options.acquire)
         // The driver would warn of each wait without a word of what is waited for.
         .acquire_slow_threshold(options.acquire)
-        .before_acquire(move |_, connection| {
-            let useful = !before.includes(connection.age);
-            Box::pin(async move { Ok(useful) })
+        // It would wait for an answer that never comes for as long as for a free connection.
+        .test_before_acquire(false)
+        .before_acquire(move |connection: &mut DB::Connection, idle| {
+            let retired = before.includes(idle.age);
+            Box::pin(async move { Ok(!retired && answers(connection, patience).await) })
         })
-        // The driver tests what comes back, and waits for the answer for ever: such a connection would never
-        // make room for another.
+        // And here for ever, which would leave no room for another connection.
         .after_release(move |connection: &mut DB::Connection, released| {
             let retired = after.includes(released.age);
-            Box::pin(async move {
-                if retired {
-                    return Ok(false);
-                }
-                let answered = tokio::time::timeout(limit, connection.ping()).await;
-                Ok(matches!(answered, Ok(Ok(()))))
-            })
+            Box::pin(async move { Ok(!retired && answers(connection, patience).await) })
         })
+}
+
+/// Whether the server at the other end is there.
+async fn answers(connection: &mut impl Connection, patience: Duration) -> bool {
+    let answered = tokio::time::timeout(patience, connection.ping()).await;
+    matches!(answered, Ok(Ok(())))
 }
 
 fn refused(error: SqlxError) -> Error {

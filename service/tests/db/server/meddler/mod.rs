@@ -59,6 +59,8 @@ pub struct Meddler {
     /// The server's address as a URL, but through here.
     pub url: String,
     connections: Arc<AtomicUsize>,
+    /// How many of them, counted from the first, lead to a host that died.
+    dead: Arc<AtomicUsize>,
 }
 
 impl Meddler {
@@ -69,10 +71,11 @@ impl Meddler {
         let meddler = Self {
             url,
             connections: Arc::default(),
+            dead: Arc::default(),
         };
         let connections = meddler.connections.clone();
         let decide = Arc::new(decide);
-        let dead = Arc::new(AtomicUsize::new(0));
+        let dead = meddler.dead.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
@@ -97,6 +100,11 @@ impl Meddler {
             }
         });
         meddler
+    }
+
+    /// The host of the server dies, as with [`Fate::Die`].
+    pub fn die(&self) {
+        self.dead.store(self.connections(), Ordering::SeqCst);
     }
 
     /// How many connections were made through here.
