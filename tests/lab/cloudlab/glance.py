@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 from . import database
-from .keystone import SERVE, Identity, credentials, request
+from .keystone import SERVE, Identity, catalogue_images, credentials, request
 from .process import run, wait_until
 from .setup import cloud_environment
 from .state import Lab
@@ -28,6 +28,7 @@ def up(lab: Lab) -> None:
     argv = [str(venv / "bin" / "python"), *SERVE, "glance", str(lab.glance_port), str(folder)]
     lab.processes.start("glance", argv, {"PYTHONWARNINGS": "ignore"})
     wait(lab)
+    catalogue_images(lab, True)
 
 
 def _configuration(lab: Lab) -> str:

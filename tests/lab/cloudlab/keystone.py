@@ -49,6 +49,7 @@ password_hash_rounds = 4
         _write_keys(folder)
         if database.load(lab, "keystone"):
             _move_endpoints(lab)
+            catalogue_images(lab, False)
             created.touch()
         else:
             new = True
@@ -59,7 +60,13 @@ password_hash_rounds = 4
     if new:
         _populate(Identity(lab), lab)
         database.keep(lab, "keystone")
+        catalogue_images(lab, False)
         created.touch()
+
+
+def catalogue_images(lab: Lab, there: bool) -> None:
+    """Has the catalogue name the image service, or not: where it does, `openstack volume create` asks it."""
+    database.sql(lab, f"update service set enabled = {str(there).lower()} where type = 'image'", "keystone")
 
 
 def _bootstrap(lab: Lab, manage: list[str]) -> None:
