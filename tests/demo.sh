@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The main job with real parts: a volume with data is backed up, fully and incrementally, by our
 # worker through Cinder's own API, and each backup is restored to a new volume and compared.
-# Everything runs on loopback and is taken down at the end, whatever happens.
-set -euo pipefail
+# Everything runs on loopback and is taken down at the end, whatever happens. A worker of another build may be
+# named.
+set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 
 name=demo-$$
 lab=tests/lab/lab
-worker=$PWD/target/release/cinder-backup
+worker=${1:-$PWD/target/release/cinder-backup}
 
 bold= plain=
 if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
@@ -17,7 +18,8 @@ finish() {
     if [ "$status" -eq 130 ]; then
         say "Interrupted"
     elif [ "$status" -ne 0 ]; then
-        say "The demo failed; the end of the worker's log:"
+        say "The demo failed${failed:+ at: $failed}"
+        echo "The end of the worker's log:"
         tail -n 30 "$LAB_DIR"/log/worker*.log 2>/dev/null || true
     fi
     say "Taking everything down"
@@ -25,6 +27,8 @@ finish() {
     exit "$status"
 }
 LAB_DIR=$PWD/.lab/$name
+failed=
+trap 'failed=$BASH_COMMAND' ERR
 trap finish EXIT
 trap 'exit 130' INT TERM
 
