@@ -69,7 +69,7 @@ impl Manager {
         let me = self.me.clone();
         let owned = self.ask(move |vault| async move { vault.own(backup, &me).await });
         if owned.await.is_none() {
-            cannot_be_seen(backup);
+            self.cannot_be_seen(backup);
         }
     }
 
@@ -106,7 +106,7 @@ impl Manager {
         let me = self.me.clone();
         let owned = self.ask(move |vault| async move { vault.own_unless_owned(backup, &me).await });
         owned.await.unwrap_or_else(|| {
-            cannot_be_seen(backup);
+            self.cannot_be_seen(backup);
             None
         })
     }
@@ -122,12 +122,17 @@ impl Manager {
     async fn disown_what_is_left(&self) {
         let left: Vec<BackupId> = lock(&self.left_owned).iter().copied().collect();
         for backup in left {
-            // The next operation on it is this worker's as well, and ends like the last.
             let at_work = lock(&self.running).contains_key(&backup);
-            if at_work || self.forget(backup, &self.me).await {
+            if !at_work && self.forget(backup, &self.me).await {
                 lock(&self.left_owned).remove(&backup);
             }
         }
+    }
+
+    /// What was to be written may be so yet, and after the operation has ended.
+    fn cannot_be_seen(&self, backup: BackupId) {
+        warn!(%backup, "Other workers of this host cannot see that this one is at work on the backup");
+        lock(&self.left_owned).insert(backup);
     }
 
     /// Forgets that a worker was at work on a backup, once that is dealt with; whether that was written.
@@ -247,8 +252,4 @@ impl Manager {
         };
         tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
     }
-}
-
-fn cannot_be_seen(backup: BackupId) {
-    warn!(%backup, "Other workers of this host cannot see that this one is at work on the backup");
 }

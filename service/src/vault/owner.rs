@@ -20,8 +20,9 @@ const LEASE: Duration = Duration::from_secs(15);
 /// How long a worker may take to look at an owner and to write itself down. Longer than that it has died.
 const TURN: Duration = Duration::from_secs(10);
 
-/// How often a worker looks whether it is its turn.
+/// How often a worker looks whether it is its turn, and how often in all: whoever has it for longer has died.
 const TURN_COMES: Duration = Duration::from_millis(50);
+const LOOKS: usize = 40;
 
 /// More than the object that names an owner can have.
 const LIMIT: usize = 4096;
@@ -79,15 +80,22 @@ impl Vault {
         backup: BackupId,
         worker: &Worker,
     ) -> Result<Option<Worker>> {
-        let (object, id) = (names::workers_object(&worker.host), worker.id.to_string());
+        // Of this question, not of the worker: that may have several.
+        let (object, turn) = (
+            names::workers_object(&worker.host),
+            Uuid::new_v4().to_string(),
+        );
         let pool = self.owners().await?;
         // Two that look at the same time would both see nobody.
-        while !pool.take_turn(&object, &id, TURN).await? {
+        for _ in 0..LOOKS {
+            if pool.take_turn(&object, &turn, TURN).await? {
+                break;
+            }
             tokio::time::sleep(TURN_COMES).await;
         }
         let owned = self.look_and_own(backup, worker).await;
         // Where this fails the turn is over by itself in a moment.
-        let _ = pool.end_turn(&object, &id).await;
+        let _ = pool.end_turn(&object, &turn).await;
         owned
     }
 

@@ -68,3 +68,32 @@ async fn a_lease_lasts_until_its_time_is_over_or_it_is_given_back() {
     assert!(holders().await.is_empty());
     assert!(pool.remove_object(&name).await.expect("remove"));
 }
+
+#[tokio::test]
+async fn one_has_its_turn_until_it_ends_it_or_its_time_is_over() {
+    let site = volumes().await;
+    let (pool, name) = (&site.pool, unique("turn"));
+    let take = async |holder, lasts| pool.take_turn(&name, holder, lasts).await.expect("take");
+    pool.end_turn(&name, "one").await.expect("nothing to end");
+
+    let hour = Duration::from_secs(3600);
+    assert!(take("one", hour).await);
+    assert!(!take("two", hour).await);
+    assert!(!take("one", hour).await);
+    // Whoever does not have it ends nothing; a lease on the same object is something else.
+    pool.end_turn(&name, "two").await.expect("end");
+    pool.hold_lease(&name, "two", hour).await.expect("hold");
+    assert!(!take("two", hour).await);
+    pool.end_turn(&name, "one").await.expect("end");
+    assert!(take("two", Duration::from_millis(300)).await);
+    let mut taken = false;
+    for _ in 0..100 {
+        taken = take("one", hour).await;
+        if taken {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(taken);
+    assert!(pool.remove_object(&name).await.expect("remove"));
+}
