@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::ceph::{Cluster, image};
 use crate::lab::Lab;
-use crate::patience::{PATIENCE, eventually};
+use crate::patience::{PATIENCE, PAUSE, eventually};
 
 /// A session with the cloud.
 #[derive(Clone)]
@@ -184,7 +184,7 @@ impl Cloud {
                 begun.elapsed() < PATIENCE,
                 "{what:?} {id} is still {status}, not {wanted}"
             );
-            sleep(Duration::from_millis(200)).await;
+            sleep(PAUSE).await;
         }
     }
 
@@ -217,7 +217,7 @@ impl Cloud {
                 begun.elapsed() < PATIENCE,
                 "{what:?} {id} is still {status}"
             );
-            sleep(Duration::from_millis(200)).await;
+            sleep(PAUSE).await;
         }
         Ok(())
     }

@@ -9,6 +9,9 @@ use tokio::time::{Instant, sleep};
 /// How long an operation on a small volume may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How often a test looks. Each look costs three of the cloud's services some work.
+pub(crate) const PAUSE: Duration = Duration::from_millis(300);
+
 /// Looks again and again until what is seen is as wanted, which it returns. The error of a test that
 /// gives up says what was waited for, and what was seen last.
 pub async fn eventually<T: Debug>(
@@ -23,6 +26,6 @@ pub async fn eventually<T: Debug>(
             return Ok(seen);
         }
         ensure!(begun.elapsed() < PATIENCE, "{what}: not yet, {seen:?}");
-        sleep(Duration::from_millis(100)).await;
+        sleep(PAUSE).await;
     }
 }
