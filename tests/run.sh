@@ -55,12 +55,12 @@ rooms_and_whole() {
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
     suites life_cycle chains independent restores bad_input records log_levels progress killed \
-        left_behind fallback outages
+        left_behind fallback pools stops outages
 }
 
 other_sources_and_interference() {
     cloud 2 --devices
-    suites devices encrypted key_managers interop cancel twins pools wrong_states meanwhile stops options
+    suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options
 }
 
 # What takes too long for every change: OpenStack's own tests, the comparison with Python's worker, both kinds
