@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use api_compat::ids::BackupId;
 use api_compat::state::{BackupStatus, Event, Source};
 use cinderblock::db::{Database, Done, ErrorKind, Options};
 
@@ -196,6 +197,13 @@ async fn a_server_whose_host_dies_in_the_middle_of_a_statement_is_left_for_anoth
     write(&lab, &db.expect("connect")).await;
 }
 
+/// Reads a backup's row three times at once, which leaves as many connections in the pool.
+async fn leave_three_connections(db: &Database, backup: BackupId) {
+    let read = || db.backup(backup);
+    let (one, two, three) = tokio::join!(read(), read(), read());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+}
+
 #[tokio::test]
 async fn what_waits_beside_a_statement_that_is_never_answered_goes_on_with_a_new_connection() {
     let meddler = mortal(Command::Update, Fate::Die).await;
@@ -206,10 +214,8 @@ async fn what_waits_beside_a_statement_that_is_never_answered_goes_on_with_a_new
     };
     let db = Database::connect(&options).await.expect("connect");
     let backup = lab.backup(BackupStatus::Deleting, |_| ()).await;
-    let read = || db.backup(backup);
-    // Leaves three connections in the pool, of which the first is asked for the update.
-    let (one, two, three) = tokio::join!(read(), read(), read());
-    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    // The first of them is asked for the update.
+    leave_three_connections(&db, backup).await;
     tokio::join!(write(&lab, &db), write(&lab, &db), write(&lab, &db));
 }
 
@@ -265,8 +271,7 @@ async fn a_connection_that_lay_idle_when_the_host_died_is_replaced() {
     let db = Database::connect(&options).await.expect("connect");
     let backup = lab.backup(BackupStatus::Available, |_| ()).await;
     let read = || db.backup(backup);
-    let (one, two, three) = tokio::join!(read(), read(), read());
-    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    leave_three_connections(&db, backup).await;
     // Has them come back to the pool.
     read().await.expect("query");
     meddler.die();
