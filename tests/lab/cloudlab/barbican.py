@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import urllib.error
-import urllib.request
 
 from . import database
-from .keystone import SERVE, credentials
+from .keystone import SERVE, answers, credentials
 from .process import run, wait_until
 from .setup import cloud_environment
 from .state import Lab
@@ -56,15 +54,4 @@ kek = {key}
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("barbican", lambda: _answers(lab), 60, lambda: lab.processes.pid("barbican"))
-
-
-def _answers(lab: Lab) -> bool:
-    try:
-        with urllib.request.urlopen(lab.barbican_url, timeout=5):
-            return True
-    except urllib.error.HTTPError as error:
-        # Several versions to choose from.
-        return error.code == 300
-    except OSError:
-        return False
+    wait_until("barbican", lambda: answers(lab.barbican_url), 60, lambda: lab.processes.pid("barbican"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 
 from . import database
-from .keystone import SERVE, Identity, catalogue_images, credentials, request
+from .keystone import SERVE, Identity, answers, catalogue_images, credentials, request
 from .process import run, wait_until
 from .setup import cloud_environment
 from .state import Lab
@@ -64,18 +62,7 @@ lock_path = {data}
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("glance", lambda: _answers(lab), 60, lambda: lab.processes.pid("glance"))
-
-
-def _answers(lab: Lab) -> bool:
-    try:
-        with urllib.request.urlopen(lab.glance_url, timeout=5):
-            return True
-    except urllib.error.HTTPError as error:
-        # Several versions to choose from.
-        return error.code == 300
-    except OSError:
-        return False
+    wait_until("glance", lambda: answers(lab.glance_url), 60, lambda: lab.processes.pid("glance"))
 
 
 def image(lab: Lab) -> str:

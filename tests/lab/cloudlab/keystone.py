@@ -119,14 +119,18 @@ password = {service}"""
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("keystone", lambda: _answers(lab), 60, lambda: lab.processes.pid("keystone"))
+    wait_until("keystone", lambda: answers(lab.keystone_url), 60, lambda: lab.processes.pid("keystone"))
 
 
-def _answers(lab: Lab) -> bool:
+def answers(url: str) -> bool:
+    """Whether an API can be used."""
     try:
-        with urllib.request.urlopen(lab.keystone_url, timeout=5):
+        with urllib.request.urlopen(url, timeout=5):
             return True
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as error:
+        # Several versions to choose from.
+        return error.code == 300
+    except OSError:
         return False
 
 
