@@ -101,6 +101,11 @@ impl Broker {
         self.wait_consumers(queue, 1).await
     }
 
+    /// Waits until at least so many workers take what is sent to the lab's worker.
+    pub async fn wait_workers(&self, least: u32) -> Result<()> {
+        self.wait_consumers(&self.queue, least).await
+    }
+
     /// Waits until at least so many consume a queue.
     pub async fn wait_consumers(&self, queue: &str, least: u32) -> Result<()> {
         let what = format!("{least} consume {queue}");
