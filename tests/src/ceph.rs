@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::diff;
+use crate::Content;
 use crate::lab::{Lab, run};
 use crate::patience::eventually;
 
@@ -21,10 +21,6 @@ pub struct Cluster {
 pub fn image(volume: &str) -> String {
     format!("volumes/volume-{volume}")
 }
-
-/// A checksum of everything in an image or volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content(pub(crate) String);
 
 impl Cluster {
     /// The cluster of the volumes.
@@ -140,25 +136,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// The checksum of an image, or of `image@snapshot`, as `rbd export` reads it.
+    /// What an image, or `image@snapshot`, holds.
     pub async fn content(&self, image: &str) -> Result<Content> {
-        let script = r#"set -o pipefail; rbd --conf "$1" export --no-progress "$2" - | openssl dgst -sha256 -r"#;
-        let sum = run(Command::new("bash").args(["-c", script, "-", &self.conf, image])).await?;
-        Ok(Content(sum))
-    }
-
-    /// The checksum of the blocks of an image, or of `image@snapshot`, that are not zero: quick where
-    /// little is stored, and the same however that is laid out.
-    pub async fn blocks(&self, image: &str) -> Result<String> {
-        let arguments = ["export-diff", "--no-progress", image, "-"];
         let output = Command::new("rbd")
             .args(["--conf", &self.conf])
-            .args(arguments)
+            .args(["export-diff", "--no-progress", image, "-"])
             .kill_on_drop(true)
             .output()
             .await?;
         ensure!(output.status.success(), "rbd export-diff {image} failed");
-        diff::checksum(&output.stdout).with_context(|| format!("the diff of {image}"))
+        Content::of_diff(&output.stdout).with_context(|| format!("the diff of {image}"))
     }
 
     /// Whether the LUKS header of an image opens with a key, as Nova does it: the passphrase is the

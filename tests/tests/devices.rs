@@ -99,7 +99,7 @@ async fn a_device_goes_to_the_pool_and_anywhere_from_there() -> Result<()> {
     let setup = Setup::new().await?;
     let (cloud, files) = (&setup.cloud, &setup.files);
     let volume = setup.filled("devices").await?;
-    let content = files.content(&volume).await?;
+    let content = files.content(&volume)?;
     let backup = cloud.back_up(&volume, false).await?;
 
     let base = base(&volume, &backup);
@@ -114,9 +114,9 @@ async fn a_device_goes_to_the_pool_and_anywhere_from_there() -> Result<()> {
 
     ensure!(setup.restore_to_ceph(&backup).await? == content);
     let new = setup.create_from(&backup, "devices").await?;
-    ensure!(files.content(&new).await? == content, "a new device");
+    ensure!(files.content(&new)? == content, "a new device");
     let share = setup.create_from(&backup, "shares").await?;
-    ensure!(files.content(&share).await? == content, "a new file");
+    ensure!(files.content(&share)? == content, "a new file");
 
     // Over other data, and into a larger volume.
     let larger = setup.create("devices", 2).await?;
@@ -125,7 +125,7 @@ async fn a_device_goes_to_the_pool_and_anywhere_from_there() -> Result<()> {
             files.write(target, at * 64 * MIB + 7, &vec![0xee; 5 << 20])?;
         }
         cloud.restore(&backup, Some(target)).await?;
-        ensure!(files.content_of_first(target, GIB).await? == content);
+        ensure!(files.content_of_first(target, GIB)? == content);
     }
     let tail = files.read(&larger, GIB, GIB as usize)?;
     ensure!(tail.iter().all(|byte| *byte == 0), "old data is left");
@@ -145,10 +145,10 @@ async fn an_incremental_is_a_full_backup() -> Result<()> {
     let setup = Setup::new().await?;
     let (cloud, files) = (&setup.cloud, &setup.files);
     let volume = setup.filled("devices").await?;
-    let first = files.content(&volume).await?;
+    let first = files.content(&volume)?;
     let full = cloud.back_up(&volume, false).await?;
     files.write(&volume, 3 * MIB, &vec![0x22; 1 << 20])?;
-    let second = files.content(&volume).await?;
+    let second = files.content(&volume)?;
     let forced = cloud.back_up(&volume, true).await?;
     let shown = cloud.show(Resource::Backup, &forced).await?;
     let shown = shown.context("it is there")?;
@@ -172,7 +172,7 @@ async fn volumes_in_use() -> Result<()> {
     let (cloud, files) = (&setup.cloud, &setup.files);
     for kind in ["devices", "shares"] {
         let volume = setup.filled(kind).await?;
-        let content = files.content(&volume).await?;
+        let content = files.content(&volume)?;
         let before = files.names()?;
         setup.lab.command(&["volume-attach", &volume]).await?;
         let backup = cloud.back_up(&volume, false).await?;
@@ -196,7 +196,7 @@ async fn snapshots_of_volumes() -> Result<()> {
     let (cloud, files) = (&setup.cloud, &setup.files);
     for kind in ["devices", "shares"] {
         let volume = setup.filled(kind).await?;
-        let content = files.content(&volume).await?;
+        let content = files.content(&volume)?;
         let snapshot = cloud.create_snapshot(&volume).await?;
         files.write(&volume, 0, &vec![0x99; 5 << 20])?;
         let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
@@ -219,10 +219,7 @@ async fn snapshots_of_volumes() -> Result<()> {
         let backup = cloud.create(Resource::Backup, body).await?;
         let target = setup.create(kind, 2).await?;
         cloud.restore(&backup, Some(&target)).await?;
-        ensure!(
-            files.content_of_first(&target, GIB).await? == content,
-            "{kind}"
-        );
+        ensure!(files.content_of_first(&target, GIB)? == content, "{kind}");
         cloud.delete(Resource::Backup, &backup).await?;
         cloud.delete(Resource::Snapshot, &snapshot).await?;
         setup.delete(Resource::Volume, &[&volume, &target]).await?;
@@ -248,7 +245,7 @@ async fn a_backup_from_ceph_goes_to_a_device() -> Result<()> {
     let target = setup.create("devices", 1).await?;
     cloud.restore(&full, Some(&target)).await?;
     cloud.restore(&newer, Some(&target)).await?;
-    ensure!(files.content(&target).await? == content);
+    ensure!(files.content(&target)? == content);
     setup.nothing_is_left().await?;
     setup.delete(Resource::Backup, &[&newer, &full]).await?;
     setup.delete(Resource::Volume, &[&volume, &target]).await
@@ -260,7 +257,7 @@ async fn what_is_behind_the_backups_end_is_left_alone_where_the_operator_wants_i
     let setup = Setup::new().await?;
     let (cloud, files) = (&setup.cloud, &setup.files);
     let volume = setup.filled("devices").await?;
-    let content = files.content(&volume).await?;
+    let content = files.content(&volume)?;
     let backup = cloud.back_up(&volume, false).await?;
     let target = setup.create("devices", 2).await?;
     files.write(&target, GIB, b"behind the end")?;
@@ -269,7 +266,7 @@ async fn what_is_behind_the_backups_end_is_left_alone_where_the_operator_wants_i
     let restored = cloud.restore(&backup, Some(&target)).await;
     worker.restore().await?;
     restored?;
-    ensure!(files.content_of_first(&target, GIB).await? == content);
+    ensure!(files.content_of_first(&target, GIB)? == content);
     ensure!(files.read(&target, GIB, 14)? == b"behind the end");
     cloud.delete(Resource::Backup, &backup).await?;
     setup.delete(Resource::Volume, &[&volume, &target]).await
@@ -281,7 +278,7 @@ async fn either_worker_restores_and_deletes_what_the_other_made() -> Result<()> 
     let setup = Setup::new().await?;
     let (cloud, files) = (&setup.cloud, &setup.files);
     let volume = setup.filled("devices").await?;
-    let content = files.content(&volume).await?;
+    let content = files.content(&volume)?;
     let workers = ["worker", "cinder-backup"];
     for (maker, other) in [(0, 1), (1, 0)] {
         let switch = async |from: usize, to: usize| {
@@ -296,7 +293,7 @@ async fn either_worker_restores_and_deletes_what_the_other_made() -> Result<()> 
         let target = setup.create("shares", 1).await?;
         files.write(&target, 300 * MIB, &vec![0x44; 5 << 20])?;
         cloud.restore(&backup, Some(&target)).await?;
-        ensure!(files.content(&target).await? == content);
+        ensure!(files.content(&target)? == content);
         cloud.delete(Resource::Backup, &backup).await?;
         let left = setup.backups.images("backups").await?;
         ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");

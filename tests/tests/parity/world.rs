@@ -123,8 +123,9 @@ impl World {
 
     /// Has the content of a volume compared in the next step.
     pub async fn volume_content(&mut self, volume: &str) -> Result<()> {
-        let sum = self.volumes.blocks(&image(volume)).await?;
-        self.contents.insert(volume.to_owned(), sum.into());
+        let content = self.volumes.content(&image(volume)).await?;
+        self.contents
+            .insert(volume.to_owned(), content.to_string().into());
         Ok(())
     }
 
@@ -146,10 +147,10 @@ impl World {
             None => image.clone(),
         };
         let info = ["info", &image, "--format", "json"];
-        let (info, sum) = try_join!(self.backups.rbd(&info), self.backups.blocks(&point))?;
+        let (info, content) = try_join!(self.backups.rbd(&info), self.backups.content(&point))?;
         let info: Value = serde_json::from_str(&info)?;
         let seen = json!({
-            "sum": sum, "features": info["features"].to_string(),
+            "content": content.to_string(), "features": info["features"].to_string(),
             "object size": info["object_size"], "format": info["format"],
         });
         self.contents.insert(backup.to_owned(), seen);
