@@ -7,6 +7,7 @@ mod fallback;
 mod meanwhile;
 mod restores;
 
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,6 +301,37 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
     assert!(!is_listed());
     // And what is gone already is no error.
     vault.delete(&record).await.expect("delete");
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn an_image_that_a_dead_client_watches_is_deleted_once_the_cluster_has_forgotten_it() {
+    let vault = vault();
+    let site = backups().await;
+    let source = Source::new(MIB).await;
+    let full = source.back_up(&vault, None).await;
+    let spec = format!("{POOL}/{}", full.base);
+    let mut watcher = Command::new("rbd")
+        .arg("--conf")
+        .arg(&site.conf)
+        .args(["watch", &spec])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("rbd runs");
+    while !site.rbd(&["status", &spec]).contains("watcher=") {
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    let record = source.record(&full, true);
+    let mut deleting = pin!(vault.delete(&record));
+    let busy = timeout(Duration::from_secs(3), &mut deleting).await;
+    assert!(busy.is_err(), "{busy:?}");
+    watcher.kill().expect("killed");
+    watcher.wait().expect("ended");
+    deleting.await.expect("delete");
+    let is_listed = site.rbd(&["ls", POOL]).contains(&full.base.to_string());
+    assert!(!is_listed);
     source.image.close().await;
 }
 
