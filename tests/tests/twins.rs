@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource, image};
+use cinderblock_tests::{Broker, Cloud, Lab, Reconfigured, Resource, eventually, image};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -161,6 +161,50 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     let left = cloud.backups()?.rados(&["-p", "backups", "ls"]).await?;
     for backup in [&kept, &given_up] {
         ensure!(!left.contains(backup.as_str()), "{left}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_restore_that_waits_for_the_other_worker_hears_of_a_reset() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.volume_with_data(64).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    let base = format!("backups/volume-{volume}.backup.{backup}");
+    cloud.backups()?.slow_down(&base, 1 << 20).await?;
+    start_second(&lab, &Broker::connect(&lab).await?).await?;
+
+    let asking = async {
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let body = json!({"volume": {"size": 1, "backup_id": backup}});
+            asked.push(cloud.begin_create(Resource::Volume, body).await?);
+        }
+        Ok(asked)
+    };
+    let targets = lab.while_stopped("cinder-volume", asking).await?;
+    let waits = async || {
+        let said = |worker| lab.logged_by(worker, &backup).unwrap_or_default();
+        let lines = [said("worker"), said("worker-2")].concat();
+        Ok(lines
+            .iter()
+            .any(|line| line.contains("Waiting for another worker of this host")))
+    };
+    eventually("one waits for the other", waits, |waits| *waits).await?;
+    cloud.reset(Resource::Backup, &backup, "error").await?;
+    for target in &targets {
+        cloud
+            .becomes(Resource::Volume, target, "error_restoring")
+            .await?;
+    }
+    ensure!(cloud.status(Resource::Backup, &backup).await? == "error");
+
+    lab.command(&["stop", "worker-2"]).await?;
+    cloud.delete(Resource::Backup, &backup).await?;
+    for volume in targets.iter().chain([&volume]) {
+        cloud.delete(Resource::Volume, volume).await?;
     }
     Ok(())
 }
