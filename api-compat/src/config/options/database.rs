@@ -25,10 +25,10 @@ options! {
         mysql_sql_mode: Option<String> = default("TRADITIONAL"),
         /// Value of wsrep_sync_wait of the sessions. Unset leaves the server's. Galera only.
         mysql_wsrep_sync_wait: Option<u32> = unset(),
-        /// Seconds after which a connection is replaced. There is no value for never.
-        connection_recycle_time: u64 = default("3600"),
-        /// Number of connections, to which max_overflow is added. Those that nobody needs for ten
-        /// minutes are closed.
+        /// Seconds after which a connection is replaced; -1 keeps it.
+        connection_recycle_time: i64 = default("3600").min(-1.0),
+        /// Number of connections, to which max_overflow is added; 0 allows a thousand. Those that
+        /// nobody needs for ten minutes are closed.
         max_pool_size: u32 = default("5"),
         /// Number of connections that may be opened above max_pool_size; -1 allows a thousand.
         max_overflow: Option<i64> = default("50").min(-1.0).formerly(&[
