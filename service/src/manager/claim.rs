@@ -1,6 +1,7 @@
 //! One operation at a time on a backup, for as long as its result is wanted.
 
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,43 @@ pub(super) struct Running {
     ended: CancellationToken,
     /// Whether it is a deletion, which nobody ends but a reset.
     deletes: bool,
+    /// What it is at.
+    pub phase: Phase,
     /// Of the data that it moves.
     pub progress: Option<Arc<Progress>>,
+}
+
+/// What an operation is at, for an operator who asks why nothing happens.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    /// Reads rows, looks at images, tells others.
+    Preparing,
+    /// Other operations of this worker take all the room.
+    WaitingForRoom,
+    /// Another worker of this host is at work on the same backup.
+    WaitingForAnotherWorker,
+    /// cinder-volume, or os-brick, connects the volume.
+    Attaching,
+    /// Bytes flow.
+    MovingData,
+    /// The data is in its place; the rest follows.
+    Ending,
+    /// What a backup consists of is removed.
+    Deleting,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Preparing => "preparing",
+            Self::WaitingForRoom => "waiting_for_room",
+            Self::WaitingForAnotherWorker => "waiting_for_another_worker",
+            Self::Attaching => "attaching",
+            Self::MovingData => "moving_data",
+            Self::Ending => "ending",
+            Self::Deleting => "deleting",
+        })
+    }
 }
 
 impl Running {
@@ -51,6 +87,10 @@ impl Running {
             cancel: CancellationToken::new(),
             ended: CancellationToken::new(),
             deletes,
+            phase: match deletes {
+                true => Phase::Deleting,
+                false => Phase::Preparing,
+            },
             progress: None,
         }
     }
@@ -70,10 +110,18 @@ impl Claim<'_> {
         &self.running.cancel
     }
 
+    /// What the operation is at from now.
+    pub fn enter(&self, phase: Phase) {
+        if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
+            running.phase = phase;
+        }
+    }
+
     /// How far the data is that the operation begins to move.
     pub fn measure(&self) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
         if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
+            running.phase = Phase::MovingData;
             running.progress = Some(progress.clone());
         }
         progress
@@ -86,12 +134,15 @@ impl Claim<'_> {
             let most = self.manager.settings.max_operations;
             info!(backup = %self.backup, most, "Waiting until another operation has ended");
         }
-        tokio::select! {
+        self.enter(Phase::WaitingForRoom);
+        let room = tokio::select! {
             biased;
             () = self.running.cancel.cancelled() => None,
             room = self.manager.capacity.admit() => room,
             () = self.manager.look_after(status, self, None) => None,
-        }
+        };
+        self.enter(Phase::Preparing);
+        room
     }
 
     /// Does a part of the operation that is short, unless a cluster does not answer. Once the
@@ -206,6 +257,7 @@ impl Manager {
                 Either::Right(((), moving)) => moving.await,
             }
         };
+        claim.enter(Phase::Ending);
         match self.is_wanted(status, claim).await {
             Ok(false) => Err(Error::CalledOff),
             // Data that is complete is not given up because the row cannot be understood.

@@ -15,7 +15,7 @@ use api_compat::state::BackupStatus;
 use futures_util::{StreamExt, stream};
 use tracing::{debug, info, warn};
 
-use super::claim::Claim;
+use super::claim::{Claim, Phase};
 use super::{Manager, lock};
 use crate::vault::{self, Vault, Worker};
 
@@ -96,10 +96,12 @@ impl Manager {
                 }
             }
         };
+        claim.enter(Phase::WaitingForAnotherWorker);
         tokio::select! {
             () = claim.cancel().cancelled() => {}
             () = waiting => {}
         }
+        claim.enter(Phase::Preparing);
     }
 
     async fn own_unless_owned(&self, backup: BackupId) -> Option<Worker> {

@@ -22,6 +22,7 @@ impl Manager {
             let Running {
                 begun,
                 cancel,
+                phase,
                 progress,
                 ..
             } = running;
@@ -29,6 +30,7 @@ impl Manager {
             info!(
                 %backup,
                 seconds = begun.elapsed().as_secs(),
+                %phase,
                 bytes_done = progress.map(|progress| progress.done()),
                 bytes_planned = progress.map(|progress| progress.planned()),
                 called_off = cancel.is_cancelled(),

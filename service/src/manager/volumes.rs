@@ -7,7 +7,7 @@ use api_compat::objects::{Backup, BackupDevice, BackupDeviceInfo, Lazy, Snapshot
 use api_compat::state;
 use api_compat::state::{SnapshotStatus, VolumeStatus};
 
-use super::claim::Claim;
+use super::claim::{Claim, Phase};
 use super::{Context, Error, Manager};
 use crate::attach::{self, Attached, Wanted};
 use crate::db::Subject;
@@ -161,8 +161,10 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<Attached, Error> {
         let (history, cancel) = (self.history(), claim.cancel());
-        let attaching = self.attacher.attach(context, wanted, history, cancel);
-        attaching.await.map_err(|error| match error {
+        claim.enter(Phase::Attaching);
+        let attached = self.attacher.attach(context, wanted, history, cancel).await;
+        claim.enter(Phase::Preparing);
+        attached.map_err(|error| match error {
             attach::Error::CalledOff => Error::CalledOff,
             error => Error::Attach(error),
         })
