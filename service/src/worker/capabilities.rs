@@ -21,9 +21,6 @@ use crate::outage::Outage;
 /// answer. The next one follows anyway.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the last report may hold up a stop.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Publishes whether this worker can make backups.
 #[derive(Clone)]
 pub struct Capabilities {
@@ -79,7 +76,7 @@ impl Capabilities {
 
     /// Tells every scheduler that no backup can be made here any more.
     pub async fn say_farewell(&self) {
-        self.publish(false, FAREWELL_PATIENCE).await;
+        self.publish(false, PATIENCE).await;
     }
 
     /// Tells every scheduler once.

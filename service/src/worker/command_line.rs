@@ -18,7 +18,15 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
     args_override_self = true,
     after_help = "Without --config-file, cinder.conf and cinder-backup.conf are searched in \
 ~/.cinder, ~, /etc/cinder and /etc. Options can also be given as environment variables: \
-OS_<GROUP>__<OPTION>, such as OS_DEFAULT__BACKUP_CEPH_POOL."
+OS_<GROUP>__<OPTION>, such as OS_DEFAULT__BACKUP_CEPH_POOL.
+
+Signals:
+  TERM, INT  Take no new requests, let running operations end, and stop; a second one stops at once
+  HUP        Open the log file anew; read the log level and the other services' versions again
+  USR2       Log what the worker does at the moment
+
+Exit status: 0 when it was told to stop, 1 when it could not start or go on, 2 when the command \
+line cannot be understood."
 )]
 pub struct CommandLine {
     /// Configuration file; may be given several times, later ones win.

@@ -46,6 +46,13 @@ pub const BINARY: &str = TOPIC;
 /// How long the first look at the vault is waited for before the worker says that it cannot work.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
+/// How long telling the scheduler of a stop may hold it up. With what follows it is less than the ten
+/// seconds after which a container is killed.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long telling others of its host that this worker has ended may take; they see it themselves later.
+const END_OF_LIFE: Duration = Duration::from_secs(2);
+
 /// Runs the worker until it is told to stop.
 ///
 /// # Errors
@@ -180,6 +187,10 @@ impl Worker {
             _ = tokio::time::timeout(FIRST_LOOK, ready.wait_for(|ready| *ready)) => {}
             () = signals.terminated() => self.stop.cancel(),
         }
+        info!(
+            brokers = brokers(&self.config),
+            "Connecting to the message broker"
+        );
         let mut server = self.amqp.serve(TOPIC, &self.config.service.host);
         tokio::spawn(tell_when_listening(self.config.clone(), server.ready()));
         let mut outcome = Ok(());
@@ -201,20 +212,29 @@ impl Worker {
         }
         info!("Stopping: no new requests are taken");
         self.stop.cancel();
-        server.stop().await;
         if let Err(error) = publishing.await {
             error!(%error, "Publishing the capabilities ended badly");
         }
-        // The scheduler knows hosts, not processes.
-        if !self.manager.has_company().await {
-            capabilities.say_farewell().await;
-        }
+        // Before the queue is left, so that nothing is sent there that nobody takes.
+        self.withdraw(&capabilities).await;
+        server.stop().await;
         self.drain(signals).await;
         self.living.abort();
-        self.manager.end_life().await;
+        let _ = tokio::time::timeout(END_OF_LIFE, self.manager.end_life()).await;
         self.amqp.close().await;
         info!("Stopped");
         outcome
+    }
+
+    /// Tells the scheduler that no backups are made here any more, unless another worker makes them: it
+    /// knows hosts, not processes.
+    async fn withdraw(&self, capabilities: &Capabilities) {
+        let withdrawing = async {
+            if !self.manager.has_company().await {
+                capabilities.say_farewell().await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, withdrawing).await;
     }
 
     /// Takes a request on and starts what it asks for. What cannot be understood is answered, if
@@ -295,14 +315,18 @@ impl Worker {
 /// it is made.
 async fn tell_when_listening(config: Config, mut ready: watch::Receiver<bool>) {
     let host = &config.service.host;
-    let brokers = &config.messaging.transport_url.hosts;
     if ready.wait_for(|ready| *ready).await.is_ok() {
         info!(
-            brokers = joined(brokers.iter().map(|at| format!("{}:{}", at.host, at.port))),
+            brokers = brokers(&config),
             queues = joined([TOPIC.to_owned(), format!("{TOPIC}.{host}")]),
             "Taking requests from the message broker"
         );
     }
+}
+
+fn brokers(config: &Config) -> String {
+    let hosts = config.messaging.transport_url.hosts.iter();
+    joined(hosts.map(|at| format!("{}:{}", at.host, at.port)))
 }
 
 /// A list as one word of a log line.

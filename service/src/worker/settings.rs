@@ -28,6 +28,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// a lock (`innodb_lock_wait_timeout`, 50 s), so that only a server that is gone is given up.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(120);
 
+/// Connections where the configuration sets no limit.
+const UNLIMITED: u32 = 1000;
+
 /// The shortest wait before a transaction is tried again, since what ends an operation is tried without end.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -49,6 +52,10 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
     let mut texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
     texts.extend(of_no_use(&config));
     if !texts.is_empty() {
+        // A name that nobody knows may be what was meant to set the option that is missing.
+        let warnings = config.warnings().iter();
+        let telling = warnings.filter(|warning| !warning.is_harmless());
+        texts.extend(telling.map(ToString::to_string));
         bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
     }
     Ok(config)
@@ -97,10 +104,12 @@ fn address() -> IpAddr {
 pub fn database(config: &Config) -> db::Options {
     let options = &config.database;
     // SQLAlchemy's own default where the option is empty; without a limit the server's counts.
-    let overflow = match options.max_overflow {
-        None => 10,
-        Some(-1) => 1000,
-        Some(overflow) => u32::try_from(overflow).unwrap_or(50),
+    let connections = match (options.max_pool_size, options.max_overflow) {
+        (0, _) | (_, Some(-1)) => UNLIMITED,
+        (size, overflow) => {
+            let overflow = u32::try_from(overflow.unwrap_or(10)).unwrap_or(50);
+            size.saturating_add(overflow)
+        }
     };
     let first_wait = seconds(options.db_retry_interval).max(SHORTEST_WAIT);
     let longest_wait = match options.db_inc_retry_interval {
@@ -109,8 +118,8 @@ pub fn database(config: &Config) -> db::Options {
     };
     db::Options {
         url: config.database_url.clone(),
-        connections: options.max_pool_size.saturating_add(overflow).max(1),
-        recycle: seconds(options.connection_recycle_time),
+        connections,
+        recycle: seconds(u64::try_from(options.connection_recycle_time).unwrap_or(u64::MAX)),
         acquire: seconds(options.pool_timeout.unwrap_or(30)),
         sql_mode: options
             .mysql_sql_mode
@@ -244,6 +253,20 @@ mod tests {
             },
         });
         database(&config.unwrap())
+    }
+
+    #[test]
+    fn a_pool_without_a_limit_has_a_thousand_connections() {
+        for (option, value, connections) in [
+            ("OS_DATABASE__MAX_POOL_SIZE", "7", 57),
+            ("OS_DATABASE__MAX_POOL_SIZE", "0", UNLIMITED),
+            ("OS_DATABASE__MAX_OVERFLOW", "-1", UNLIMITED),
+        ] {
+            let options = database_with(option, value);
+            assert_eq!(options.connections, connections, "{option}");
+        }
+        let kept = database_with("OS_DATABASE__CONNECTION_RECYCLE_TIME", "-1");
+        assert!(kept.recycle > Duration::from_secs(365 * 24 * 3600));
     }
 
     #[test]

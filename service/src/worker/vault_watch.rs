@@ -37,6 +37,11 @@ pub async fn run(
     interval: Duration,
     stop: CancellationToken,
 ) {
+    info!(
+        backup_ceph_conf = %ceph.backup_ceph_conf.display(),
+        backup_ceph_user = ceph.backup_ceph_user,
+        "Connecting to the backup cluster"
+    );
     let mut pause = FIRST;
     let mut outage = Outage::default();
     // A look that gets no answer is waited for again instead of another: each takes up a thread.

@@ -98,6 +98,11 @@ fn a_configuration_that_cannot_work_is_named() {
     assert!(said.contains("cinder.conf:2"), "{said}");
     let said = complaint("[DEFAULT]\nbackup_driver = cinder.backup.drivers.nfs.NFSBackupDriver\n");
     assert!(said.contains("nfs.NFSBackupDriver"), "{said}");
+    // What nobody knows may be what is missing.
+    let said = complaint("[DEFAULT]\nbackup_drivr = cinder.backup.drivers.ceph.CephBackupDriver\n");
+    for expected in ["[DEFAULT] backup_driver: ", "backup_drivr"] {
+        assert!(said.contains(expected), "{said}");
+    }
     let said = complaint(&format!(
         "[DEFAULT]\n{DRIVER}\n[database]\nconnection = sqlite:////nonexistent/cinder.sqlite\n"
     ));
