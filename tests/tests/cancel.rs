@@ -13,9 +13,6 @@ use tokio::time::sleep;
 /// Each of these tests stops what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// By then cinder-volume has answered, and the worker waits for the cluster.
-const UNDER_WAY: Duration = Duration::from_secs(3);
-
 /// Asks for a backup, and returns when the worker has taken it on.
 async fn begin(cloud: &Cloud, volume: &str) -> Result<String> {
     let backup = cloud.begin_backup(volume, false).await?;
@@ -26,6 +23,14 @@ async fn begin(cloud: &Cloud, volume: &str) -> Result<String> {
             .is_some_and(|shown| shown["container"].is_string())
     })
     .await?;
+    Ok(backup)
+}
+
+/// The same, when it is about to move data.
+async fn begin_to_move(setup: &Setup, volume: &str) -> Result<String> {
+    let known = setup.lab.connections()?;
+    let backup = setup.cloud.begin_backup(volume, false).await?;
+    setup.lab.wait_connections(known + 1).await?;
     Ok(backup)
 }
 
@@ -71,8 +76,7 @@ async fn a_backup_is_deleted_by_force_while_it_is_made() -> Result<()> {
     let cloud = &setup.cloud;
     let volume = cloud.volume_with_data(1).await?;
     let deleting = async {
-        let backup = begin(cloud, &volume).await?;
-        sleep(UNDER_WAY).await;
+        let backup = begin_to_move(&setup, &volume).await?;
         force_delete(&setup.admin, &backup).await?;
         Ok(backup)
     };
@@ -106,8 +110,7 @@ async fn a_backup_that_is_reset_while_it_is_made_ends_there() -> Result<()> {
     let cloud = &setup.cloud;
     let volume = cloud.volume_with_data(1).await?;
     let resetting = async {
-        let backup = begin(cloud, &volume).await?;
-        sleep(UNDER_WAY).await;
+        let backup = begin_to_move(&setup, &volume).await?;
         setup
             .admin
             .reset(Resource::Backup, &backup, "error")
@@ -136,7 +139,7 @@ async fn a_delete_waits_for_the_end_of_the_transfer() -> Result<()> {
     let deleting = async {
         force_delete(&setup.admin, &backup).await?;
         // Longer than it would take if it did not wait.
-        sleep(UNDER_WAY).await;
+        sleep(Duration::from_secs(3)).await;
         ensure!(cloud.status(Resource::Backup, &backup).await? == "deleting");
         Ok(())
     };
@@ -152,8 +155,7 @@ async fn a_status_that_another_worker_changes_ends_the_transfer() -> Result<()> 
     let cloud = &setup.cloud;
     let volume = cloud.volume_with_data(1).await?;
     let changing = async {
-        let backup = begin(cloud, &volume).await?;
-        sleep(UNDER_WAY).await;
+        let backup = begin_to_move(&setup, &volume).await?;
         // As cinder-api does before it sends the deletion to whichever worker is up.
         let deleting = "status = 'deleting'";
         setup.database.change("backups", &backup, deleting).await?;
@@ -179,8 +181,8 @@ async fn a_restore_ends_when_its_backup_is_reset() -> Result<()> {
     let backup = cloud.back_up(&volume, false).await?;
     let resetting = async {
         let target = cloud.begin_restore(&backup, None).await?;
-        cloud.wait(Resource::Backup, &backup, "restoring").await?;
-        sleep(UNDER_WAY).await;
+        let begun = "Restore backup started";
+        setup.lab.wait_logged(&backup, begun).await?;
         setup
             .admin
             .reset(Resource::Backup, &backup, "available")

@@ -1,13 +1,10 @@
 //! A worker that is killed in the middle, and whose backups are perhaps deleted before it is there
 //! again: what waits for them is let go.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use cinderblock_tests::{Cloud, Cluster, Lab, Resource, Setup, eventually};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 /// Each of these tests kills what the others need.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -22,7 +19,6 @@ struct Begun {
 async fn kill(lab: &Lab, beginning: impl Future<Output = Result<Begun>>) -> Result<Begun> {
     let killing = async {
         let begun = beginning.await?;
-        sleep(Duration::from_secs(3)).await;
         let kill = ["stop", "--signal", "KILL", "worker"];
         lab.command(&kill).await?;
         Ok(begun)
@@ -61,11 +57,13 @@ impl Snapshot {
         })
     }
 
-    /// Begins a backup; the temporary volume is there by then.
-    async fn back_up(&self, cloud: &Cloud) -> Result<Begun> {
+    /// Begins a backup; the temporary volume is there by then, and is attached.
+    async fn back_up(&self, lab: &Lab, cloud: &Cloud) -> Result<Begun> {
+        let known = lab.connections()?;
         let body = json!({"backup": {"volume_id": self.volume, "snapshot_id": self.id}});
         let backup = cloud.begin_create(Resource::Backup, body).await?;
         self.wait_temporary(true).await?;
+        lab.wait_connections(known + 1).await?;
         let target = self.volume.clone();
         Ok(Begun { backup, target })
     }
@@ -95,9 +93,8 @@ async fn the_volume_of_a_restore_is_given_up() -> Result<()> {
     let backup = cloud.back_up(&volume, false).await?;
     let restoring = async {
         let target = cloud.begin_restore(&backup, None).await?;
-        cloud
-            .wait(Resource::Volume, &target, "restoring-backup")
-            .await?;
+        let begun = "Restore backup started";
+        setup.lab.wait_logged(&backup, begun).await?;
         Ok(Begun { backup, target })
     };
     let begun = kill(&setup.lab, restoring).await?;
@@ -117,7 +114,7 @@ async fn the_temporary_volume_of_a_snapshot_is_given_back() -> Result<()> {
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
     let snapshot = Snapshot::new(cloud).await?;
-    let begun = kill(&setup.lab, snapshot.back_up(cloud)).await?;
+    let begun = kill(&setup.lab, snapshot.back_up(&setup.lab, cloud)).await?;
     delete_and_start(&setup, &begun).await?;
     snapshot.delete(cloud).await
 }
@@ -128,7 +125,7 @@ async fn a_backup_of_a_snapshot_that_nobody_deleted_fails_and_gives_all_back() -
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
     let snapshot = Snapshot::new(cloud).await?;
-    let begun = kill(&setup.lab, snapshot.back_up(cloud)).await?;
+    let begun = kill(&setup.lab, snapshot.back_up(&setup.lab, cloud)).await?;
     let start = ["start", "worker", "--wait"];
     setup.lab.command(&start).await?;
     let reason = cloud.wait_failed(&begun.backup).await?;

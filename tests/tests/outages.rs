@@ -85,8 +85,9 @@ async fn a_backup_is_completed_although_the_database_is_away_at_its_end() -> Res
     let content = volumes.content(&image(&volume)).await?;
 
     let making = async {
+        let known = lab.connections()?;
         let backup = cloud.begin_backup(&volume, false).await?;
-        sleep(Duration::from_secs(3)).await;
+        lab.wait_connections(known + 1).await?;
         lab.command(&["stop", "mariadb"]).await?;
         Ok(backup)
     };

@@ -1,10 +1,7 @@
 //! How far a backup is, as Cinder's API tells.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource, image};
-use tokio::time::sleep;
+use cinderblock_tests::{Cloud, Lab, Resource, eventually, image};
 
 const OBJECTS: usize = 40;
 
@@ -26,10 +23,10 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     let base = format!("backups/volume-{volume}.backup.{backup}");
     let backups = cloud.backups()?;
     backups.wait_used(&base, 8 << 20).await?;
-    // In the middle of it; the number is written every few seconds.
+    // In the middle of it.
     let looking = async {
-        sleep(Duration::from_secs(7)).await;
-        object_count(&cloud, &backup).await
+        let counted = async || object_count(&cloud, &backup).await;
+        eventually("objects are counted", counted, |count| *count > 0).await
     };
     let halfway = lab.while_stopped("ceph-osd-backups", looking).await?;
     let shown = cloud.wait(Resource::Backup, &backup, "available").await?;

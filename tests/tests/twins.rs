@@ -193,7 +193,8 @@ async fn a_restore_that_waits_for_the_other_worker_hears_of_a_reset() -> Result<
             .any(|line| line.contains("Waiting for another worker of this host")))
     };
     eventually("one waits for the other", waits, |waits| *waits).await?;
-    cloud.reset(Resource::Backup, &backup, "error").await?;
+    let admin = Cloud::login(&lab, "admin").await?;
+    admin.reset(Resource::Backup, &backup, "error").await?;
     for target in &targets {
         cloud
             .becomes(Resource::Volume, target, "error_restoring")
