@@ -28,7 +28,7 @@ demo: setup release ## Back up and restore a volume through a real Cinder, then 
 test: setup ## Run every check and test, on real parts
 	@tests/run.sh
 
-test-clouds: setup ## The longer tests: parity with Python's worker, mixed fleets, Kolla's broker, the oldest Cinder
+test-clouds: setup ## The longer tests: parity with Python's worker, mixed fleets, Kolla's broker, older Cinders
 	@tests/run.sh clouds
 
 unit: ## Run the tests that need no real parts

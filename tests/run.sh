@@ -64,8 +64,12 @@ other_sources_and_interference() {
     suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options
 }
 
+# One chain that Python's worker and ours make in turns.
+in_turns() { cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns; }
+
 # What takes too long for every change: OpenStack's own tests, the comparison with Python's worker, both kinds
-# at a time, Kolla's broker, the oldest Cinder with the other database, one cluster and erasure-coded data.
+# at a time, Kolla's broker, the oldest Cinder with the other database, one cluster and erasure-coded data, and
+# each Cinder since.
 clouds() {
     "$lab" setup --tempest
     cloud 1
@@ -74,7 +78,7 @@ clouds() {
 
     cloud 2 --messaging kolla
     suites life_cycle
-    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    in_turns
     "$lab" down --name "$name"
 
     "$lab" setup --cinder 21
@@ -82,7 +86,15 @@ clouds() {
     service --test db -- --skip mysql::
     service --test start -- database
     suites life_cycle data_pools
-    cargo test --locked -p cinderblock-tests --test interop -- one_chain_in_turns
+    in_turns
+
+    for release in 22 23 24 25 26 27 28; do
+        "$lab" down --name "$name"
+        "$lab" setup --cinder "$release"
+        cloud 1 --cinder "$release"
+        suites life_cycle records
+        in_turns
+    done
 }
 
 # Starts something beside the rest: most of the time a suite waits for Cinder. In a process group of its
