@@ -1,7 +1,6 @@
 //! A connection that consumes queues, made anew for as long as it is wanted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api_compat::messaging::queue::{Declaration, Value};
 use futures_util::StreamExt;
@@ -156,7 +155,7 @@ impl Consumer {
             }
             connection.close(200, "OK".into()).await
         };
-        match tokio::time::timeout(Duration::from_secs(5), closed).await {
+        match tokio::time::timeout(connection::FAREWELL, closed).await {
             Ok(Err(error)) => debug!(purpose = self.purpose, %error, "Closed without a farewell"),
             Err(_) => debug!(purpose = self.purpose, "Closed without a farewell"),
             Ok(Ok(())) => {}

@@ -207,9 +207,12 @@ impl Amqp {
 
     /// Closes the connections that publish and receive answers.
     pub async fn close(&self) {
-        self.inner.calls.close().await;
-        self.inner.publisher.close().await;
-        self.inner.notifier.close().await;
+        let inner = &self.inner;
+        tokio::join!(
+            inner.calls.close(),
+            inner.publisher.close(),
+            inner.notifier.close(),
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 use super::publisher::{Message, Target};
-use super::{declare, wire};
+use super::{connection, declare, wire};
 
 /// How long the broker may take to confirm one message; blocked by an alarm, it takes none.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,7 +104,7 @@ impl Session {
     pub async fn close(&self) {
         let closing = self.connection.close(200, "OK".into());
         if !matches!(
-            tokio::time::timeout(Duration::from_secs(5), closing).await,
+            tokio::time::timeout(connection::FAREWELL, closing).await,
             Ok(Ok(()))
         ) {
             debug!("Closed the connection for sending without a farewell");

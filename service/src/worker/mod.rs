@@ -48,7 +48,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// How long telling the scheduler of a stop may hold it up. With what follows it is less than the ten
 /// seconds after which a container is killed.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long telling others of its host that this worker has ended may take; they see it themselves later.
 const END_OF_LIFE: Duration = Duration::from_secs(2);
