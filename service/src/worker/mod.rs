@@ -46,8 +46,11 @@ pub const BINARY: &str = TOPIC;
 /// How long the first look at the vault is waited for before the worker says that it cannot work.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// How long telling the scheduler of a stop may hold it up. With what follows it is less than the ten
-/// seconds after which a container is killed.
+/// How long a stop looks for other workers of its host.
+const LOOK_FOR_COMPANY: Duration = Duration::from_secs(1);
+
+/// How long telling the scheduler of a stop may hold it up. With all else it is less than the ten seconds
+/// after which a container is killed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long telling others of its host that this worker has ended may take; they see it themselves later.
@@ -229,12 +232,10 @@ impl Worker {
     /// Tells the scheduler that no backups are made here any more, unless another worker makes them: it
     /// knows hosts, not processes.
     async fn withdraw(&self, capabilities: &Capabilities) {
-        let withdrawing = async {
-            if !self.manager.has_company().await {
-                capabilities.say_farewell().await;
-            }
-        };
-        let _ = tokio::time::timeout(FAREWELL, withdrawing).await;
+        let looking = tokio::time::timeout(LOOK_FOR_COMPANY, self.manager.has_company());
+        if !looking.await.unwrap_or(false) {
+            let _ = tokio::time::timeout(FAREWELL, capabilities.say_farewell()).await;
+        }
     }
 
     /// Takes a request on and starts what it asks for. What cannot be understood is answered, if
