@@ -60,7 +60,7 @@ pub(super) enum Phase {
     Attaching,
     /// Bytes flow.
     MovingData,
-    /// The data is in its place; the rest follows.
+    /// No more bytes flow: what was written is recorded, or removed.
     Ending,
     /// What a backup consists of is removed.
     Deleting,
@@ -120,8 +120,8 @@ impl Claim<'_> {
     /// How far the data is that the operation begins to move.
     pub fn measure(&self) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
+        self.enter(Phase::MovingData);
         if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
-            running.phase = Phase::MovingData;
             running.progress = Some(progress.clone());
         }
         progress

@@ -29,6 +29,7 @@ mod volumes;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,6 +127,8 @@ pub struct Manager {
     releasing: Semaphore,
     /// Backups that are still recorded as this worker's after their operations have ended.
     left_owned: Mutex<HashSet<BackupId>>,
+    /// Whether another worker of this host lived when that was seen last.
+    company: AtomicBool,
     /// The questions about owners that are open.
     questions: Arc<Semaphore>,
     /// Whether workers of Python's take requests to this host, and when that was looked at.
@@ -165,6 +168,7 @@ impl Manager {
             deleting: Semaphore::new(DELETES),
             releasing: Semaphore::new(RELEASES),
             left_owned: Mutex::default(),
+            company: AtomicBool::new(false),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             strangers: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),

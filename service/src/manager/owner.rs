@@ -6,6 +6,7 @@
 //! operation does not fail because its owner cannot be recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
@@ -21,6 +22,9 @@ use crate::vault::{self, Vault, Worker};
 
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a stop looks for other workers of its host.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How many questions about owners may be open. One that is not answered holds a thread for as long as
 /// its placement group is away, whoever waits for the answer, and there are not many threads.
@@ -51,6 +55,7 @@ impl Manager {
             if let Err(error) = self.vault.show_life(&self.me).await {
                 debug!(%error, "Cannot show other workers of this host that this one lives");
             }
+            let _ = self.alive().await;
             self.disown_what_is_left().await;
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
@@ -148,16 +153,21 @@ impl Manager {
         forgotten
     }
 
-    /// Whether another worker of this host lives. One that cannot be asked for counts as none.
+    /// Whether another worker of this host lives, or did a moment ago where the cluster does not tell
+    /// soon.
     pub async fn has_company(&self) -> bool {
-        let alive = self.alive().await;
-        alive.is_some_and(|alive| alive.iter().any(|worker| worker != &self.me))
+        let _ = tokio::time::timeout(LOOK, self.alive()).await;
+        self.company.load(Ordering::Relaxed)
     }
 
+    /// The workers of this host that live.
     async fn alive(&self) -> Option<Vec<Worker>> {
         let host = self.me.host.clone();
-        self.ask(move |vault| async move { vault.alive(&host).await })
-            .await
+        let asking = self.ask(move |vault| async move { vault.alive(&host).await });
+        let alive = asking.await?;
+        let others = alive.iter().any(|worker| worker != &self.me);
+        self.company.store(others, Ordering::Relaxed);
+        Some(alive)
     }
 
     /// Who is at work on a backup.

@@ -46,9 +46,6 @@ pub const BINARY: &str = TOPIC;
 /// How long the first look at the vault is waited for before the worker says that it cannot work.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// How long a stop looks for other workers of its host.
-const LOOK_FOR_COMPANY: Duration = Duration::from_secs(1);
-
 /// How long telling the scheduler of a stop may hold it up. With all else it is less than the ten seconds
 /// after which a container is killed.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -219,12 +216,19 @@ impl Worker {
             error!(%error, "Publishing the capabilities ended badly");
         }
         // Before the queue is left, so that nothing is sent there that nobody takes.
-        self.withdraw(&capabilities).await;
+        let hurried = tokio::select! {
+            () = self.withdraw(&capabilities) => false,
+            () = signals.terminated() => true,
+        };
         server.stop().await;
-        self.drain(signals).await;
+        if hurried || !self.drain(signals).await {
+            self.tell_what_is_left();
+        }
         self.living.abort();
-        let _ = tokio::time::timeout(END_OF_LIFE, self.manager.end_life()).await;
-        self.amqp.close().await;
+        let _ = tokio::join!(
+            tokio::time::timeout(END_OF_LIFE, self.manager.end_life()),
+            self.amqp.close(),
+        );
         info!("Stopped");
         outcome
     }
@@ -232,8 +236,7 @@ impl Worker {
     /// Tells the scheduler that no backups are made here any more, unless another worker makes them: it
     /// knows hosts, not processes.
     async fn withdraw(&self, capabilities: &Capabilities) {
-        let looking = tokio::time::timeout(LOOK_FOR_COMPANY, self.manager.has_company());
-        if !looking.await.unwrap_or(false) {
+        if !self.manager.has_company().await {
             let _ = tokio::time::timeout(FAREWELL, capabilities.say_farewell()).await;
         }
     }
@@ -279,8 +282,8 @@ impl Worker {
     }
 
     /// Lets running operations end, for as long as `graceful_shutdown_timeout` says or until a second
-    /// signal asks for an end at once.
-    async fn drain(&self, mut signals: Signals) {
+    /// signal asks for an end at once. Whether all have ended.
+    async fn drain(&self, mut signals: Signals) -> bool {
         let patience = match self.config.service.graceful_shutdown_timeout {
             0 => Duration::MAX,
             patience => seconds(patience),
@@ -288,23 +291,26 @@ impl Worker {
         let mut drained = pin!(tokio::time::timeout(patience, self.manager.drained()));
         loop {
             tokio::select! {
-                ended = &mut drained => match ended {
-                    Ok(()) => return,
-                    Err(_) => break,
-                },
+                ended = &mut drained => return ended.is_ok(),
                 signal = signals.next() => match signal {
-                    Signal::Terminate => break,
+                    Signal::Terminate => return false,
                     Signal::Reload => self.reload.take_up(),
                     Signal::Report => self.manager.report(),
                 },
             }
         }
+    }
+
+    fn tell_what_is_left(&self) {
         let backups: Vec<String> = self
             .manager
             .busy()
             .iter()
             .map(ToString::to_string)
             .collect();
+        if backups.is_empty() {
+            return;
+        }
         warn!(
             backups = backups.join(","),
             "Operations still run; the next start ends them"

@@ -55,8 +55,12 @@ pub fn load(command_line: &CommandLine) -> anyhow::Result<Config> {
         // A name that nobody knows may be what was meant to set the option that is missing.
         let warnings = config.warnings().iter();
         let telling = warnings.filter(|warning| !warning.is_harmless());
-        texts.extend(telling.map(ToString::to_string));
-        bail!("the configuration cannot work:\n  {}", texts.join("\n  "));
+        let telling: Vec<String> = telling.map(|text| format!("\n  note: {text}")).collect();
+        let reasons = texts.join("\n  ");
+        bail!(
+            "the configuration cannot work:\n  {reasons}{}",
+            telling.concat()
+        );
     }
     Ok(config)
 }
@@ -119,7 +123,9 @@ pub fn database(config: &Config) -> db::Options {
     db::Options {
         url: config.database_url.clone(),
         connections,
-        recycle: seconds(u64::try_from(options.connection_recycle_time).unwrap_or(u64::MAX)),
+        recycle: u64::try_from(options.connection_recycle_time)
+            .ok()
+            .map(seconds),
         acquire: seconds(options.pool_timeout.unwrap_or(30)),
         sql_mode: options
             .mysql_sql_mode
@@ -266,7 +272,7 @@ mod tests {
             assert_eq!(options.connections, connections, "{option}");
         }
         let kept = database_with("OS_DATABASE__CONNECTION_RECYCLE_TIME", "-1");
-        assert!(kept.recycle > Duration::from_secs(365 * 24 * 3600));
+        assert_eq!(kept.recycle, None);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub fn options(url: &str) -> Options {
     Options {
         url: parsed(url),
         connections: 8,
-        recycle: Duration::from_secs(3600),
+        recycle: Some(Duration::from_secs(3600)),
         acquire: Duration::from_secs(30),
         sql_mode: Some("TRADITIONAL".to_owned()),
         wsrep_sync_wait: None,

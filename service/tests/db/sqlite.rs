@@ -168,7 +168,7 @@ async fn a_file_that_is_away_for_a_while_is_waited_for() {
     let id = backup(&raw).await;
     raw.execute_unprepared("SELECT 1").await.expect("query");
     let options = Options {
-        recycle: Duration::ZERO,
+        recycle: Some(Duration::ZERO),
         ..file.options()
     };
     let db = Database::connect(&options).await.expect("connect");

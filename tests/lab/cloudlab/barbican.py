@@ -54,4 +54,4 @@ kek = {key}
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("barbican", lambda: answers(lab.barbican_url), 60, lambda: lab.processes.pid("barbican"))
+    wait_until("barbican", lambda: answers(lab.barbican_url), lambda: lab.processes.pid("barbican"))

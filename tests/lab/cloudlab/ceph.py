@@ -89,7 +89,7 @@ class Cluster:
     def wait(self) -> None:
         """Waits until the monitor knows that all OSDs are up."""
         osd = self._osd_name(self.osds[-1])
-        wait_until(osd, self._osds_are_up, 60, lambda: self.lab.processes.pid(osd))
+        wait_until(osd, self._osds_are_up, lambda: self.lab.processes.pid(osd))
 
     def ceph(self, *words: str, data: str | None = None) -> str:
         return run(["ceph", "-c", str(self.conf), "--connect-timeout", "30", *words], data=data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import time
@@ -35,6 +36,9 @@ VOLUME_HOST = "rbd:volumes"
 # servers of the first, and a database and a virtual host of its own.
 FIRST, SECOND = "", "second-"
 SECOND_CLOUD = "second-cloud"
+
+# What our worker logs when it takes its part of the messages.
+TAKES_REQUESTS = b"Taking requests from the message broker"
 
 # Debian's requests is older than the urllib3 that is installed beside it, and says so.
 QUIET = {"PYTHONWARNINGS": "ignore"}
@@ -83,7 +87,7 @@ def _wait_for_scheduler(lab: Lab, cloud: str, known: int) -> None:
     def placed() -> bool:
         return all(_reports(lab, cloud, "volume", host, known) for host in _volume_hosts(lab, cloud))
 
-    wait_until(f"{cloud}cinder-scheduler with cinder-volume", placed, 90, alive)
+    wait_until(f"{cloud}cinder-scheduler with cinder-volume", placed, alive)
 
 
 def _volume_hosts(lab: Lab, cloud: str) -> list[str]:
@@ -113,7 +117,7 @@ def start_scheduler(lab: Lab) -> None:
     _wait_for_scheduler(lab, FIRST, known)
     for part, host in WORKERS.items():
         if lab.processes.pid(part) and not part.startswith(SECOND):
-            wait_until(f"{part} for the scheduler", lambda: _is_usable(lab, FIRST, host, known), 60)
+            wait_until(f"{part} for the scheduler", lambda: _is_usable(lab, FIRST, host, known))
 
 
 def prepare_database(lab: Lab) -> None:
@@ -144,13 +148,18 @@ def start_worker(lab: Lab, part: str, wait: bool = True) -> None:
         raise LabError("This lab was brought up without a --backup-worker")
     known = _size(_scheduler_log(lab, cloud))
     log, host = lab.path("log", f"{part}.log"), WORKERS[part]
+    before = _size(log)
     files = _files(lab, "backup", cloud)
     if host != WORKER_HOST:
         files += ["--config-file", str(lab.path("etc", "cinder", f"{part}.conf"))]
     start_inside(lab, part, [*command, *files, "--log-file", str(log)])
     if wait:
         try:
-            wait_until(part, lambda: _is_usable(lab, cloud, host, known), 150, lambda: lab.processes.pid(part))
+            alive = functools.partial(lab.processes.pid, part)
+            # What the scheduler hears of the host may come from the worker before, or from another one.
+            if not part.endswith("cinder-backup"):
+                wait_until(part, lambda: TAKES_REQUESTS in _since(log, before), alive)
+            wait_until(part, lambda: _is_usable(lab, cloud, host, known), alive)
         except LabError as error:
             raise LabError(f"{error}\n{lab.processes.tail(part)}") from None
 
@@ -164,13 +173,9 @@ def _is_usable(lab: Lab, cloud: str, host: str, known: int) -> bool:
 
 def _reports(lab: Lab, cloud: str, kind: str, host: str, known: int) -> list[bytes]:
     """What the scheduler has logged of a service since its log was `known` bytes long."""
-    path = _scheduler_log(lab, cloud)
-    if not path.exists():
-        return []
     report = f"Received {kind} service update from".encode()
-    with open(path, "rb") as log:
-        log.seek(known)
-        return [line for line in log if report in line and host.encode() in line]
+    lines = _since(_scheduler_log(lab, cloud), known).splitlines()
+    return [line for line in lines if report in line and host.encode() in line]
 
 
 def _scheduler_log(lab: Lab, cloud: str) -> Path:
@@ -179,6 +184,15 @@ def _scheduler_log(lab: Lab, cloud: str) -> Path:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _since(path: Path, known: int) -> bytes:
+    """What a log has got since it was `known` bytes long."""
+    if not path.exists():
+        return b""
+    with open(path, "rb") as log:
+        log.seek(known)
+        return log.read()
 
 
 def start_inside(lab: Lab, name: str, argv: list[str], extra: dict[str, str] | None = None) -> None:
@@ -218,7 +232,7 @@ def _answers(lab: Lab, cloud: str) -> bool:
 def wait_for_api(lab: Lab, cloud: str = FIRST) -> None:
     """Waits until the API answers."""
     part = f"{cloud}cinder-api"
-    wait_until(part, lambda: _answers(lab, cloud), 90, lambda: lab.processes.pid(part))
+    wait_until(part, lambda: _answers(lab, cloud), lambda: lab.processes.pid(part))
 
 
 def _created(lab: Lab, cloud: str) -> Path:

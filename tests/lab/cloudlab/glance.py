@@ -62,7 +62,7 @@ lock_path = {data}
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("glance", lambda: answers(lab.glance_url), 60, lambda: lab.processes.pid("glance"))
+    wait_until("glance", lambda: answers(lab.glance_url), lambda: lab.processes.pid("glance"))
 
 
 def image(lab: Lab) -> str:

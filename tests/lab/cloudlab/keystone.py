@@ -119,7 +119,7 @@ password = {service}"""
 
 def wait(lab: Lab) -> None:
     """Waits until the API answers."""
-    wait_until("keystone", lambda: answers(lab.keystone_url), 60, lambda: lab.processes.pid("keystone"))
+    wait_until("keystone", lambda: answers(lab.keystone_url), lambda: lab.processes.pid("keystone"))
 
 
 def answers(url: str) -> bool:

@@ -64,7 +64,7 @@ def up(lab: Lab) -> None:
 
 def wait(lab: Lab) -> None:
     """Waits until the server answers."""
-    wait_until("mariadb", lambda: _answers(lab), 60, lambda: lab.processes.pid("mariadb"))
+    wait_until("mariadb", lambda: _answers(lab), lambda: lab.processes.pid("mariadb"))
 
 
 def sql(lab: Lab, text: str, database: str | None = None) -> str:

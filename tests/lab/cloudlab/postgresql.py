@@ -51,7 +51,7 @@ def up(lab: Lab) -> None:
 
 def wait(lab: Lab) -> None:
     """Waits until the server answers."""
-    wait_until("postgresql", lambda: _answers(lab), 60, lambda: lab.processes.pid("postgresql"))
+    wait_until("postgresql", lambda: _answers(lab), lambda: lab.processes.pid("postgresql"))
 
 
 def sql(lab: Lab, text: str, database: str = "postgres") -> str:

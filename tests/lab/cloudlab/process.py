@@ -16,6 +16,9 @@ from typing import Any
 # left its session (as helpers that become daemons do) when the lab is taken down.
 MARKER = "CINDERBLOCK_LAB_FOLDER"
 
+# Seconds that a part may take to come up: on a busy machine, beside another lab.
+PATIENCE = 180
+
 
 class LabError(Exception):
     """Something that the user has to know; shown without a traceback."""
@@ -102,7 +105,7 @@ class Processes:
         partial.write_text(json.dumps(record))
         partial.rename(self.run / f"{name}.json")
 
-    def stop(self, name: str, number: int = signal.SIGTERM, patience: float = 20) -> None:
+    def stop(self, name: str, number: int = signal.SIGTERM, patience: float = 60) -> None:
         """Stops a process with its session: politely, then not."""
         record = self.record(name)
         if record is None or not record["pid"]:
@@ -174,8 +177,8 @@ def _wait_for(done: Callable[[], bool], patience: float, child: int | None = Non
 def wait_until(
     what: str,
     done: Callable[[], bool],
-    patience: float,
     alive: Callable[[], int | None] | None = None,
+    patience: float = PATIENCE,
     pause: float = 0.1,
 ) -> None:
     """Waits until `done()`; gives up when time is over or the process that is waited for has died."""

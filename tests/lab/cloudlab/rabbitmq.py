@@ -54,7 +54,7 @@ log.file.level = info
 
 def wait(lab: Lab) -> None:
     """Waits until the management interface answers, which starts last."""
-    wait_until("rabbitmq", lambda: _answers(lab), 90, lambda: lab.processes.pid("rabbitmq"))
+    wait_until("rabbitmq", lambda: _answers(lab), lambda: lab.processes.pid("rabbitmq"))
 
 
 def environment(lab: Lab) -> dict[str, str]:
@@ -105,5 +105,5 @@ def _ask(lab: Lab, method: str, path: str, body: object = None) -> None:
     if body is not None:
         request.add_header("Content-Type", "application/json")
         request.data = json.dumps(body).encode()
-    with urllib.request.urlopen(request, timeout=2):
+    with urllib.request.urlopen(request, timeout=10):
         pass

@@ -29,8 +29,8 @@ pub struct Options {
     pub url: DatabaseUrl,
     /// Most connections at a time (`max_pool_size` and `max_overflow`).
     pub connections: u32,
-    /// After how long a connection is replaced (`connection_recycle_time`).
-    pub recycle: Duration,
+    /// After how long a connection is replaced (`connection_recycle_time`); `None` for never.
+    pub recycle: Option<Duration>,
     /// How long to wait for a free connection (`pool_timeout`).
     pub acquire: Duration,
     /// SQL mode of MySQL's sessions (`mysql_sql_mode`); none leaves the server's.
