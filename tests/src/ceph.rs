@@ -144,7 +144,11 @@ impl Cluster {
             .kill_on_drop(true)
             .output()
             .await?;
-        ensure!(output.status.success(), "rbd export-diff {image} failed");
+        ensure!(
+            output.status.success(),
+            "rbd export-diff {image} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Content::of_diff(&output.stdout).with_context(|| format!("the diff of {image}"))
     }
 

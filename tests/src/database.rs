@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::lab::{Lab, run};
+use crate::patience::eventually;
 
 /// Cinder's database, seen with the server's own client.
 pub struct Database {
@@ -62,6 +63,15 @@ impl Database {
     pub async fn change(&self, table: &str, id: &str, columns: &str) -> Result<()> {
         self.execute(&format!("UPDATE {table} SET {columns} WHERE id = '{id}'"))
             .await?;
+        Ok(())
+    }
+
+    /// Waits until a column of a backup's row holds something.
+    pub async fn wait_written(&self, backup: &str, column: &str) -> Result<()> {
+        let select = format!("SELECT {column} FROM backups WHERE id = '{backup}'");
+        let what = format!("{column} is written");
+        let rows = async || self.rows(&select).await;
+        eventually(&what, rows, |rows| !rows[0][column].is_null()).await?;
         Ok(())
     }
 

@@ -75,6 +75,20 @@ impl Lab {
         Ok(())
     }
 
+    /// The one error that the worker logs about something, once it is there: users may see the outcome
+    /// before.
+    pub async fn wait_error(&self, about: &str) -> Result<String> {
+        let what = format!("the worker logs an error about {about}");
+        let errors = async || {
+            let mut lines = self.logged(about)?;
+            lines.retain(|line| line.contains(" ERROR "));
+            Ok(lines)
+        };
+        let mut errors = eventually(&what, errors, |errors| !errors.is_empty()).await?;
+        ensure!(errors.len() == 1, "{errors:?}");
+        Ok(errors.remove(0))
+    }
+
     /// How often the worker has logged a text.
     pub fn times_logged(&self, text: &str) -> Result<usize> {
         Ok(self.logged(text)?.len())
@@ -82,8 +96,18 @@ impl Lab {
 
     /// Waits until the worker has logged a text once more than the `known` times.
     pub async fn wait_logged_again(&self, text: &str, known: usize) -> Result<()> {
-        let what = format!("the worker says {text:?} again");
-        let times = async || self.times_logged(text);
+        self.wait_logged_again_by("worker", text, known).await
+    }
+
+    /// How often one of the lab's workers has logged a text; its log need not be there yet.
+    pub fn times_logged_by(&self, worker: &str, text: &str) -> usize {
+        self.logged_by(worker, text).map_or(0, |lines| lines.len())
+    }
+
+    /// Waits until one of the lab's workers has logged a text once more than the `known` times.
+    pub async fn wait_logged_again_by(&self, worker: &str, text: &str, known: usize) -> Result<()> {
+        let what = format!("{worker} says {text:?} again");
+        let times = async || Ok(self.times_logged_by(worker, text));
         eventually(&what, times, |times| *times > known).await?;
         Ok(())
     }

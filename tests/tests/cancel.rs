@@ -130,10 +130,10 @@ async fn a_delete_waits_for_the_end_of_the_transfer() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;
-    let volume = cloud.volume_with_data(64).await?;
+    let volume = cloud.volume_with_data(128).await?;
     let volumes = cloud.volumes()?;
-    volumes.slow_down(&image(&volume), 16 << 20).await?;
-    let backup = begin(cloud, &volume).await?;
+    volumes.slow_down(&image(&volume), 6 << 20).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
     let snapshots = async || volumes.snapshots(&image(&volume)).await;
     eventually("a snapshot", snapshots, |snapshots| !snapshots.is_empty()).await?;
     let deleting = async {

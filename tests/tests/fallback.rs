@@ -12,14 +12,14 @@ async fn an_incremental_that_fails_becomes_a_full_backup() -> Result<()> {
     chain.write(0, 1, MIB).await?;
     let full = chain.back_up(false).await?;
     let base = format!("backups/volume-{}.backup.{full}", chain.volume);
-    chain.write(64 * MIB, 2, 160 * MIB).await?;
+    chain.write(64 * MIB, 2, 96 * MIB).await?;
     let content = chain.volumes.content(&chain.image()).await?;
     let before = chain.volumes.snapshots(&chain.image()).await?;
     ensure!(before.len() == 1, "{before:?}");
 
-    chain.volumes.slow_down(&chain.image(), 16 * MIB).await?;
+    chain.volumes.slow_down(&chain.image(), 6 * MIB).await?;
     let backup = chain.cloud.begin_backup(&chain.volume, true).await?;
-    chain.backups.wait_used(&base, 16 * MIB).await?;
+    chain.backups.wait_used(&base, 12 * MIB).await?;
     // What the parent left on the volume is removed by somebody: the changes since then are unknown.
     let removing = async {
         let snapshot = format!("{}@{}", chain.image(), before[0]);

@@ -47,6 +47,8 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     let [held, deleted, source] = [&volumes[0], &volumes[1], &volumes[2]];
     let standing = cloud.back_up(source, false).await?;
     let target = cloud.create_volume(1).await?;
+    // Before: the scheduler places nothing on a cinder-volume that was away for long.
+    let restored = cloud.create_volume(1).await?;
 
     let changing = async {
         let known = lab.connections()?;
@@ -78,7 +80,7 @@ async fn a_volume_that_does_not_let_go_or_is_deleted_costs_no_backup() -> Result
     ensure!(lab.logged(&of_held)?.iter().any(late));
     lab.signal("cinder-volume", "CONT").await?;
 
-    let restored = cloud.restore(&of_deleted, None).await?;
+    cloud.restore(&of_deleted, Some(&restored)).await?;
     let there = "deleted = 0, status = 'available'";
     setup.database.change("volumes", deleted, there).await?;
     let clusters = cloud.volumes()?;

@@ -75,18 +75,21 @@ async fn no_more_operations_run_at_once_than_configured() -> Result<()> {
     let cloud = &chain.cloud;
     let standing = cloud.back_up(&chain.volume, false).await?;
     let another = cloud.create_volume(1).await?;
+    let target = cloud.create_volume(1).await?;
     let limited = Reconfigured::worker(&lab, "[DEFAULT]\nbackup_max_operations = 1\n").await?;
 
     let waiting = "Waiting until another operation has ended";
     let begun = async {
-        let target = cloud.begin_restore(&standing, None).await?;
-        lab.wait_logged(&standing, "Restore backup started").await?;
-        // It takes the room at once; a request takes its way through all of Cinder.
+        let known = lab.connections()?;
+        cloud.begin_restore(&standing, Some(&target)).await?;
+        // By then it has taken the room.
+        lab.wait_connections(known + 1).await?;
         let backup = cloud.begin_backup(&another, false).await?;
         lab.wait_logged(&backup, waiting).await?;
-        Ok((target, backup))
+        Ok(backup)
     };
-    let (target, backup) = lab.while_stopped("ceph-osd-backups", begun).await?;
+    let backup = lab.while_stopped("ceph-osd-volumes", begun).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     cloud.wait(Resource::Volume, &target, "available").await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     let restored = lab.logged(&standing)?;

@@ -34,12 +34,13 @@ async fn a_backup_fails_when_cinder_volume_does_not_answer() -> Result<()> {
     lab.command(&["start", "cinder-volume", "--wait"]).await?;
     let broker = Broker::connect(&lab).await?;
     broker.wait_consumed("cinder-volume").await?;
+    impatient.restore().await?;
     let next = cloud.back_up(&volume, false).await?;
     cloud.wait_failed(&backup).await?;
     for backup in [&next, &backup] {
         cloud.delete(Resource::Backup, backup).await?;
     }
-    impatient.restore().await
+    Ok(())
 }
 
 #[tokio::test]
@@ -50,9 +51,9 @@ async fn a_backup_waits_for_as_long_as_cinder_volume_copies_its_volume() -> Resu
     let volume = cloud.create_volume(1).await?;
     let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
 
+    // What it makes of a volume in use, or of a snapshot.
+    let copy = uuid::Uuid::new_v4();
     let waiting = async {
-        // What it makes of a volume in use, or of a snapshot.
-        let copy = uuid::Uuid::new_v4();
         let insert = format!(
             "INSERT INTO volumes (id, created_at, deleted, use_quota, host, size, status, \
              display_name, volume_type_id, project_id) SELECT '{copy}', \
@@ -63,12 +64,13 @@ async fn a_backup_waits_for_as_long_as_cinder_volume_copies_its_volume() -> Resu
         let backup = cloud.begin_backup(&volume, false).await?;
         let told = "cinder-volume still prepares what is to be backed up";
         lab.wait_logged(&backup, told).await?;
-        let delete = format!("DELETE FROM volumes WHERE id = '{copy}'");
-        database.rows(&delete).await?;
         Ok(backup)
     };
     let backup = lab.while_stopped("cinder-volume", waiting).await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
+    // Not before: without it the worker would lose patience.
+    let delete = format!("DELETE FROM volumes WHERE id = '{copy}'");
+    database.rows(&delete).await?;
     cloud.delete(Resource::Backup, &backup).await?;
     cloud.delete(Resource::Volume, &volume).await?;
     impatient.restore().await
@@ -253,10 +255,11 @@ async fn a_delete_does_not_wait_for_cinder_volume_nor_take_a_connection_from_it(
         format!("cinder-volume.{backend}.{host}"),
     );
     let mut asked = BTreeSet::new();
-    while cloud.show(Resource::Backup, &backup).await?.is_some() {
+    let shown = async || {
         asked.extend(broker.waiting(&queue).await?);
-        sleep(Duration::from_millis(200)).await;
-    }
+        cloud.show(Resource::Backup, &backup).await
+    };
+    eventually("the backup is gone", shown, Option::is_none).await?;
     asked.extend(broker.waiting(&queue).await?);
     lab.command(&["start", "cinder-volume", "--wait"]).await?;
     broker.wait_consumed("cinder-volume").await?;

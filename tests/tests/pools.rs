@@ -20,6 +20,15 @@ backup_ceph_user = cinder
 backup_ceph_pool = volumes
 ";
 
+/// How often the scheduler was told that the worker takes no backups.
+fn times_withdrawn(lab: &Lab) -> Result<usize> {
+    let host = lab.variable("LAB_WORKER_HOST")?;
+    let about = format!("Received backup service update from {host}");
+    let reports = lab.logged_by("cinder-scheduler", &about)?;
+    let withdrawn = |report: &&String| report.contains("'backend_state': False");
+    Ok(reports.iter().filter(withdrawn).count())
+}
+
 #[tokio::test]
 async fn volumes_and_backups_share_a_pool() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -78,7 +87,10 @@ async fn nothing_is_scheduled_to_a_worker_without_its_pool() -> Result<()> {
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
     let missing = "[DEFAULT]\nbackup_ceph_pool = ghost\n";
+    let known = times_withdrawn(&lab)?;
     let other = Reconfigured::broken_worker(&lab, missing).await?;
+    let times = async || times_withdrawn(&lab);
+    eventually("the scheduler is told", times, |times| *times > known).await?;
     let backup = cloud.begin_backup(&volume, false).await?;
     let reason = cloud.wait_failed(&backup).await?;
     ensure!(reason.contains("Service not found"), "{reason}");
@@ -101,7 +113,7 @@ async fn without_its_pool_it_refuses_and_counts_as_down() -> Result<()> {
     let volume = cloud.create_volume(1).await?;
     let standing = cloud.back_up(&volume, false).await?;
     let second = cloud.back_up(&volume, false).await?;
-    let missing = "[DEFAULT]\nbackup_ceph_pool = ghost\n";
+    let missing = "[DEFAULT]\nbackup_ceph_pool = ghost\nreport_interval = 3\n";
     let other = Reconfigured::broken_worker(&lab, missing).await?;
     broker
         .wait_consumed(&format!(

@@ -18,11 +18,11 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     let volume = cloud.volume_with_data(OBJECTS * 4).await?;
     let (volumes, image) = (cloud.volumes()?, image(&volume));
 
-    volumes.slow_down(&image, 16 << 20).await?;
+    volumes.slow_down(&image, 6 << 20).await?;
     let backup = cloud.begin_backup(&volume, false).await?;
     let base = format!("backups/volume-{volume}.backup.{backup}");
     let backups = cloud.backups()?;
-    backups.wait_used(&base, 8 << 20).await?;
+    backups.wait_used(&base, 4 << 20).await?;
     // In the middle of it.
     let looking = async {
         let counted = async || object_count(&cloud, &backup).await;

@@ -18,10 +18,15 @@ struct Twins {
     volume: String,
 }
 
-/// The scheduler cannot tell it from the first one: it is there when it takes its part of the messages.
+const WORKS: &str = "The backup pool can be worked with";
+
+/// The scheduler cannot tell it from the first one: it is there when it takes its part of the messages
+/// and does not refuse them.
 async fn start_second(lab: &Lab, broker: &Broker) -> Result<()> {
+    let known = lab.times_logged_by("worker-2", WORKS);
     lab.command(&["start", "worker-2"]).await?;
-    broker.wait_workers(2).await
+    broker.wait_workers(2).await?;
+    lab.wait_logged_again_by("worker-2", WORKS, known).await
 }
 
 impl Twins {
@@ -31,7 +36,7 @@ impl Twins {
         let backup = self.cloud.begin_backup(&self.volume, false).await?;
         let base = format!("backups/volume-{}.backup.{backup}", self.volume);
         let backups = self.cloud.backups()?;
-        backups.wait_used(&base, 8 << 20).await?;
+        backups.wait_used(&base, 4 << 20).await?;
         let meeting = async {
             start_second(&self.lab, &self.broker).await?;
             let told = "Another worker of this host is at work on the backup";
@@ -49,7 +54,7 @@ async fn what_one_worker_began_and_the_other_completed_stays_complete() -> Resul
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.create_volume(1).await?;
-    let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
+    let impatient = Reconfigured::worker(&lab, "[cinderblock]\ncontinue_timeout = 20\n").await?;
     start_second(&lab, &Broker::connect(&lab).await?).await?;
     let mut backups = Vec::new();
     let mut shared = false;
@@ -86,7 +91,7 @@ async fn what_one_worker_began_and_the_other_completed_stays_complete() -> Resul
         .wait(Resource::Backup, &backups[0], "available")
         .await?;
     // Whoever began it has waited for cinder-volume by then.
-    sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(22)).await;
     for backup in &backups {
         let shown = cloud.show(Resource::Backup, backup).await?;
         let shown = shown.unwrap_or_default();
@@ -104,10 +109,10 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
-    let volume = cloud.volume_with_data(160).await?;
+    let volume = cloud.volume_with_data(128).await?;
     let (volumes, source) = (cloud.volumes()?, image(&volume));
     let content = volumes.content(&source).await?;
-    volumes.slow_down(&source, 16 << 20).await?;
+    volumes.slow_down(&source, 6 << 20).await?;
     let twins = Twins {
         broker: Broker::connect(&lab).await?,
         lab,
@@ -170,6 +175,7 @@ async fn a_restore_that_waits_for_the_other_worker_hears_of_a_reset() -> Result<
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;
     let cloud = Cloud::login(&lab, "demo").await?;
+    let admin = Cloud::login(&lab, "admin").await?;
     let volume = cloud.volume_with_data(64).await?;
     let backup = cloud.back_up(&volume, false).await?;
     let base = format!("backups/volume-{volume}.backup.{backup}");
@@ -193,8 +199,10 @@ async fn a_restore_that_waits_for_the_other_worker_hears_of_a_reset() -> Result<
             .any(|line| line.contains("Waiting for another worker of this host")))
     };
     eventually("one waits for the other", waits, |waits| *waits).await?;
-    let admin = Cloud::login(&lab, "admin").await?;
-    admin.reset(Resource::Backup, &backup, "error").await?;
+    // Neither can end before it is reset.
+    let resetting = admin.reset(Resource::Backup, &backup, "error");
+    lab.while_stopped("ceph-osd-volumes", resetting).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     // One was broken off; the other finds a backup that is none to restore, and is refused as always.
     let statuses = async || {
         let mut statuses = Vec::new();

@@ -27,8 +27,8 @@ async fn while_it_sleeps<T>(setup: &Setup, doing: impl Future<Output = Result<T>
 async fn create(setup: &Setup, body: &Value, changes: &[(&str, &str, &str)]) -> Result<String> {
     let (cloud, body) = (&setup.cloud, json!({"backup": body}));
     let backup = cloud.begin_create(Resource::Backup, body).await?;
-    // By then the scheduler has sent it on.
-    cloud.becomes(Resource::Backup, &backup, "creating").await?;
+    // By then the scheduler has read what it needs.
+    setup.database.wait_written(&backup, "host").await?;
     change(&setup.database, &backup, changes).await?;
     Ok(backup)
 }
@@ -45,13 +45,8 @@ async fn change(database: &Database, backup: &str, changes: &[(&str, &str, &str)
 /// The worker has written that it refuses this, once, and the user was told this.
 async fn refused(setup: &Setup, backup: &str, said: &str, told: &[&str]) -> Result<()> {
     told_about(&setup.cloud, backup, told).await?;
-    let lines = setup.lab.logged(backup)?;
-    let errors: Vec<_> = lines
-        .iter()
-        .filter(|line| line.contains(" ERROR "))
-        .collect();
-    ensure!(errors.len() == 1, "{errors:?}");
-    ensure!(errors[0].contains(said), "{errors:?}");
+    let error = setup.lab.wait_error(backup).await?;
+    ensure!(error.contains(said), "{error}");
     Ok(())
 }
 
@@ -259,7 +254,6 @@ async fn a_delete_or_a_reset_of_what_is_not_ours_or_cannot_be_changes_nothing() 
     };
     while_it_sleeps(&setup, sent).await?;
 
-    // In the order of the requests: with the last one all have been looked at.
     cloud.becomes(Resource::Backup, nobodys, "error").await?;
     cloud.becomes(Resource::Backup, others, "error").await?;
     // Its pool cannot be found.

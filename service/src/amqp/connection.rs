@@ -17,9 +17,6 @@ use uuid::Uuid;
 
 use super::{Broker, wire};
 
-/// How long a broker may take to answer a good-bye; one that lives does at once.
-pub const FAREWELL: Duration = Duration::from_secs(2);
-
 /// Opens a connection to the `turn`-th host of the list, which starts again at its end. `purpose`
 /// becomes a part of the name that RabbitMQ shows.
 ///

@@ -155,7 +155,7 @@ impl Consumer {
             }
             connection.close(200, "OK".into()).await
         };
-        match tokio::time::timeout(connection::FAREWELL, closed).await {
+        match tokio::time::timeout(self.options.broker.farewell_timeout, closed).await {
             Ok(Err(error)) => debug!(purpose = self.purpose, %error, "Closed without a farewell"),
             Err(_) => debug!(purpose = self.purpose, "Closed without a farewell"),
             Ok(Ok(())) => {}

@@ -154,7 +154,7 @@ impl Link {
         self.state
             .send_modify(|state| session = state.session.take());
         if let Some(session) = session {
-            session.close().await;
+            session.close(self.broker.farewell_timeout).await;
         }
     }
 }

@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough for a quorum queue to elect its leader, short enough to be waited for.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A broker that lives answers at once.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Everything that messaging needs to know.
 pub struct Options {
     /// Where requests come from and go to.
@@ -49,6 +52,8 @@ pub struct Broker {
     pub connect_timeout: Duration,
     /// How long it may take until the queues of a new connection are being consumed.
     pub setup_timeout: Duration,
+    /// How long it may take to remove our own queues and to say good-bye.
+    pub farewell_timeout: Duration,
 }
 
 /// Waits between tries to reach a broker (`rabbit_retry_interval` and its companions).
@@ -136,6 +141,7 @@ impl Broker {
             },
             connect_timeout: CONNECT_TIMEOUT,
             setup_timeout: SETUP_TIMEOUT,
+            farewell_timeout: FAREWELL_TIMEOUT,
         }))
     }
 }
@@ -195,6 +201,7 @@ pub(super) mod tests {
                 },
                 connect_timeout: second,
                 setup_timeout: second,
+                farewell_timeout: second,
             }),
             control_exchange: "openstack".to_owned(),
             queues: QueueOptions::default(),

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 use super::publisher::{Message, Target};
-use super::{connection, declare, wire};
+use super::{declare, wire};
 
 /// How long the broker may take to confirm one message; blocked by an alarm, it takes none.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,13 +100,10 @@ impl Session {
         Ok(())
     }
 
-    /// Says good-bye to the broker.
-    pub async fn close(&self) {
+    /// Says good-bye to the broker, which has this long to answer.
+    pub async fn close(&self, limit: Duration) {
         let closing = self.connection.close(200, "OK".into());
-        if !matches!(
-            tokio::time::timeout(connection::FAREWELL, closing).await,
-            Ok(Ok(()))
-        ) {
+        if !matches!(tokio::time::timeout(limit, closing).await, Ok(Ok(()))) {
             debug!("Closed the connection for sending without a farewell");
         }
     }

@@ -86,12 +86,12 @@ async fn remove(
 }
 
 /// Removes an image. A watcher keeps it busy: a client that died is forgotten by the cluster after
-/// 30 s, so the tries span a little more than that.
+/// 30 s, so the tries span 45 s.
 async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
     let patience = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
         .with_max_delay(Duration::from_secs(10))
-        .with_max_times(6);
+        .with_max_times(7);
     let removed = (|| pool.remove_image(image))
         .retry(patience)
         .when(|error| error.kind() == ErrorKind::Busy)

@@ -323,6 +323,8 @@ pub fn patient_broker(url: TransportUrl, pause: Duration) -> Arc<Broker> {
         },
         connect_timeout: Duration::from_secs(10),
         setup_timeout: Duration::from_secs(60),
+        // What is left behind must not depend on how busy the machine is.
+        farewell_timeout: Duration::from_secs(30),
     })
 }
 

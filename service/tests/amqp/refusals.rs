@@ -184,12 +184,12 @@ async fn a_connection_that_is_given_up_is_closed() {
     let (silent, address) = silent_host();
     let url = elsewhere(&lab, None, &address);
     let mut impatient = Arc::into_inner(broker(url)).expect("ours alone");
-    impatient.connect_timeout = Duration::from_millis(500);
+    impatient.connect_timeout = Duration::from_secs(3);
     let ours = amqp(Options {
         broker: Arc::new(impatient),
         ..lab.options(QueueOptions::default())
     });
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
     let cast = request(Kind::Cast, HOST_QUEUE, "m");
     let cast = ours.cast_before(cast, &context(), deadline).await;
     cast.expect_err("nobody answers");
@@ -222,13 +222,13 @@ async fn a_broker_that_falls_silent_is_asked_on_another_connection() {
     let lab = Lab::new().await;
     let url = elsewhere(&lab, None, &falling_silent(&lab, QUEUE_DECLARE).await);
     let mut patient = Arc::into_inner(broker(url)).expect("nobody else has it");
-    patient.setup_timeout = Duration::from_secs(3);
+    patient.setup_timeout = Duration::from_secs(10);
     let ours = amqp(Options {
         broker: Arc::new(patient),
         ..lab.options(QueueOptions::default())
     });
     let server = serve(&ours).await;
-    let said = logs::shown("the broker did not answer within 3 s");
+    let said = logs::shown("the broker did not answer within 10 s");
     assert_eq!(said.len(), 1, "{said:?}");
     within("a stop", server.stop()).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api_compat::config::{Config, ConfigPath, Machine, Sources};
 use chrono::{DateTime, Utc};
 use cinderblock::openstack::{Error, Login, Retries, Session};
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -75,21 +75,28 @@ impl User {
 
     /// Whoever logs in so.
     pub async fn with(auth: Value) -> Self {
+        Self::try_with(auth).await.expect("a token")
+    }
+
+    /// Whoever logs in so, or how Keystone refuses it.
+    pub async fn try_with(auth: Value) -> Result<Self, StatusCode> {
         let client = Client::new();
         let url = format!("{}/auth/tokens", keystone());
         let request = client.post(&url).json(&json!({"auth": auth}));
         let answer = request.send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.status());
+        if !answer.status().is_success() {
+            return Err(answer.status());
+        }
         let token = answer.headers()["X-Subject-Token"].to_str();
         let token = token.expect("a text").to_owned();
         let body: Value = answer.json().await.expect("JSON");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        Self {
+        Ok(Self {
             client,
             token,
             id: text(&body["token"]["user"]["id"]),
             project: text(&body["token"]["project"]["id"]),
-        }
+        })
     }
 
     async fn ask(&self, method: Method, url: &str, body: Option<Value>) -> Value {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use api_compat::messaging::RequestContext;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use cinderblock::keys::KeyManager;
 use serde_json::{Map, json};
 use tokio::time::sleep;
 
-use crate::lab::{User, config, keystone, variable};
+use crate::lab::{Application, User, config, keystone, variable};
 
 fn request_of(user: &User, token: &str) -> RequestContext {
     let mut context = Map::new();
@@ -30,18 +30,31 @@ fn keys(more: &str) -> KeyManager {
     )))
 }
 
+/// An application credential that ends soon, whoever has logged in with it, and when that ends.
+async fn short_lived(demo: &User) -> (Application, User, DateTime<Utc>) {
+    // A busy machine needs longer to log in with it once.
+    for life in [15, 30, 60] {
+        let end = Utc::now() + TimeDelta::seconds(life);
+        let application = demo.application(Some(end)).await;
+        let credential = json!({"id": application.id, "secret": "S3cret"});
+        let user = User::try_with(json!({"identity": {
+            "methods": ["application_credential"], "application_credential": credential,
+        }}))
+        .await;
+        match user {
+            Ok(user) => return (application, user, end),
+            Err(status) => assert_eq!(status, 401),
+        }
+        demo.forget(&application).await;
+    }
+    panic!("a credential of a minute is too short to log in with")
+}
+
 #[tokio::test]
 async fn a_service_token_lets_a_users_token_be_late() {
     let demo = User::demo().await;
     let key = demo.store_key().await;
-    // Long enough to log in with it once, on a busy machine.
-    let end = Utc::now() + TimeDelta::seconds(15);
-    let application = demo.application(Some(end)).await;
-    let credential = json!({"id": application.id, "secret": "S3cret"});
-    let late = User::with(json!({"identity": {
-        "methods": ["application_credential"], "application_credential": credential,
-    }}))
-    .await;
+    let (application, late, end) = short_lived(&demo).await;
     let login = format!(
         "auth_type = password\nauth_url = {}\nusername = cinder\npassword = cinder\n\
          user_domain_name = Default\nproject_domain_name = Default\nproject_name = service\n",

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -152,6 +153,7 @@ pub struct Door {
 
 struct Open {
     listener: TcpListener,
+    accepting: JoinHandle<()>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -183,8 +185,9 @@ impl Door {
             return;
         };
         open.listener.set_nonblocking(true).expect("a listener");
-        // Wakes the thread that accepts, which ends then.
+        // Wakes the thread that accepts, which ends then; until it has, it may let somebody in.
         let _ = TcpStream::connect(self.address);
+        open.accepting.join().expect("no panic");
         drop(open.listener);
         for stream in open.streams.lock().expect("unhurt").drain(..) {
             // It may have ended by itself.
@@ -205,14 +208,18 @@ impl Door {
 
     fn serve(&self, listener: TcpListener) {
         let streams = Arc::new(Mutex::new(Vec::new()));
-        let accepting = listener.try_clone().expect("a listener");
+        let door = listener.try_clone().expect("a listener");
         let (kept, server) = (streams.clone(), self.server.clone());
-        std::thread::spawn(move || {
-            while let Ok((client, _)) = accepting.accept() {
+        let accepting = std::thread::spawn(move || {
+            while let Ok((client, _)) = door.accept() {
                 let _ = join(client, &server, &kept);
             }
         });
-        *self.open.lock().expect("unhurt") = Some(Open { listener, streams });
+        *self.open.lock().expect("unhurt") = Some(Open {
+            listener,
+            accepting,
+            streams,
+        });
     }
 }
 

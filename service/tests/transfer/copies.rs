@@ -177,7 +177,7 @@ async fn a_transfer_that_was_cut_off_can_be_repeated() {
     }
     target.close().await;
     // What was being read is given back when the cluster has answered.
-    for _ in 0..100 {
+    for _ in 0..600 {
         if options.budget.allocated() == 0 {
             break;
         }

@@ -7,10 +7,10 @@ mod fallback;
 mod meanwhile;
 mod restores;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::{BackupId, VolumeId};
 use bytes::Bytes;
@@ -153,6 +153,27 @@ async fn restore_point(plan: &BackupPlan) -> Vec<u8> {
     held
 }
 
+/// How many clients watch an image: whoever has it open for writing does.
+fn watchers(image: &str) -> usize {
+    let spec = format!("{POOL}/{image}");
+    let status = tool("rbd", &conf("LAB_BACKUPS_CEPH_CONF"), &["status", &spec]);
+    status.matches("watcher=").count()
+}
+
+/// Drives a backup until it waits for its base image, which somebody else writes: by then it has its
+/// snapshot, and has opened what it reads.
+async fn assert_waits(mut storing: Pin<&mut impl Future>, plan: &BackupPlan) {
+    let mut goes_on_for = async |pause| {
+        let early = timeout(pause, &mut storing).await;
+        assert!(early.is_err(), "it did not wait");
+    };
+    // The other one and this one.
+    while watchers(&plan.base.to_string()) < 2 {
+        goes_on_for(Duration::from_millis(100)).await;
+    }
+    goes_on_for(Duration::from_secs(3)).await;
+}
+
 #[tokio::test]
 async fn an_incremental_waits_for_whoever_still_writes_its_base_and_takes_that_back() {
     let mut noise = Noise::new(1);
@@ -171,9 +192,8 @@ async fn an_incremental_waits_for_whoever_still_writes_its_base_and_takes_that_b
     let plan = source.plan(&vault, Some(&full)).await;
     assert!(matches!(plan.method, Method::Incremental { .. }));
     {
-        let mut storing = std::pin::pin!(source.store(&vault, &plan));
-        let early = timeout(Duration::from_secs(3), &mut storing).await;
-        assert!(early.is_err(), "it did not wait");
+        let mut storing = pin!(source.store(&vault, &plan));
+        assert_waits(storing.as_mut(), &plan).await;
         let late = noise.bytes(5 * MIB);
         rival.write(0, late.clone()).await.expect("write");
         rival.write(15 * MIB, late).await.expect("write");
@@ -201,9 +221,8 @@ async fn an_incremental_during_which_a_snapshot_leaves_the_volume_fails() {
         let rival = rival.expect("open");
         rival.own().await.expect("own");
         let gone = if own { &plan.snapshot } else { &full.snapshot };
-        let mut storing = std::pin::pin!(source.try_store(&vault, &plan));
-        let early = timeout(Duration::from_secs(3), &mut storing).await;
-        assert!(early.is_err(), "it did not wait");
+        let mut storing = pin!(source.try_store(&vault, &plan));
+        assert_waits(storing.as_mut(), &plan).await;
         let image = &source.image;
         image.remove_snapshot(gone).await.expect("remove");
         // One of the same name is another one.
@@ -315,17 +334,24 @@ async fn an_image_that_a_dead_client_watches_is_deleted_once_the_cluster_has_for
         .arg("--conf")
         .arg(&site.conf)
         .args(["watch", &spec])
+        // It ends when there is no more to read.
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("rbd runs");
-    while !site.rbd(&["status", &spec]).contains("watcher=") {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while watchers(&full.base.to_string()) == 0 {
+        let ended = watcher.try_wait().expect("it can be waited for");
+        let watches_soon = ended.is_none() && Instant::now() < deadline;
+        assert!(watches_soon, "nobody watches: {ended:?}");
         sleep(Duration::from_millis(100)).await;
     }
 
     let record = source.record(&full, true);
     let mut deleting = pin!(vault.delete(&record));
-    let busy = timeout(Duration::from_secs(3), &mut deleting).await;
+    // Not for long: the tries go on for little longer than the cluster remembers the dead.
+    let busy = timeout(Duration::from_secs(1), &mut deleting).await;
     assert!(busy.is_err(), "{busy:?}");
     watcher.kill().expect("killed");
     watcher.wait().expect("ended");

@@ -8,19 +8,20 @@ use cinderblock::vault::{BackupPlan, Error, Method, TargetSize};
 use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::loop_device::LoopDevice;
-use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
+use crate::ceph_lab::{MIB, Noise, assert_same, conf, content, tool};
 use crate::{POOL, Source, restore_point, vault};
 
 const SIZE: u64 = 96 * MIB;
 
-/// Removes a backup's snapshot in the middle of a transfer. Nothing of this thread goes on meanwhile.
+/// Removes a backup's snapshot in the middle of a transfer. Nothing of this thread goes on meanwhile,
+/// and there is no connection to be made, during which the data would flow on.
 async fn remove_once_it_runs(plan: &BackupPlan, progress: &Progress) {
     while progress.done() == 0 {
         tokio::task::yield_now().await;
     }
     let at = format!("{POOL}/{}@{}", plan.base, plan.snapshot);
-    let site = backups().await;
-    site.rbd(&["snap", "rm", "--no-progress", &at]);
+    let conf = conf("LAB_BACKUPS_CEPH_CONF");
+    tool("rbd", &conf, &["snap", "rm", "--no-progress", &at]);
     assert!(progress.done() < SIZE, "it was too fast");
 }
 
