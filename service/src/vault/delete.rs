@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api_compat::names;
-use backon::{ExponentialBuilder, Retryable};
+use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
 use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
@@ -33,18 +33,20 @@ impl Vault {
             }
             pool => pool?,
         };
-        let found = self.find(&pool, record).await?;
-        let complete = self.has_metadata(record).await?;
-        let deletions = found
-            .iter()
-            .map(|candidate| record.deletion(candidate, complete))
-            .collect::<Result<Vec<_>>>()?;
-        for (candidate, deletion) in found.iter().zip(&deletions) {
+        let patience = ConstantBuilder::default()
+            .with_delay(Duration::from_secs(1))
+            .with_max_times(5);
+        // A snapshot that another deletion removes just now has a name of librbd's own for a moment.
+        let found = (|| self.deletions(&pool, record))
+            .retry(patience)
+            .when(|error| matches!(error, Error::Damaged(_)))
+            .await?;
+        for (candidate, deletion) in &found {
             remove(&pool, record, candidate, deletion).await?;
         }
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {
-            let missing = found.iter().all(|candidate| candidate.image != image);
+            let missing = found.iter().all(|(candidate, _)| candidate.image != image);
             if missing && record.may_be_half_removed(image) {
                 remove_image(&pool, &image.to_string()).await?;
             }
@@ -53,6 +55,23 @@ impl Vault {
         pool.remove_object(&names::metadata_object(record.backup))
             .await?;
         Ok(())
+    }
+
+    /// What there is of a backup, and what its deletion does to it.
+    async fn deletions(
+        &self,
+        pool: &Pool,
+        record: &BackupRecord,
+    ) -> Result<Vec<(Candidate, Deletion)>> {
+        let found = self.find(pool, record).await?;
+        let complete = self.has_metadata(record).await?;
+        found
+            .into_iter()
+            .map(|candidate| {
+                let deletion = record.deletion(&candidate, complete)?;
+                Ok((candidate, deletion))
+            })
+            .collect()
     }
 }
 

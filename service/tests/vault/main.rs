@@ -324,6 +324,29 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_just_being_removed_holds_up_the_deletion_of_the_last_backup() {
+    let vault = vault();
+    let site = backups().await;
+    let source = Source::new(MIB).await;
+    let full = source.back_up(&vault, None).await;
+    let image = format!("{POOL}/{}", full.base);
+    // What has a clone stays in between for as long as that.
+    let (other, clone) = (format!("{image}@other"), format!("{POOL}/{}", new_id()));
+    site.rbd(&["snap", "create", "--no-progress", &other]);
+    site.rbd(&["clone", "--rbd-default-clone-format", "2", &other, &clone]);
+    site.rbd(&["snap", "rm", "--no-progress", &other]);
+
+    let record = source.record(&full, true);
+    let mut deleting = pin!(vault.delete(&record));
+    let waits = timeout(Duration::from_secs(1), &mut deleting).await;
+    assert!(waits.is_err(), "{waits:?}");
+    site.rbd(&["rm", "--no-progress", &clone]);
+    deleting.await.expect("delete");
+    assert!(!site.rbd(&["ls", POOL]).contains(&full.base.to_string()));
+    source.image.close().await;
+}
+
+#[tokio::test]
 async fn an_image_that_a_dead_client_watches_is_deleted_once_the_cluster_has_forgotten_it() {
     let vault = vault();
     let site = backups().await;
