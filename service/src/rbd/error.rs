@@ -28,6 +28,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Another client holds it: a watcher, a lock, a protected snapshot (EBUSY).
     Busy,
+    /// Somebody else changed it in the middle, as one who removes the same image does (ESTALE).
+    Stale,
     /// An image cannot be removed while it has snapshots (ENOTEMPTY).
     HasSnapshots,
     /// The cluster or the pool is full, or its quota is reached (ENOSPC, EDQUOT).
@@ -57,6 +59,7 @@ impl ErrorKind {
             libc::ENOENT => Self::NotFound,
             libc::EEXIST => Self::AlreadyExists,
             libc::EBUSY => Self::Busy,
+            libc::ESTALE => Self::Stale,
             libc::ENOTEMPTY => Self::HasSnapshots,
             libc::ENOSPC | libc::EDQUOT => Self::NoSpace,
             libc::EPERM | libc::EACCES => Self::Permission,

@@ -92,6 +92,7 @@ async fn remove(
     if deletion.remove_image || emptied.is_some_and(|left| left.is_empty()) {
         remove_image(pool, &image).await?;
         info!(image, "Removed the base image");
+        return Ok(());
     }
     // Not removed here: the row may be in the database of another cloud that shares the pool.
     if !deletion.unknown.is_empty() {
@@ -113,7 +114,13 @@ async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
         .with_max_times(7);
     let removed = (|| pool.remove_image(image))
         .retry(patience)
-        .when(|error| error.kind() == ErrorKind::Busy)
+        .when(|error| {
+            matches!(
+                error.kind(),
+                // Another deletion removes it, or a snapshot of it, just now.
+                ErrorKind::Stale | ErrorKind::HasSnapshots | ErrorKind::Busy
+            )
+        })
         .notify(|error, pause| warn!(image, %error, "Retrying in {} s", pause.as_secs()))
         .await;
     match removed {

@@ -324,6 +324,25 @@ async fn a_deletion_that_was_interrupted_in_the_middle_of_an_image_is_finished()
 }
 
 #[tokio::test]
+async fn the_last_backups_of_an_image_are_deleted_at_once() {
+    let vault = vault();
+    let site = backups().await;
+    for _ in 0..3 {
+        let source = Source::new(MIB).await;
+        let full = source.back_up(&vault, None).await;
+        source.write(0, Bytes::from_static(&[7; 4096])).await;
+        let next = source.back_up(&vault, Some(&full)).await;
+        assert_eq!(full.base, next.base);
+        let (one, two) = (source.record(&full, true), source.record(&next, true));
+        let (one, two) = tokio::join!(vault.delete(&one), vault.delete(&two));
+        one.expect("delete");
+        two.expect("delete");
+        assert!(!site.rbd(&["ls", POOL]).contains(&full.base.to_string()));
+        source.image.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_snapshot_that_is_just_being_removed_holds_up_the_deletion_of_the_last_backup() {
     let vault = vault();
     let site = backups().await;
