@@ -149,7 +149,9 @@ async fn the_worker_lives_and_answers_while_data_stands_still() -> Result<()> {
         no_key_of_ceph_on_disk(lab).await?;
         Ok(backups)
     };
-    let backups = lab.while_stopped("ceph-osd-backups", looking).await?;
+    // Without the backups' cluster it would say after a while that it cannot work.
+    let backups = lab.while_stopped("ceph-osd-volumes", looking).await?;
+    cloud.volumes()?.wait_answers("volumes").await?;
     for (backup, volume) in backups.iter().zip(&volumes) {
         cloud.wait(Resource::Backup, backup, "available").await?;
         cloud.delete(Resource::Backup, backup).await?;
