@@ -6,6 +6,7 @@
 //! | image of a legacy or snapshot-sourced backup | `volume-<volume>.backup.base` |
 //! | snapshot of a backup, on the volume and on the image | `backup.<backup>.snap.<time>` |
 //! | metadata object of a backup | `backup.<backup>.meta` |
+//! | what a backup's data was when it was stored; ours | `backup.<backup>.manifest`, `backup.<backup>.manifest.<part>` |
 //! | object that names the worker at work on a backup; ours | `backup.<backup>.owner` |
 //! | object on which the workers of a host hold leases; ours | `cinderblock.workers.<host>` |
 
@@ -170,6 +171,16 @@ fn python_time(time: DateTime<Utc>) -> String {
 /// The name of a backup's metadata object (`backup.<id>.meta`).
 pub fn metadata_object(backup: BackupId) -> String {
     format!("backup.{backup}.meta")
+}
+
+/// The object that says of a backup what its data was when it was stored. Python's workers know none.
+pub fn manifest_object(backup: BackupId) -> String {
+    format!("backup.{backup}.manifest")
+}
+
+/// One part of that.
+pub fn manifest_chunk_object(backup: BackupId, part: u32) -> String {
+    format!("backup.{backup}.manifest.{part:08x}")
 }
 
 /// The object that names the worker that is at work on a backup. Python's workers know none.

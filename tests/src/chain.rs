@@ -53,6 +53,12 @@ impl Chain {
         Ok(backup)
     }
 
+    /// Whether a backup counts as incremental.
+    pub async fn is_incremental(&self, backup: &str) -> Result<bool> {
+        let shown = self.cloud.show(Resource::Backup, backup).await?;
+        Ok(shown.is_some_and(|backup| backup["is_incremental"] == true))
+    }
+
     /// Deletes a backup.
     pub async fn delete(&mut self, backup: &str) -> Result<()> {
         self.cloud.delete(Resource::Backup, backup).await?;

@@ -104,9 +104,10 @@ async fn an_unchanged_volume_costs_nothing() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_incremental_without_its_parents_snapshot_becomes_a_full_one() -> Result<()> {
+async fn an_incremental_without_its_parents_snapshot_is_compared() -> Result<()> {
+    let lab = Lab::from_env()?;
     let mut chain = Chain::begin(1).await?;
-    chain.write(0, 1, 4 * MIB).await?;
+    chain.write(0, 1, 24 * MIB).await?;
     chain.back_up(false).await?;
     let source = chain.image();
     for snapshot in chain.volumes.snapshots(&source).await? {
@@ -117,21 +118,62 @@ async fn an_incremental_without_its_parents_snapshot_becomes_a_full_one() -> Res
             .await?;
     }
     chain.write(8 * MIB, 2, MIB).await?;
-    let forced = chain.back_up(true).await?;
-    let shown = chain.cloud.show(Resource::Backup, &forced).await?;
-    ensure!(
-        shown.is_some_and(|backup| backup["is_incremental"] == false),
-        "the backup still counts as incremental"
-    );
+    let compared = chain.back_up(true).await?;
+    ensure!(chain.is_incremental(&compared).await?);
+    let logged = lab.logged(&compared)?;
+    let told = "does not have the parent's snapshot";
+    ensure!(logged.iter().any(|line| line.contains(told)), "{logged:?}");
+    ensure!(chain.cloud.messages(&chain.volume).await?.is_empty());
+    chain.verify().await?;
+    // The new one takes what differs, and can be built on.
+    let base = chain.base_image().await?.unwrap_or_default();
+    let used = chain.backups.used(&format!("backups/{base}")).await?;
+    ensure!(used <= 32 * MIB, "the image takes {used} bytes");
+    chain.write(12 * MIB, 3, MIB).await?;
+    chain.back_up(true).await?;
     chain.verify().await
 }
 
 #[tokio::test]
-async fn a_damaged_chain_is_followed_by_a_full_backup() -> Result<()> {
+async fn a_chain_that_lost_a_restore_point_goes_on_by_comparing() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let mut chain = Chain::begin(1).await?;
+    chain.write(0, 1, 2 * MIB).await?;
+    let full = chain.back_up(false).await?;
+    let base = format!("backups/volume-{}.backup.{full}", chain.volume);
+    chain.write(0, 3, MIB).await?;
+    let parent = chain.back_up(true).await?;
+    for snapshot in chain.backups.snapshots(&base).await? {
+        if snapshot.contains(&parent) {
+            let lost = format!("{base}@{snapshot}");
+            chain.backups.rbd(&["snap", "rm", &lost]).await?;
+        }
+    }
+    chain.made.retain(|(id, _)| *id != parent);
+    // Whatever the image holds now.
+    let other = vec![9; 3 << 20];
+    chain.backups.write(&base, 5 * MIB, &other).await?;
+    chain.write(MIB, 2, MIB).await?;
+    let compared = chain.back_up(true).await?;
+    ensure!(chain.is_incremental(&compared).await?);
+    let logged = lab.logged(&compared)?;
+    let told = "does not hold its restore point";
+    ensure!(logged.iter().any(|line| line.contains(told)), "{logged:?}");
+    chain.verify().await?;
+    for backup in [&compared, &parent, &full] {
+        chain.delete(backup).await?;
+    }
+    ensure!(chain.base_image().await?.is_none());
+    chain.cloud.delete(Resource::Volume, &chain.volume).await
+}
+
+#[tokio::test]
+async fn a_chain_of_which_nothing_is_left_is_followed_by_a_full_backup() -> Result<()> {
     let lab = Lab::from_env()?;
     let mut chain = Chain::begin(1).await?;
     chain.write(0, 1, 2 * MIB).await?;
     for (damage, reason) in [
+        // What the image holds may be all that is left of the parent.
         (&["snap", "purge"][..], "does not hold its restore point"),
         (&["rm"], "does not exist"),
     ] {
@@ -147,8 +189,7 @@ async fn a_damaged_chain_is_followed_by_a_full_backup() -> Result<()> {
 
         chain.write(MIB, 2, MIB).await?;
         let forced = chain.back_up(true).await?;
-        let shown = chain.cloud.show(Resource::Backup, &forced).await?;
-        ensure!(shown.is_some_and(|backup| backup["is_incremental"] == false));
+        ensure!(!chain.is_incremental(&forced).await?);
         chain.verify().await?;
         let logged = lab.logged(&forced)?;
         let warned = |line: &&String| {

@@ -140,7 +140,7 @@ async fn a_device_goes_to_the_pool_and_anywhere_from_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_incremental_is_a_full_backup() -> Result<()> {
+async fn an_incremental_holds_what_differs() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let (cloud, files) = (&setup.cloud, &setup.files);
@@ -149,18 +149,19 @@ async fn an_incremental_is_a_full_backup() -> Result<()> {
     let full = cloud.back_up(&volume, false).await?;
     files.write(&volume, 3 * MIB, &vec![0x22; 1 << 20])?;
     let second = files.content(&volume)?;
-    let forced = cloud.back_up(&volume, true).await?;
-    let shown = cloud.show(Resource::Backup, &forced).await?;
+    let incremental = cloud.back_up(&volume, true).await?;
+    let shown = cloud.show(Resource::Backup, &incremental).await?;
     let shown = shown.context("it is there")?;
-    ensure!(shown["is_incremental"] == false, "{shown}");
-    let messages = cloud.messages(&volume).await?;
-    let told = messages.iter().any(|text| text.contains("full backup"));
-    ensure!(told, "{messages:?}");
-    // Each is whole without the other.
+    ensure!(shown["is_incremental"] == true, "{shown}");
+    ensure!(cloud.messages(&volume).await?.is_empty());
+    let base = base(&volume, &full);
+    let taken = setup.backups.used(&base).await?;
+    ensure!(taken <= 48 * MIB, "{taken} bytes are used");
+    ensure!(setup.restore_to_ceph(&full).await? == first);
+    ensure!(setup.restore_to_ceph(&incremental).await? == second);
+    cloud.delete(Resource::Backup, &incremental).await?;
     ensure!(setup.restore_to_ceph(&full).await? == first);
     cloud.delete(Resource::Backup, &full).await?;
-    ensure!(setup.restore_to_ceph(&forced).await? == second);
-    cloud.delete(Resource::Backup, &forced).await?;
     cloud.delete(Resource::Volume, &volume).await
 }
 

@@ -73,7 +73,7 @@ impl Disk {
                 restoring.await
             }
             Self::Device(device) => {
-                let restoring = vault.restore_device(point, device, size, progress, cancel);
+                let restoring = vault.restore_device(point, device, size, new, progress, cancel);
                 restoring.await
             }
         }

@@ -6,7 +6,7 @@ use api_compat::objects::Backup;
 use api_compat::state::BackupStatus;
 use api_compat::user_message::{Action, Detail, UserMessage};
 use api_compat::{names, service_metadata};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::disk::Disk;
 use super::{Context, Error, Manager, now};
@@ -68,6 +68,7 @@ impl Manager {
     }
 
     /// Tells, once, that a backup is a full one although it has a parent; whether that has been told.
+    /// Nobody but the log need hear that one takes longer, since it is compared with its parent.
     pub(super) async fn tell_forced(
         &self,
         context: &Context,
@@ -76,10 +77,17 @@ impl Manager {
         told: bool,
     ) -> bool {
         let forced = is_forced(row, plan);
+        if plan.method == Method::Compared {
+            info!(
+                backup = %row.id, parent = row.parent_id.map(tracing::field::display),
+                reason = plan.no_diff.map(tracing::field::display),
+                "Comparing the volume with its backup, since nobody tells what changed"
+            );
+        }
         if forced && !told {
             warn!(
                 backup = %row.id, parent = row.parent_id.map(tracing::field::display),
-                reason = plan.forced.map(tracing::field::display),
+                reason = plan.no_diff.map(tracing::field::display),
                 "Making a full backup instead of an incremental one"
             );
             let detail = Detail::IncrementalForcesFull;
@@ -91,8 +99,7 @@ impl Manager {
 }
 
 fn is_forced(row: &Backup, plan: &BackupPlan) -> bool {
-    let incremental = matches!(plan.method, Method::Incremental { .. });
-    row.parent_id.is_some() && !incremental
+    row.parent_id.is_some() && !plan.method.builds_on_parent()
 }
 
 pub(super) fn made_by_another(id: BackupId) -> Error {

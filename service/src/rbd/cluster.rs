@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ceph::rados::{
     rados_conf_get, rados_conf_read_file, rados_conf_set, rados_connect, rados_create2,
-    rados_shutdown, rados_t,
+    rados_pool_reverse_lookup, rados_shutdown, rados_t,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -132,6 +132,20 @@ pub(super) struct SendPointer(pub(super) *mut std::ffi::c_void);
 unsafe impl Send for SendPointer {}
 
 impl ClusterHandle {
+    /// What a pool is called. Blocks.
+    pub(super) fn name_of_pool(&self, id: i64) -> Result<String> {
+        const NAME: &str = "name a pool of";
+        let mut name = [0u8; 256];
+        // SAFETY: the cluster is connected, `name` is writable for its length.
+        let code = unsafe {
+            let buffer = name.as_mut_ptr().cast::<c_char>();
+            rados_pool_reverse_lookup(self.raw, id, buffer, name.len())
+        };
+        let length = check(NAME, &self.description, code)?;
+        let length = usize::try_from(length).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&name[..length.min(name.len())]).into_owned())
+    }
+
     pub(super) fn raw(&self) -> rados_t {
         self.raw
     }

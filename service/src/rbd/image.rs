@@ -49,9 +49,12 @@ pub(super) struct ImageHandle {
 }
 
 /// What does not change while an image is open.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Facts {
     object_size: u64,
+    /// How the names of its objects begin.
+    prefix: String,
+    stripe_unit: u64,
     stripe_count: u64,
     features: Features,
     flags: u64,
@@ -146,12 +149,7 @@ impl Image {
                 pool,
                 image,
                 access,
-                facts: Facts {
-                    object_size: 0,
-                    stripe_count: 0,
-                    features: Features::default(),
-                    flags: 0,
-                },
+                facts: Facts::default(),
                 size: AtomicU64::new(0),
                 fence: CancellationToken::new(),
                 closing: Mutex::new(Vec::new()),
@@ -207,6 +205,28 @@ impl Image {
     /// such range touches.
     pub fn stripe_period(&self) -> u64 {
         self.handle.facts.object_size * self.handle.facts.stripe_count
+    }
+
+    /// The name of the object that holds the byte at an offset.
+    pub fn object_at(&self, offset: u64) -> String {
+        let facts = &self.handle.facts;
+        let unit = offset / facts.stripe_unit.max(1);
+        let (stripe, place) = (unit / facts.stripe_count, unit % facts.stripe_count);
+        let stripes = (facts.object_size / facts.stripe_unit.max(1)).max(1);
+        let object = stripe / stripes * facts.stripe_count + place;
+        format!("{}.{object:016x}", facts.prefix)
+    }
+
+    /// The pool that holds its data, which need not be the one that holds its name.
+    pub async fn data_pool(&self) -> Result<String> {
+        const NAME: &str = "name the data pool of";
+        let handle = Arc::clone(&self.handle);
+        let named = task::blocking(NAME, self.name(), move || {
+            // SAFETY: the image is open.
+            let id = unsafe { sys::rbd_get_data_pool_id(handle.raw) };
+            handle.pool.cluster().name_of_pool(id)
+        });
+        self.unless_fenced(NAME, named).await
     }
 
     /// Its features.
@@ -332,8 +352,15 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
         check("stat", &handle.name, code)?;
         info.assume_init()
     };
+    let prefix = info
+        .block_name_prefix
+        .iter()
+        .map(|byte| byte.cast_unsigned());
+    let prefix: Vec<u8> = prefix.take_while(|byte| *byte != 0).collect();
     Ok(Facts {
         object_size: info.object_size,
+        prefix: String::from_utf8_lossy(&prefix).into_owned(),
+        stripe_unit: read_number(handle, sys::rbd_get_stripe_unit)?,
         stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
         features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,

@@ -2,11 +2,17 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::budget::Buffer;
+use super::diff_plan::whole_objects;
+use super::periods::Periods;
 use crate::rbd::{self, ErrorKind, Image};
+
+/// How the space of a sink is divided whose own division is not known, in bytes.
+const UNKNOWN_PERIOD: u64 = 4 << 20;
 
 /// Something that bytes are read from: an image at a snapshot, a block device, a file.
 ///
@@ -16,6 +22,22 @@ pub trait BlockSource: Sync {
     /// How many bytes there are.
     fn size(&self) -> u64;
 
+    /// It is read in whole grains of so many bytes, and to its end.
+    fn grain(&self) -> u64 {
+        1
+    }
+
+    /// Whether it is to hear of everything that is not read.
+    fn wants_zeros(&self) -> bool {
+        false
+    }
+
+    /// Hears of whole grains that read as zeros, by what the plan knows of it, and are not read. They may
+    /// lie behind its end.
+    fn zeros(&self, _range: Range<u64>) -> impl Future<Output = Result<(), BlockError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Fills the whole buffer with the bytes from `offset` on and gives it back.
     fn read_at(
         &self,
@@ -24,11 +46,14 @@ pub trait BlockSource: Sync {
     ) -> impl Future<Output = Result<Buffer, BlockError>> + Send;
 }
 
-/// Something that bytes are written to.
-pub trait BlockSink: Sync {
-    /// How many bytes there is room for.
-    fn size(&self) -> u64;
+/// An image, or what stands before one.
+pub trait ImageSource: BlockSource {
+    /// The image, which is asked what is in it.
+    fn image(&self) -> &Image;
+}
 
+/// Something that bytes are written to, with room for as many as it has, and that can be read back.
+pub trait BlockSink: BlockSource {
     /// Writes all of `data` at `offset`.
     fn write_at(
         &self,
@@ -43,6 +68,12 @@ pub trait BlockSink: Sync {
         length: u64,
     ) -> impl Future<Output = Result<(), BlockError>> + Send;
 
+    /// Which parts may hold anything but zeros, as far as that can be told at once.
+    fn occupied(&self) -> impl Future<Output = Result<Periods, BlockError>> + Send {
+        let everything = Periods::all(self.size(), UNKNOWN_PERIOD);
+        async { Ok(everything) }
+    }
+
     /// Returns when everything that was written is safe.
     fn flush(&self) -> impl Future<Output = Result<(), BlockError>> + Send;
 }
@@ -56,6 +87,9 @@ pub enum BlockError {
     /// A block device or a file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// What was read is not what was stored.
+    #[error("bytes {} to {} are not what was stored", .0.start, .0.end.saturating_sub(1))]
+    Damaged(Range<u64>),
 }
 
 impl BlockError {
@@ -67,6 +101,7 @@ impl BlockError {
             Self::Io(error) => error
                 .raw_os_error()
                 .map_or(ErrorKind::Io, ErrorKind::from_errno),
+            Self::Damaged(_) => ErrorKind::Io,
         }
     }
 }
@@ -81,11 +116,13 @@ impl BlockSource for Image {
     }
 }
 
-impl BlockSink for Image {
-    fn size(&self) -> u64 {
-        self.known_size()
+impl ImageSource for Image {
+    fn image(&self) -> &Image {
+        self
     }
+}
 
+impl BlockSink for Image {
     async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), BlockError> {
         Ok(self.write(offset, data).await?)
     }
@@ -93,6 +130,14 @@ impl BlockSink for Image {
     async fn zero_at(&self, offset: u64, length: u64) -> Result<(), BlockError> {
         // Not a discard: that may leave the content of parts below its granularity.
         Ok(self.write_zeroes(offset, length).await?)
+    }
+
+    async fn occupied(&self) -> Result<Periods, BlockError> {
+        let (size, period) = (self.known_size(), self.stripe_period());
+        match self.has_valid_fast_diff() {
+            true => Ok(whole_objects(self, None, true, Periods::none(size, period)).await?),
+            false => Ok(Periods::all(size, period)),
+        }
     }
 
     async fn flush(&self) -> Result<(), BlockError> {

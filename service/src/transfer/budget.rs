@@ -35,10 +35,10 @@ struct Memory {
 }
 
 impl Budget {
-    /// A budget of so many bytes; at least one page of 4 KiB.
+    /// A budget of so many bytes; at least two pages of 4 KiB.
     pub fn new(bytes: usize) -> Self {
         // A semaphore counts no further than that, far beyond any machine's memory.
-        let total = (bytes / PAGE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let total = (bytes / PAGE).clamp(2, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self {
             shared: Arc::new(Shared {
                 pages: Arc::new(Semaphore::new(total)),
@@ -72,20 +72,40 @@ impl Budget {
     /// Waits until there is room. What is in it is not defined.
     pub async fn buffer(&self, length: usize) -> Buffer {
         let length = length.min(self.largest_buffer());
-        let pages = length.div_ceil(PAGE).max(1).next_power_of_two();
+        let permit = self.reserve(pages_of(length)).await;
+        self.take(length, permit)
+    }
+
+    /// Two buffers of `length` bytes, at most half of [`Budget::largest_buffer`] each. Both are waited
+    /// for at once: two that held one each could wait for each other.
+    pub async fn pair(&self, length: usize) -> (Buffer, Buffer) {
+        let length = length.min(self.largest_buffer() / 2);
+        let pages = pages_of(length);
+        let mut both = self.reserve(pages * 2).await;
+        let one = both.as_mut().and_then(|both| both.split(pages));
+        (self.take(length, one), self.take(length, both))
+    }
+
+    async fn reserve(&self, pages: usize) -> Option<OwnedSemaphorePermit> {
         let wanted = u32::try_from(pages).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.shared.pages)
-            .acquire_many_owned(wanted)
-            .await
-            .ok();
-        let memory = self.shared.take(pages);
+        let pages = Arc::clone(&self.shared.pages);
+        // Nobody closes the semaphore.
+        pages.acquire_many_owned(wanted).await.ok()
+    }
+
+    fn take(&self, length: usize, permit: Option<OwnedSemaphorePermit>) -> Buffer {
         Buffer {
-            memory,
+            memory: self.shared.take(pages_of(length)),
             length,
             shared: Arc::clone(&self.shared),
             _permit: permit,
         }
     }
+}
+
+/// How many pages a buffer takes: a power of two, so that it can be used again.
+fn pages_of(length: usize) -> usize {
+    length.div_ceil(PAGE).max(1).next_power_of_two()
 }
 
 impl std::fmt::Debug for Budget {
@@ -233,10 +253,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pair_is_waited_for_as_a_whole() {
+        let budget = Budget::new(4 * PAGE);
+        let held = budget.buffer(PAGE).await;
+        let (one, other) = budget.pair(PAGE).await;
+        assert_eq!((one.as_ref().len(), other.as_ref().len()), (PAGE, PAGE));
+        let mut waiting = std::pin::pin!(budget.pair(MIB));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop((held, one));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(other);
+        assert_eq!(waiting.await.0.as_ref().len(), 2 * PAGE);
+        assert!(budget.peak() <= budget.capacity());
+        assert_eq!(budget.allocated(), 0);
+    }
+
+    #[tokio::test]
     async fn nothing_longer_than_the_budget_is_given() {
         let budget = Budget::new(3 * PAGE);
         assert_eq!(budget.largest_buffer(), 2 * PAGE);
         assert_eq!(budget.buffer(MIB).await.as_ref().len(), 2 * PAGE);
-        assert_eq!(Budget::new(0).capacity(), PAGE);
+        assert_eq!(Budget::new(0).capacity(), 2 * PAGE);
     }
 }

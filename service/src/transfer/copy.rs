@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::block::{BlockError, BlockSink, BlockSource};
+use super::block::{BlockError, BlockSink, BlockSource, ImageSource};
 use super::diff_plan::{Holes, whole_objects};
 use super::error::TransferError;
 use super::extent::Extent;
@@ -19,33 +20,57 @@ use crate::rbd::Image;
 /// With `since`, a snapshot of the source, only what changed since then is moved: `target` must
 /// read as the source did at that snapshot, apart from ranges that changed since, and must have the
 /// source's size now. Without it everything is moved; a target that may hold data is zeroed where
-/// the source has none, and behind the source's end as the options say.
+/// the source has none, and behind the source's end as the options say. Of one that is similar only
+/// what differs is written.
 ///
 /// # Errors
 /// What either side says, or `Cancelled`; `NotFound` when the source has no such snapshot.
-pub async fn copy_diff<K: BlockSink>(
-    source: &Image,
+pub async fn copy_diff<S: ImageSource, K: BlockSink>(
+    source: &S,
     since: Option<&str>,
     target: &K,
     options: &PumpOptions,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Stats, TransferError> {
-    let replaces_everything = since.is_none() && options.destination == Destination::MayHoldData;
-    let holes = if replaces_everything {
-        Holes::Zero
-    } else {
-        Holes::Skip
+    let replaces_everything = since.is_none() && options.destination != Destination::Fresh;
+    let holes = match replaces_everything || source.wants_zeros() {
+        true => Holes::Zero,
+        false => Holes::Skip,
     };
     let mut stats = Stats::default();
-    if replaces_everything && let Some(excess) = excess(source.known_size(), target.size(), options)
-    {
+    if replaces_everything && let Some(excess) = excess(source.size(), target.size(), options) {
         let plan = Plan::of(vec![excess], progress);
         stats.add(&pump(plan, source, target, options, progress, cancel).await?);
     }
-    let plan = Plan::diff(source, since, options.scanners, holes, progress);
+    let plan = Plan::diff(source.image(), since, options, holes, progress);
     stats.add(&pump(plan, source, target, options, progress, cancel).await?);
     Ok(stats)
+}
+
+/// Makes `target` read as `source` does at the point at which that was opened. Where nobody can tell
+/// what is in it, every byte is read.
+///
+/// # Errors
+/// What either side says, or `Cancelled`.
+pub async fn copy_all<S: ImageSource, K: BlockSink>(
+    source: &S,
+    target: &K,
+    options: &PumpOptions,
+    progress: &Arc<Progress>,
+    cancel: &CancellationToken,
+) -> Result<Stats, TransferError> {
+    let error = match copy_diff(source, None, target, options, progress, cancel).await {
+        Err(error @ TransferError::Plan(_)) => error,
+        copied => return copied,
+    };
+    warn!(image = source.image().name(), %error, "Copying byte by byte");
+    let options = PumpOptions {
+        // Of what has been written already, the most will be found to be right.
+        destination: Destination::Similar,
+        ..options.clone()
+    };
+    copy_whole(source, target, &options, progress, cancel).await
 }
 
 /// Makes `target` read as `source` does, knowing nothing of either: every byte of the source is read.
@@ -76,7 +101,8 @@ fn excess(length: u64, room: u64, options: &PumpOptions) -> Option<Extent> {
 }
 
 /// Makes `image` read again as it did at its snapshot `then`: whole objects that differ are copied
-/// back, by the object map where there is a valid one. The image gets the snapshot's size.
+/// back, by the object map where there is a valid one. The image gets the snapshot's size. The options
+/// must not call it fresh.
 ///
 /// Unlike librbd's own rollback this takes time in proportion to what differs, can be cancelled, and
 /// leaves the object map in step with the objects wherever it ends.
@@ -105,10 +131,6 @@ pub async fn take_back(
     if extents.is_empty() {
         return Ok(Stats::default());
     }
-    let options = PumpOptions {
-        destination: Destination::MayHoldData,
-        ..options.clone()
-    };
     let plan = Plan::of(extents, &progress);
-    pump(plan, &source, image, &options, &progress, cancel).await
+    pump(plan, &source, image, options, &progress, cancel).await
 }

@@ -164,6 +164,7 @@ proptest! {
     fn any_content_over_any_other(
         content in proptest::collection::vec((0usize..9000, any::<bool>()), 0..12),
         old in 0usize..60_000,
+        similar in any::<bool>(),
     ) {
         let content: Vec<u8> = content
             .into_iter()
@@ -177,7 +178,11 @@ proptest! {
             let from = source.open(Access::Read).await;
             let to = target.open(Access::Write).await;
             let to = to.sized(content.len() as u64).await.expect("sized");
-            copy(&from, &to, &options(Destination::MayHoldData)).await.expect("copied");
+            let destination = match similar {
+                true => Destination::Similar,
+                false => Destination::MayHoldData,
+            };
+            copy(&from, &to, &options(destination)).await.expect("copied");
         });
         prop_assert!(target.content() == content);
     }

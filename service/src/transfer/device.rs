@@ -25,7 +25,7 @@ static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 pub enum Access {
     /// To be copied from.
     Read,
-    /// To be copied to. Nothing is cut off by opening it.
+    /// To be copied to, and compared with. Nothing is cut off by opening it.
     Write,
 }
 
@@ -53,7 +53,7 @@ impl Device {
             let mut options = OpenOptions::new();
             let mut file = match access {
                 Access::Read => options.read(true).open(&path)?,
-                Access::Write => options.write(true).open(&path)?,
+                Access::Write => options.read(true).write(true).open(&path)?,
             };
             let kind = file.metadata()?.file_type();
             if !kind.is_file() && !kind.is_block_device() {
@@ -159,10 +159,6 @@ impl BlockSource for Device {
 }
 
 impl BlockSink for Device {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
     async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), BlockError> {
         self.call(move |file| file.write_all_at(&data, offset))
             .await

@@ -21,6 +21,7 @@ use super::extent::Extent;
 use super::periods::Periods;
 use super::plan::{Message, Plan};
 use super::progress::Progress;
+use super::pump::PumpOptions;
 use crate::rbd::{self, Change, DiffQuery, Image};
 
 /// How many objects one scan asks about: librbd asks for ten at a time.
@@ -44,7 +45,7 @@ impl Plan {
     pub fn diff(
         image: &Image,
         from: Option<&str>,
-        scanners: usize,
+        options: &PumpOptions,
         holes: Holes,
         progress: &Arc<Progress>,
     ) -> Self {
@@ -53,10 +54,12 @@ impl Plan {
             image: image.clone(),
             from: from.map(str::to_owned),
             holes,
+            believes_map: options.believe_map,
             progress: Arc::clone(progress),
         };
+        let scanners = options.scanners.max(1);
         tokio::spawn(async move {
-            let end = match planner.run(scanners.max(1), &sender).await {
+            let end = match planner.run(scanners, &sender).await {
                 Ok(()) => Message::Complete,
                 Err(error) => Message::Failed(BlockError::Rbd(error)),
             };
@@ -71,6 +74,7 @@ struct Planner {
     image: Image,
     from: Option<String>,
     holes: Holes,
+    believes_map: bool,
     progress: Arc<Progress>,
 }
 
@@ -114,13 +118,11 @@ impl Planner {
         // Between two snapshots the object map may name too little: a rollback of the image brings
         // the older snapshot's map back, which marks nothing as changed. But it does tell which
         // objects appeared and disappeared, and only what was there before can have changed.
-        let then = image.open_at(from).await?;
-        let held = match then.has_valid_fast_diff() {
-            true => whole_objects(&then, None, false, none).await,
-            false => Ok(Periods::all(size, period)),
+        let held = match self.believes_map {
+            true => none,
+            false => held_at(image, from).await?,
         };
-        then.close().await;
-        whole_objects(image, Some(from), false, held?).await
+        whole_objects(image, Some(from), false, held).await
     }
 
     /// The second step, for one range.
@@ -149,6 +151,18 @@ impl Planner {
             whole_objects: false,
         }
     }
+}
+
+/// The periods in which an image had objects at a snapshot.
+pub(super) async fn held_at(image: &Image, snapshot: &str) -> rbd::Result<Periods> {
+    let (size, period) = (image.known_size(), image.stripe_period());
+    let then = image.open_at(snapshot).await?;
+    let held = match then.has_valid_fast_diff() {
+        true => whole_objects(&then, None, false, Periods::none(size, period)).await,
+        false => Ok(Periods::all(size, period)),
+    };
+    then.close().await;
+    held
 }
 
 /// Adds the periods in which objects changed since a snapshot, or exist at all. At once where the

@@ -14,6 +14,8 @@ use super::budget::Buffer;
 pub(super) enum Fault {
     /// It fails with this errno.
     Errno(i32),
+    /// It fails if it is a read.
+    Unreadable,
     /// It never ends.
     Hangs,
 }
@@ -31,6 +33,7 @@ pub(super) enum Call {
 #[derive(Default)]
 pub(super) struct Disk {
     content: Mutex<Vec<u8>>,
+    grain: u64,
     fault: Option<(u64, Fault)>,
     calls: Mutex<Vec<Call>>,
     ended: AtomicUsize,
@@ -44,8 +47,14 @@ impl Disk {
     pub(super) fn new(content: Vec<u8>) -> Self {
         Self {
             content: Mutex::new(content),
+            grain: 1,
             ..Self::default()
         }
+    }
+
+    pub(super) fn with_grain(mut self, grain: u64) -> Self {
+        self.grain = grain;
+        self
     }
 
     pub(super) fn with_fault(mut self, at: u64, fault: Fault) -> Self {
@@ -74,6 +83,10 @@ impl Disk {
         let outcome = match self.fault {
             Some((at, fault)) if (offset..offset + length).contains(&at) => match fault {
                 Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno).into()),
+                Fault::Unreadable => match call {
+                    Call::Read { .. } => Err(io::Error::from_raw_os_error(libc::EIO).into()),
+                    _ => Ok(()),
+                },
                 Fault::Hangs => std::future::pending().await,
             },
             _ => {
@@ -91,6 +104,10 @@ impl BlockSource for Disk {
         lock(&self.content).len() as u64
     }
 
+    fn grain(&self) -> u64 {
+        self.grain
+    }
+
     async fn read_at(&self, offset: u64, mut buffer: Buffer) -> Result<Buffer, BlockError> {
         let length = buffer.as_ref().len() as u64;
         self.begin(Call::Read { offset, length }, offset, length)
@@ -105,10 +122,6 @@ impl BlockSource for Disk {
 }
 
 impl BlockSink for Disk {
-    fn size(&self) -> u64 {
-        lock(&self.content).len() as u64
-    }
-
     async fn write_at(&self, offset: u64, data: Bytes) -> Result<(), BlockError> {
         let length = data.len() as u64;
         self.begin(Call::Write { offset, length }, offset, length)

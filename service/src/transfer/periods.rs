@@ -1,11 +1,12 @@
 //! A set of parts of an image, one bit each.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Which stripe periods of an image are to be looked at. A 10 TiB image of 4 MiB objects takes 320
 /// KiB, however its changes are scattered.
 #[derive(Debug, Clone)]
-pub(super) struct Periods {
+pub struct Periods {
     words: Vec<u64>,
     period: u64,
     size: u64,
@@ -43,9 +44,50 @@ impl Periods {
         }
     }
 
+    /// Takes out all that another set of the same image has.
+    pub(super) fn remove(&mut self, other: &Self) {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= !other;
+        }
+    }
+
+    /// Some of its periods, `wanted` at most, as ranges of bytes: those whose places among all of them
+    /// `random` names.
+    pub(super) fn some(&self, wanted: usize, mut random: impl FnMut() -> u64) -> Vec<Range<u64>> {
+        let count = self
+            .words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum();
+        let places: BTreeSet<u64> = match count {
+            0 => BTreeSet::new(),
+            _ => (0..wanted).map(|_| random() % count).collect(),
+        };
+        let runs = self.runs(1).filter(|(_, inside)| *inside);
+        let numbered = (0..).zip(runs).filter(|(place, _)| places.contains(place));
+        numbered.map(|(_, (range, _))| range).collect()
+    }
+
     fn contains(&self, index: u64) -> bool {
         let word = self.words.get((index / 64) as usize);
         word.is_some_and(|word| word & 1 << (index % 64) != 0)
+    }
+
+    /// What of a range lies in the set.
+    pub(super) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let end = range.end.min(self.size);
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let next = |at: u64| (at / self.period + 1) * self.period;
+            while at < end && !self.contains(at / self.period) {
+                at = next(at);
+            }
+            let start = at;
+            while at < end && self.contains(at / self.period) {
+                at = next(at);
+            }
+            (start < end).then(|| start..at.min(end))
+        })
     }
 
     /// The image as ranges of bytes that are in the set, each of at most `limit` periods, and ranges
@@ -92,6 +134,42 @@ mod tests {
                 (100..105, true)
             ]
         );
+    }
+
+    #[test]
+    fn a_range_is_reduced_to_what_lies_in_the_set() {
+        let mut periods = Periods::none(105, 10);
+        periods.insert(15..16);
+        periods.insert(38..72);
+        periods.insert(100..105);
+        let within = |range| periods.within(&range).collect::<Vec<_>>();
+        assert_eq!(within(0..1000), [10..20, 30..80, 100..105]);
+        assert_eq!(within(12..33), [12..20, 30..33]);
+        assert_eq!(within(20..30), []);
+        assert_eq!(within(40..45), vec![40..45]);
+        assert_eq!(within(200..300), []);
+    }
+
+    #[test]
+    fn some_of_what_is_left() {
+        let mut periods = Periods::all(105, 10);
+        let mut other = Periods::none(105, 10);
+        other.insert(15..99);
+        periods.remove(&other);
+        let mut next = 0;
+        let mut random = || {
+            next += 4;
+            next
+        };
+        // Places 4 % 2 and 8 % 2, then 12 % 2.
+        assert_eq!(periods.some(2, &mut random), vec![0..10]);
+        let mut one = 0;
+        let all = periods.some(10, || {
+            one += 1;
+            one
+        });
+        assert_eq!(all, [0..10, 100..105]);
+        assert_eq!(Periods::none(105, 10).some(9, random), []);
     }
 
     #[test]

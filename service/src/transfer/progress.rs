@@ -47,9 +47,11 @@ pub struct Stats {
     pub bytes_discarded: u64,
     /// Bytes that are zero and that the sink did not have to hear of.
     pub bytes_zero_skipped: u64,
+    /// Bytes that the sink held already.
+    pub bytes_unchanged: u64,
     /// Extents of the plan.
     pub extents: u64,
-    /// Operations: each reads or zeroes one range.
+    /// Steps: each reads or zeroes one range.
     pub operations: u64,
 }
 
@@ -60,6 +62,7 @@ impl Stats {
         self.bytes_written += other.bytes_written;
         self.bytes_discarded += other.bytes_discarded;
         self.bytes_zero_skipped += other.bytes_zero_skipped;
+        self.bytes_unchanged += other.bytes_unchanged;
         self.extents += other.extents;
         self.operations += other.operations;
     }

@@ -61,6 +61,7 @@ async fn zeros_are_left_out_on_a_fresh_destination() {
             bytes_written: pages(6),
             bytes_discarded: 0,
             bytes_zero_skipped: pages(6),
+            bytes_unchanged: 0,
             extents: 2,
             operations: 3,
         }
@@ -84,6 +85,72 @@ async fn zeros_replace_what_the_destination_held() {
         .expect("transfer");
     assert_eq!(sink.content(), content);
     assert_eq!(stats.bytes_discarded, 4 * PAGE as u64);
+}
+
+#[tokio::test]
+async fn of_a_similar_destination_only_what_differs_is_written() {
+    let mut content = pattern(16);
+    content[3 * PAGE..5 * PAGE].fill(0);
+    let mut old = content.clone();
+    old[PAGE + 5] ^= 1;
+    old[4 * PAGE] = 7;
+    old[9 * PAGE] = 7;
+    let (source, sink) = (Disk::new(content.clone()), Disk::new(old));
+    let options = PumpOptions {
+        zero_grain: PAGE,
+        compare_zeros: false,
+        ..options(&Budget::new(1 << 20), Destination::Similar)
+    };
+    let pages = |count: usize| (count * PAGE) as u64;
+    // What the plan calls zero it is, whatever is read there.
+    content[8 * PAGE..12 * PAGE].fill(0);
+    content[13 * PAGE..14 * PAGE].fill(0);
+    let extents = vec![
+        Extent::data(0..pages(8)),
+        Extent::zero(pages(8)..pages(12)),
+        Extent::data(pages(12)..pages(13)),
+        Extent::zero(pages(13)..pages(14)),
+        Extent::data(pages(14)..pages(16)),
+    ];
+    let transferred = run(extents, &source, &sink, &options).await;
+    let stats = transferred.expect("transfer");
+    assert!(sink.content() == content);
+    assert_eq!(stats.bytes_written, pages(1));
+    assert_eq!(stats.bytes_discarded, pages(1 + 4 + 1));
+    assert_eq!(stats.bytes_unchanged, pages(6 + 3));
+    let writes = sink.calls().into_iter();
+    let writes = writes.filter(|call| matches!(call, Call::Write { .. } | Call::Zero { .. }));
+    assert_eq!(writes.count(), 4);
+}
+
+#[tokio::test]
+async fn what_is_zero_already_is_not_zeroed() {
+    let mut old = vec![0; 16 * PAGE];
+    old[5 * PAGE] = 1;
+    let (source, sink) = (Disk::new(vec![0; 16 * PAGE]), Disk::new(old));
+    let options = options(&Budget::new(1 << 20), Destination::Similar);
+    let pages = 16 * PAGE as u64;
+    let transferred = run(vec![Extent::zero(0..pages)], &source, &sink, &options).await;
+    let stats = transferred.expect("transfer");
+    assert!(sink.content().iter().all(|byte| *byte == 0));
+    assert_eq!(stats.bytes_discarded, pages / 4);
+    assert_eq!(stats.bytes_unchanged, pages / 4 * 3);
+    assert!(source.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_destination_that_cannot_be_read_is_written() {
+    let (content, pages) = (pattern(8), 8 * PAGE as u64);
+    let source = Disk::new(content.clone());
+    let sink = Disk::new(content.clone()).with_fault(PAGE as u64, Fault::Unreadable);
+    let options = options(&Budget::new(1 << 20), Destination::Similar);
+    let transferred = run(vec![Extent::data(0..pages)], &source, &sink, &options).await;
+    let stats = transferred.expect("transfer");
+    assert!(sink.content() == content);
+    assert_eq!(
+        (stats.bytes_written, stats.bytes_unchanged),
+        (pages / 2, pages / 2)
+    );
 }
 
 #[tokio::test]
@@ -243,7 +310,7 @@ fn errors_of_devices_mean_what_errors_of_images_mean() {
 
 /// A step in a disk's life: bytes written (or zeroed) somewhere.
 fn changes() -> impl Strategy<Value = Vec<(usize, usize, bool)>> {
-    proptest::collection::vec((0usize..64 * 512, 1usize..9 * 512, any::<bool>()), 0..12)
+    proptest::collection::vec((0usize..63 * 512, 1usize..9 * 512, any::<bool>()), 0..12)
 }
 
 proptest! {
@@ -252,13 +319,20 @@ proptest! {
     fn after_a_transfer_the_destination_reads_as_the_source(
         before in changes(),
         after in changes(),
-        fresh in any::<bool>(),
+        destination in prop_oneof![
+            Just(Destination::Fresh),
+            Just(Destination::MayHoldData),
+            Just(Destination::Similar),
+        ],
+        compare_zeros in any::<bool>(),
+        read_grain in prop_oneof![Just(1u64), Just(1024), Just(4096)],
         depth in 1usize..20,
         operation_size in prop_oneof![Just(512u64), Just(4096), Just(10_000)],
         zero_grain in prop_oneof![Just(1usize), Just(512), Just(4096)],
         budget_pages in 1usize..8,
     ) {
-        const SIZE: usize = 64 * 512;
+        // Not a multiple of every grain.
+        const SIZE: usize = 63 * 512;
         let apply = |disk: &mut Vec<u8>, steps: &[(usize, usize, bool)], mark: u8| {
             let mut touched = vec![false; SIZE];
             for (step, (at, length, data)) in steps.iter().enumerate() {
@@ -268,6 +342,7 @@ proptest! {
             }
             touched
         };
+        let fresh = destination == Destination::Fresh;
         let mut old = vec![0; SIZE];
         apply(&mut old, &before, 1);
         let mut new = if fresh { vec![0; SIZE] } else { old.clone() };
@@ -287,13 +362,11 @@ proptest! {
         let options = PumpOptions {
             depth,
             operation_size,
+            compare_zeros,
             zero_grain,
-            ..PumpOptions::new(
-                budget.clone(),
-                if fresh { Destination::Fresh } else { Destination::MayHoldData },
-            )
+            ..PumpOptions::new(budget.clone(), destination)
         };
-        let source = Disk::new(new.clone());
+        let source = Disk::new(new.clone()).with_grain(read_grain);
         let sink = Disk::new(if fresh { vec![0; SIZE] } else { old });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let stats = runtime.block_on(run(extents, &source, &sink, &options))?;
@@ -301,5 +374,12 @@ proptest! {
         prop_assert!(budget.peak() <= budget.capacity());
         prop_assert_eq!(budget.allocated(), 0);
         prop_assert!(stats.bytes_written <= stats.bytes_read);
+        for call in source.calls() {
+            if let Call::Read { offset, length } = call {
+                let end = offset + length;
+                prop_assert!(offset % read_grain == 0);
+                prop_assert!(end % read_grain == 0 || end == SIZE as u64);
+            }
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use api_compat::names;
+use api_compat::ids::BackupId;
+use api_compat::names::{self, BackupSnapshot};
 use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
 use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
 use super::store::{remove_snapshots, snapshots_if_exists};
-use super::{BackupRecord, Error, Result, Vault};
+use super::{BackupRecord, Error, Result, Vault, manifest};
 use crate::rbd::{self, ErrorKind, Pool};
 
 impl Vault {
@@ -41,9 +42,13 @@ impl Vault {
             .retry(patience)
             .when(|error| matches!(error, Error::Damaged(_)))
             .await?;
+        for (candidate, _) in &found {
+            manifest::give_on(&pool, record.backup, &backups_in(candidate)).await?;
+        }
         for (candidate, deletion) in &found {
             remove(&pool, record, candidate, deletion).await?;
         }
+        manifest::remove(&pool, record.backup).await?;
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {
             let missing = found.iter().all(|(candidate, _)| candidate.image != image);
@@ -73,6 +78,14 @@ impl Vault {
             })
             .collect()
     }
+}
+
+/// The backups that have a restore point in an image.
+fn backups_in(candidate: &Candidate) -> Vec<BackupId> {
+    let names = candidate.snapshots.iter();
+    names
+        .filter_map(|name| BackupSnapshot::parse(name)?.backup())
+        .collect()
 }
 
 async fn remove(
@@ -106,12 +119,12 @@ async fn remove(
 }
 
 /// Removes an image. A watcher keeps it busy: a client that died is forgotten by the cluster after
-/// 30 s, so the tries span 45 s.
+/// 30 s, and later where it has much to do: the tries span 65 s.
 async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
     let patience = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
         .with_max_delay(Duration::from_secs(10))
-        .with_max_times(7);
+        .with_max_times(9);
     let removed = (|| pool.remove_image(image))
         .retry(patience)
         .when(|error| {

@@ -1,16 +1,17 @@
 //! Backups of volumes that are block devices or files, and restores into such.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use api_compat::names::{BackupImage, BackupSnapshot};
+use api_compat::names::BackupSnapshot;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::plan::{self, BackupSpec, Forced, Method};
+use super::plan::{self, BackupSpec};
 use super::store::{complete, own_unless_made, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
-use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Stats};
+use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Recorded, Stats};
 
 /// The shortest run of zeros for which a device is asked to give space back.
 const ZERO_GRAIN: usize = 64 << 10;
@@ -18,8 +19,8 @@ const ZERO_GRAIN: usize = 64 << 10;
 impl Vault {
     /// Decides how to make a backup of a volume of `size` bytes that is a device. Changes nothing.
     ///
-    /// A device does not tell what changed: everything is copied, whatever the backup was to build
-    /// on. `now` is the time that the snapshot's name shall carry.
+    /// A device does not tell what changed: it is compared with the image of the backup's parent, or
+    /// copied as a whole if there is none. `now` is the time that the snapshot's name shall carry.
     ///
     /// # Errors
     /// `Invalid` if the volume has no size.
@@ -32,7 +33,7 @@ impl Vault {
         if size == 0 {
             return Err(Error::invalid("Need non-zero volume size"));
         }
-        let base = BackupImage::own(spec.volume, spec.backup);
+        let (base, method, no_diff) = self.choose(spec, None).await?;
         let pool = self.pool(&spec.pool).await?;
         // An attempt that did not come to its end may have made the restore point.
         let there = snapshots_if_exists(&pool, &base.to_string()).await?;
@@ -43,8 +44,8 @@ impl Vault {
             backup: spec.backup,
             pool: spec.pool.clone(),
             base,
-            method: Method::Full,
-            forced: spec.parent.map(|_| Forced::NotInCeph),
+            method,
+            no_diff,
             snapshot,
             size,
             made: Arc::default(),
@@ -86,8 +87,16 @@ impl Vault {
             if own_unless_made(&base, plan).await?.is_none() {
                 return Ok(Stats::default());
             }
+            if base.known_size() != plan.size {
+                base.resize(plan.size).await?;
+            }
             let options = self.device_options(destination);
-            let stats = transfer::copy_whole(source, &base, &options, &progress, cancel).await?;
+            plan.made.manifest.store(true, Ordering::Relaxed);
+            let manifest = self.begin_manifest(&pool, plan, plan.size).await?;
+            let source = Recorded::new(source, &manifest);
+            let copying = transfer::copy_whole(&source, &base, &options, &progress, cancel);
+            let stats = copying.await?;
+            manifest.finish().await?;
             complete(&base, plan).await?;
             Ok(stats)
         };
@@ -98,13 +107,14 @@ impl Vault {
     }
 
     /// Writes a restore point into a device that is a volume of that size; then it reads as
-    /// after [`Vault::restore`]. What it holds is never believed to be zeros: a new volume may show
+    /// after [`Vault::restore`]. What it holds is never believed to be zeros: a `new` volume may show
     /// what its storage held before.
     pub async fn restore_device(
         &self,
         point: &RestorePoint,
         target: &Device,
         size: TargetSize,
+        new: bool,
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
@@ -113,7 +123,11 @@ impl Vault {
         let written = async {
             let size = size.of(target.size(), source.known_size())?;
             let target = target.sized(size).await.map_err(Error::Device)?;
-            let options = self.device_options(Destination::MayHoldData);
+            let destination = match new {
+                true => Destination::MayHoldData,
+                false => Destination::Similar,
+            };
+            let options = self.device_options(destination);
             point
                 .copy_to(&pool, &source, &target, &options, &progress, cancel)
                 .await
@@ -127,11 +141,12 @@ impl Vault {
         let usual = self.pump_options(destination);
         let zero_grain = match destination {
             Destination::Fresh => usual.zero_grain,
-            Destination::MayHoldData => ZERO_GRAIN,
+            Destination::MayHoldData | Destination::Similar => ZERO_GRAIN,
         };
         PumpOptions {
             operation_size: usual.operation_size.min(self.engine.chunk_size),
             zero_grain,
+            compare_zeros: false,
             zero_excess: self.engine.zero_excess,
             ..usual
         }

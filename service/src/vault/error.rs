@@ -1,5 +1,7 @@
 //! What can go wrong with what lies in the backup pool.
 
+use std::ops::Range;
+
 use crate::{rbd, transfer};
 
 /// Why an operation on the backup pool failed.
@@ -23,6 +25,9 @@ pub enum Error {
     /// What is there contradicts itself; nothing was changed.
     #[error("{0}")]
     Damaged(String),
+    /// The object map of a volume calls these bytes unchanged, and they are not.
+    #[error("the volume's object map is wrong: bytes {} to {} changed, and it does not say so", .0.start, .0.end.saturating_sub(1))]
+    WrongMap(Range<u64>),
     /// The request does not fit what is there.
     #[error("{0}")]
     Invalid(String),

@@ -1,23 +1,25 @@
-//! What lies in the backup pools: base images, a snapshot for each backup, metadata objects.
+//! What lies in the backup pools: base images, a snapshot for each backup, manifests, metadata objects.
 //!
 //! [`plan`] decides from plain facts; the other files gather the facts and act. The order of a
-//! backup is: base image, snapshot of the source, data, flush, snapshot of the base, metadata
+//! backup is: base image, snapshot of the source, data, flush, manifest, snapshot of the base, metadata
 //! object; the caller writes the row last. Each step is keyed by the backup's id, so that what was
 //! interrupted after any of them can be repeated or undone.
 
 mod delete;
 mod device;
 mod error;
+mod manifest;
 mod metadata;
 mod owner;
 pub mod plan;
 mod restore;
 mod store;
+mod trust;
 mod undo;
 
 pub use error::{Error, Result};
 pub use owner::Worker;
-pub use plan::{BackupRecord, BackupSpec, Method, Parent};
+pub use plan::{BackupRecord, BackupSpec, Method, NoDiff, Parent};
 pub use restore::{RestorePoint, TargetSize};
 pub use store::BackupPlan;
 pub use undo::Made;
@@ -45,6 +47,9 @@ pub struct Engine {
     pub depth: usize,
     /// Concurrent look-ups of exact extents in one operation.
     pub scanners: usize,
+    /// Whether the object map of a volume is believed about what did not change, as far as nothing speaks
+    /// against it (`trust_object_map`).
+    pub trust_object_map: bool,
     /// Bytes of a device that are read at once, at most (`backup_ceph_chunk_size`).
     pub chunk_size: u64,
     /// Whether a restore clears what a larger volume has behind the backup's end

@@ -38,8 +38,8 @@ pub struct Parent {
 pub struct ParentFacts {
     /// Snapshots on the parent's base image; `None` when that image does not exist.
     pub base_snapshots: Option<Vec<String>>,
-    /// Snapshots on the source volume.
-    pub source_snapshots: Vec<String>,
+    /// Snapshots on the source volume; `None` when it is not in Ceph.
+    pub source_snapshots: Option<Vec<String>>,
 }
 
 /// How a backup is made.
@@ -54,6 +54,15 @@ pub enum Method {
         /// The parent's snapshot.
         from: String,
     },
+    /// What differs from whatever the base image of the parent holds: both are read as a whole.
+    Compared,
+}
+
+impl Method {
+    /// Whether the backup goes into the image of its parent, and not into one of its own.
+    pub fn builds_on_parent(&self) -> bool {
+        matches!(self, Self::Incremental { .. } | Self::Compared)
+    }
 }
 
 /// For the log.
@@ -63,14 +72,15 @@ impl fmt::Display for Method {
             Self::Full => f.write_str("full"),
             Self::Whole => f.write_str("full, byte by byte"),
             Self::Incremental { from } => write!(f, "incremental since {from}"),
+            Self::Compared => f.write_str("incremental, by comparing"),
         }
     }
 }
 
-/// Why an incremental backup cannot be made of what is there, so that a full one is made instead.
+/// Why nobody tells what changed since the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Forced {
-    /// The source is a block device or file, which does not tell what changed.
+pub enum NoDiff {
+    /// The source is a block device or file.
     #[error("the volume is not in Ceph")]
     NotInCeph,
     /// The source has no snapshot that a backup builds on: trimmed by `backup_ceph_max_snapshots`,
@@ -91,20 +101,26 @@ pub enum Forced {
     Ambiguous(usize),
 }
 
-/// Decides how an incremental backup is made.
-///
-/// # Errors
-/// [`Forced`] if it cannot be one. A full backup needs nothing of what is missing.
-pub fn choose(parent: &Parent, facts: &ParentFacts) -> Result<Method, Forced> {
-    let in_base = facts.base_snapshots.as_ref().ok_or(Forced::NoImage)?;
-    match &snapshots_of(parent.backup, in_base)[..] {
-        [] => Err(Forced::NoRestorePoint),
-        [from] if facts.source_snapshots.contains(from) => Ok(Method::Incremental {
-            from: from.to_string(),
-        }),
-        [_] => Err(Forced::NotOnSource),
-        several => Err(Forced::Ambiguous(several.len())),
-    }
+/// Decides how a backup with a parent is made: in the parent's image, as long as that holds backups;
+/// otherwise what is in it may be all that there is of the parent. If it is not told what changed, why.
+pub fn choose(parent: &Parent, facts: &ParentFacts) -> (Method, Option<NoDiff>) {
+    let Some(in_base) = &facts.base_snapshots else {
+        return (Method::Full, Some(NoDiff::NoImage));
+    };
+    let no_diff = match &snapshots_of(parent.backup, in_base)[..] {
+        [] if !holds_backups(in_base) => return (Method::Full, Some(NoDiff::NoRestorePoint)),
+        [] => NoDiff::NoRestorePoint,
+        [from] => match &facts.source_snapshots {
+            Some(snapshots) if snapshots.contains(from) => {
+                let from = from.clone();
+                return (Method::Incremental { from }, None);
+            }
+            Some(_) => NoDiff::NotOnSource,
+            None => NoDiff::NotInCeph,
+        },
+        several => NoDiff::Ambiguous(several.len()),
+    };
+    (Method::Compared, Some(no_diff))
 }
 
 /// How to make a backup after `method` has failed; none where that would fail for the same reason.
@@ -116,18 +132,23 @@ pub fn instead(method: &Method, error: &Error) -> Option<Method> {
     }
     match (method, error) {
         (Method::Whole, _) => None,
-        // The snapshot since which changes were asked for is gone.
-        (Method::Incremental { .. }, Error::Transfer(TransferError::Plan(error)))
-            if error.kind() == ErrorKind::NotFound =>
-        {
-            Some(Method::Full)
-        }
-        (_, Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff)) => {
+        // It cannot be told what changed; the snapshot may be gone since which that was asked for.
+        (
+            Method::Incremental { .. },
+            Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff),
+        ) => Some(Method::Compared),
+        (Method::Full, Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff)) => {
             Some(Method::Whole)
+        }
+        // Nobody knows what else it does not say.
+        (Method::Incremental { .. }, Error::WrongMap(_)) => Some(Method::Compared),
+        // What was to be built on is gone or unreadable: the rest of the image may serve all the same.
+        (Method::Incremental { .. }, Error::Missing(_) | Error::Damaged(_)) => {
+            Some(Method::Compared)
         }
         // What is wrong with the image of the chain is not with a new one.
         (
-            Method::Incremental { .. },
+            Method::Incremental { .. } | Method::Compared,
             Error::Missing(_)
             | Error::Damaged(_)
             | Error::Rbd(_)

@@ -4,14 +4,17 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api_compat::names::BackupSnapshot;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
+use super::manifest::Manifest;
 use super::plan::Candidate;
 use super::store::{own, snapshots_if_exists, still_stand};
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
-use crate::transfer::{self, BlockSink, Destination, Progress, PumpOptions, Stats, TransferError};
+use crate::transfer::{
+    self, BlockError, BlockSink, Checked, Destination, Progress, PumpOptions, Stats, TransferError,
+};
 
 /// Where a backup can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +28,11 @@ pub struct RestorePoint {
 }
 
 impl RestorePoint {
-    /// Writes it into a volume. Where nobody can tell what is in it, every byte is read.
+    /// Writes it into a volume, and compares what it reads with the backup's manifest, if there is one.
     ///
     /// # Errors
-    /// `Missing` if it was removed meanwhile: what it had held then reads as zeros.
+    /// `Missing` if it was removed meanwhile: what it had held then reads as zeros. `Damaged` if it is not
+    /// what was stored.
     pub(super) async fn copy_to<K: BlockSink>(
         &self,
         pool: &Pool,
@@ -38,21 +42,46 @@ impl RestorePoint {
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
-        let copying = transfer::copy_diff(source, None, target, options, progress, cancel);
-        let stats = match copying.await {
-            Err(error @ TransferError::Plan(_)) => {
-                warn!(image = %self.image, %error, "Restoring byte by byte");
-                let options = PumpOptions {
-                    destination: Destination::MayHoldData,
-                    ..options.clone()
-                };
-                transfer::copy_whole(source, target, &options, progress, cancel).await?
+        let copied = match self.manifest(pool).await? {
+            Some(manifest) => {
+                let source = Checked::new(source, &manifest);
+                transfer::copy_all(&source, target, options, progress, cancel).await
             }
-            copied => copied?,
+            None => transfer::copy_all(source, target, options, progress, cancel).await,
         };
+        let damage = match &copied {
+            Ok(_) => None,
+            Err(TransferError::Read {
+                error: BlockError::Damaged(range),
+                ..
+            }) => Some(range.clone()),
+            Err(_) => return Ok(copied?),
+        };
+        // Without its snapshot it reads as zeros, which is no damage.
         let names: Vec<&str> = self.snapshot.as_deref().into_iter().collect();
         still_stand(pool, &self.image, &source.snapshots().await?, &names).await?;
-        Ok(stats)
+        match damage {
+            Some(range) => Err(Error::damaged(format!(
+                "The backup is damaged: bytes {} to {} of {} (object {} in pool {}) are not what was \
+                 stored",
+                range.start,
+                range.end - 1,
+                source.name(),
+                source.object_at(range.start),
+                source.data_pool().await?
+            ))),
+            None => Ok(copied?),
+        }
+    }
+
+    async fn manifest(&self, pool: &Pool) -> Result<Option<Manifest>> {
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(None);
+        };
+        match BackupSnapshot::parse(snapshot).and_then(|parsed| parsed.backup()) {
+            Some(backup) => Manifest::open(pool, backup, snapshot).await,
+            None => Ok(None),
+        }
     }
 }
 
@@ -150,7 +179,7 @@ impl Vault {
             }
             let destination = match new && is_blank(&image).await? {
                 true => Destination::Fresh,
-                false => Destination::MayHoldData,
+                false => Destination::Similar,
             };
             let options = self.pump_options(destination);
             point

@@ -11,11 +11,14 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::plan::{self, BackupSpec, Forced, Method, ParentFacts};
+use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
+use super::trust::{Rollback, Snapshots, rollback_of, was_not_rolled_back};
 use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
-use crate::transfer::{self, Destination, Progress, PumpOptions, Stats, TransferError};
+use crate::transfer::{
+    self, Destination, ImageSource, Progress, PumpOptions, Recorded, Stats, TransferError,
+};
 
 /// What will be done to make one backup.
 #[derive(Debug, Clone)]
@@ -28,8 +31,8 @@ pub struct BackupPlan {
     pub base: BackupImage,
     /// Full or incremental.
     pub method: Method,
-    /// Why it is not incremental although it has a parent.
-    pub forced: Option<Forced>,
+    /// Why nobody tells what changed, although it has a parent.
+    pub no_diff: Option<NoDiff>,
     /// The snapshot to take, of the source first and of the base image when the data is there.
     pub snapshot: String,
     /// The source's size in bytes.
@@ -43,11 +46,15 @@ impl BackupPlan {
     /// the same reason.
     pub fn instead(&self, error: &Error) -> Option<Self> {
         let method = plan::instead(&self.method, error)?;
-        let was_incremental = matches!(self.method, Method::Incremental { .. });
+        let failed = self.method.builds_on_parent().then_some(NoDiff::Failed);
+        let base = match method.builds_on_parent() {
+            true => self.base,
+            false => BackupImage::own(self.base.volume(), self.backup),
+        };
         Some(Self {
-            base: BackupImage::own(self.base.volume(), self.backup),
+            base,
             method,
-            forced: self.forced.or(was_incremental.then_some(Forced::Failed)),
+            no_diff: self.no_diff.or(failed),
             ..self.clone()
         })
     }
@@ -76,32 +83,40 @@ impl Vault {
         let snapshot = plan::snapshots_of(spec.backup, &source_snapshots)
             .pop()
             .unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
-        let pool = self.pool(&spec.pool).await?;
-        let facts = match &spec.parent {
-            Some(parent) => Some(ParentFacts {
-                base_snapshots: snapshots_if_exists(&pool, &parent.base.to_string()).await?,
-                source_snapshots,
-            }),
-            None => None,
-        };
-        let own = BackupImage::own(spec.volume, spec.backup);
-        let (base, method, forced) = match spec.parent.as_ref().zip(facts.as_ref()) {
-            None => (own, Method::Full, None),
-            Some((parent, facts)) => match plan::choose(parent, facts) {
-                Ok(method) => (parent.base, method, None),
-                Err(forced) => (own, Method::Full, Some(forced)),
-            },
-        };
+        let (base, method, no_diff) = self.choose(spec, Some(source_snapshots)).await?;
         Ok(BackupPlan {
             backup: spec.backup,
             pool: spec.pool.clone(),
             base,
             method,
-            forced,
+            no_diff,
             snapshot,
             size,
             made: Arc::default(),
         })
+    }
+
+    /// Where a backup goes, and how; `source_snapshots` is `None` for a source that is not in Ceph.
+    pub(super) async fn choose(
+        &self,
+        spec: &BackupSpec,
+        source_snapshots: Option<Vec<String>>,
+    ) -> Result<(BackupImage, Method, Option<NoDiff>)> {
+        let own = BackupImage::own(spec.volume, spec.backup);
+        let Some(parent) = &spec.parent else {
+            return Ok((own, Method::Full, None));
+        };
+        let pool = self.pool(&spec.pool).await?;
+        let facts = ParentFacts {
+            base_snapshots: snapshots_if_exists(&pool, &parent.base.to_string()).await?,
+            source_snapshots,
+        };
+        let (method, no_diff) = plan::choose(parent, &facts);
+        let base = match method.builds_on_parent() {
+            true => parent.base,
+            false => own,
+        };
+        Ok((base, method, no_diff))
     }
 
     /// Makes the backup: when this returns, its restore point stands.
@@ -127,16 +142,17 @@ impl Vault {
         let destination = self.prepare_base(&pool, plan).await?;
 
         let head = source.open().await?;
+        let before = head.snapshots().await;
         let taken = match head.create_snapshot(&plan.snapshot).await {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
             taken => {
                 // Also when it is not known what came of it.
                 plan.made.on_source.store(true, Ordering::Relaxed);
-                taken
+                taken.and(before.map(Some))
             }
         };
         head.close().await;
-        taken?;
+        let before = taken?;
 
         let snapshot = Some(plan.snapshot.as_str());
         let from = source.pool.open(&source.image, snapshot).await?;
@@ -145,9 +161,26 @@ impl Vault {
             let Some(base_held) = own_unless_made(&base, plan).await? else {
                 return Ok(Stats::default());
             };
+            plan.made.manifest.store(true, Ordering::Relaxed);
+            let size = from.known_size();
+            let mut manifest = self.begin_manifest(&pool, plan, size).await?;
+            let mut options = self.pump_options(destination);
+            if let Method::Incremental { from: parent } = &plan.method {
+                self.settle(&base, parent, cancel).await?;
+                let rollback = manifest.inherited();
+                let believing = self.believes_map(&from, parent, &base, rollback);
+                options.believe_map = believing.await?;
+            }
+            let recorded = Recorded::new(&from, &manifest);
             let stats = self
-                .copy(plan, &from, &base, destination, progress, cancel)
+                .copy(plan, &recorded, &base, &options, progress, cancel)
                 .await?;
+            let after = from.snapshots().await?;
+            let snapshots = Snapshots { before, after };
+            let inherited = manifest.inherited().filter(|_| stats.extents == 0).cloned();
+            let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await?;
+            manifest.set_rollback(rollback);
+            manifest.finish().await?;
             let mut read = vec![plan.snapshot.as_str()];
             if let Method::Incremental { from: parent } = &plan.method {
                 read.push(parent);
@@ -168,8 +201,10 @@ impl Vault {
     }
 
     pub(super) async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
-        if let Method::Incremental { .. } = plan.method {
-            return Ok(Destination::MayHoldData);
+        match plan.method {
+            Method::Incremental { .. } => return Ok(Destination::MayHoldData),
+            Method::Compared => return Ok(Destination::Similar),
+            Method::Full | Method::Whole => {}
         }
         // What an interrupted attempt left in an image of this backup's own is of no use.
         remove_if_exists(pool, &plan.base.to_string()).await?;
@@ -196,32 +231,50 @@ impl Vault {
         Ok(Destination::Fresh)
     }
 
-    async fn copy(
+    async fn copy<S: ImageSource>(
         &self,
         plan: &BackupPlan,
-        from: &Image,
+        from: &S,
         base: &Image,
-        destination: Destination,
+        options: &PumpOptions,
         progress: Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
-        if let Method::Incremental { from } = &plan.method {
-            self.settle(base, from, cancel).await?;
-        }
         // As at the snapshot: the volume may have grown, or been shrunk by hand.
-        if base.known_size() != from.known_size() {
-            base.resize(from.known_size()).await?;
+        if base.known_size() != from.size() {
+            base.resize(from.size()).await?;
         }
-        let options = self.pump_options(destination);
         let since = match &plan.method {
             Method::Incremental { from } => Some(from.as_str()),
             Method::Full => None,
+            Method::Compared => {
+                let copying = transfer::copy_all(from, base, options, &progress, cancel);
+                return Ok(copying.await?);
+            }
             Method::Whole => {
-                let copying = transfer::copy_whole(from, base, &options, &progress, cancel);
+                let copying = transfer::copy_whole(from, base, options, &progress, cancel);
                 return Ok(copying.await?);
             }
         };
-        Ok(transfer::copy_diff(from, since, base, &options, &progress, cancel).await?)
+        Ok(transfer::copy_diff(from, since, base, options, &progress, cancel).await?)
+    }
+
+    /// Whether the volume's object map is believed about what changed since the parent, as which the base
+    /// image reads.
+    async fn believes_map(
+        &self,
+        volume: &Image,
+        since: &str,
+        base: &Image,
+        rollback: Option<&Rollback>,
+    ) -> Result<bool> {
+        let believed = self.engine.trust_object_map
+            && volume.has_valid_fast_diff()
+            && was_not_rolled_back(volume, since, rollback).await?;
+        if believed {
+            self.audit(volume, since, base).await?;
+        }
+        Ok(believed)
     }
 
     /// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental
@@ -230,7 +283,7 @@ impl Vault {
     /// It does not where an incremental was broken off, or a newer backup was deleted: what those
     /// wrote is still there, and a range that the volume got and lost again since is in no diff.
     async fn settle(&self, base: &Image, from: &str, cancel: &CancellationToken) -> Result<()> {
-        let options = self.pump_options(Destination::MayHoldData);
+        let options = self.pump_options(Destination::Similar);
         let taken_back = transfer::take_back(base, from, &options, cancel).await;
         let stats = taken_back.map_err(|error| match error {
             // Of the chain, not of the volume.

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api_compat::names;
 use tracing::warn;
 
-use super::plan::Method;
 use super::store::{remove_if_exists, remove_snapshots};
-use super::{BackupPlan, Result, Vault, Volume};
+use super::{BackupPlan, Result, Vault, Volume, manifest};
 
 /// What one attempt to make a backup has made, and may take back. The same request may reach two
 /// workers, and what the other one has made may be the backup.
@@ -15,6 +14,7 @@ use super::{BackupPlan, Result, Vault, Volume};
 pub struct Made {
     pub(super) image: AtomicBool,
     pub(super) on_source: AtomicBool,
+    pub(super) manifest: AtomicBool,
     pub(super) restore_point: AtomicBool,
 }
 
@@ -53,9 +53,11 @@ impl Vault {
         if made_it {
             remove_snapshots(&pool, &base, &[&plan.snapshot]).await?;
         }
-        let incremental = matches!(plan.method, Method::Incremental { .. });
-        if !incremental && plan.made.image.load(Ordering::Relaxed) {
+        if !plan.method.builds_on_parent() && plan.made.image.load(Ordering::Relaxed) {
             remove_if_exists(&pool, &base).await?;
+        }
+        if plan.made.manifest.load(Ordering::Relaxed) {
+            manifest::remove(&pool, plan.backup).await?;
         }
         if made_it {
             let metadata = names::metadata_object(plan.backup);

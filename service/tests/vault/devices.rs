@@ -58,7 +58,7 @@ async fn restore(
     let target = Device::open(device.path(), Access::Write).await;
     let target = target.expect("it opens");
     let size = TargetSize::Exactly(size);
-    let restoring = vault.restore_device(&point, &target, size, progress, &cancel);
+    let restoring = vault.restore_device(&point, &target, size, false, progress, &cancel);
     let restored = restoring.await;
     target.close().await;
     restored.map(drop)
@@ -75,7 +75,7 @@ async fn a_device_comes_back_over_other_data() {
     held[MIB as usize + 3..][..3 << 20].copy_from_slice(&noise.bytes(3 * MIB));
     let source = LoopDevice::new(&held);
     let first = spec(None);
-    // Whatever it was to build on: a device does not tell what changed.
+    // What it was to build on does not exist.
     let spec = spec(Some(&first));
     let planning = vault.plan_copy(&spec, SIZE, Utc::now());
     let plan = planning.await.expect("a plan");

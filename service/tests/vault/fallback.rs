@@ -38,7 +38,7 @@ async fn byte_by_byte_it_is_the_same_backup() {
 }
 
 #[tokio::test]
-async fn an_image_of_its_own_is_made_after_an_incremental_that_failed() {
+async fn after_an_incremental_that_failed_its_image_is_compared_and_then_left() {
     let vault = vault();
     let source = Source::new(24 * MIB).await;
     source.write(0, Noise::new(8).bytes(3 * MIB)).await;
@@ -59,7 +59,23 @@ async fn an_image_of_its_own_is_made_after_an_incremental_that_failed() {
     };
     vault.undo(&plan, &source.volume).await;
 
-    let instead = plan.instead(&error).expect("another way");
+    let compared = plan.instead(&error).expect("another way");
+    assert_eq!(compared.method, Method::Compared);
+    assert_eq!(compared.base, full.base);
+    let rival = backups().await.pool.open_rw(&full.base.to_string()).await;
+    let rival = rival.expect("open");
+    rival.own().await.expect("own");
+    let error = {
+        let mut storing = pin!(source.try_store(&vault, &compared));
+        assert_waits(storing.as_mut(), &compared).await;
+        let gone = source.image.remove_snapshot(&compared.snapshot).await;
+        gone.expect("remove");
+        rival.close().await;
+        storing.await.expect_err("a snapshot is missing")
+    };
+    vault.undo(&compared, &source.volume).await;
+
+    let instead = compared.instead(&error).expect("another way");
     assert_eq!(instead.method, Method::Full);
     assert_ne!(instead.base, full.base);
     source.store(&vault, &instead).await;

@@ -5,8 +5,10 @@ mod ceph_lab;
 mod deletions;
 mod devices;
 mod fallback;
+mod manifests;
 mod meanwhile;
 mod restores;
+mod trust;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -42,6 +44,7 @@ fn vault_of(cluster: ClusterOptions, zero_excess: bool) -> Vault {
         budget: Budget::new(64 << 20),
         depth: 16,
         scanners: 8,
+        trust_object_map: true,
         chunk_size: 128 << 20,
         zero_excess,
     };
@@ -115,6 +118,7 @@ impl Source {
         for (at, plan) in chain.into_iter().enumerate().rev() {
             let record = self.record(plan, at == 0);
             vault.delete(&record).await.expect("delete");
+            assert_eq!(objects_of(plan), Vec::<String>::new());
         }
         let left = tool("rbd", &conf("LAB_BACKUPS_CEPH_CONF"), &["ls", POOL]);
         assert!(!left.contains(&self.id.to_string()), "{left}");
@@ -139,6 +143,20 @@ impl Source {
 
 fn new_id() -> String {
     Uuid::new_v4().to_string()
+}
+
+/// The objects beside the images that carry a backup's id.
+fn objects_of(plan: &BackupPlan) -> Vec<String> {
+    let listed = rados(&["ls"]);
+    let ours = |name: &&str| name.starts_with(&format!("backup.{}", plan.backup));
+    let mut names: Vec<String> = listed.lines().filter(ours).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+fn rados(arguments: &[&str]) -> String {
+    let conf = conf("LAB_BACKUPS_CEPH_CONF");
+    tool("rados", &conf, &[&["-p", POOL], arguments].concat())
 }
 
 /// What a backup's restore point holds.

@@ -52,7 +52,7 @@ async fn a_restore_whose_restore_point_goes_fails() {
             let target = Device::open(device.path(), Access::Write).await;
             let target = target.expect("it opens");
             let restoring =
-                vault.restore_device(&point, &target, size, Arc::clone(&progress), &cancel);
+                vault.restore_device(&point, &target, size, true, Arc::clone(&progress), &cancel);
             broken_off(restoring, &plan, &progress).await;
             target.close().await;
         } else {
@@ -68,7 +68,7 @@ async fn a_restore_whose_restore_point_goes_fails() {
 }
 
 #[tokio::test]
-async fn an_incremental_whose_parent_goes_is_made_as_a_full_backup() {
+async fn an_incremental_whose_parent_goes_is_compared_with_the_image() {
     let (vault, mut noise) = (vault(), Noise::new(42));
     let source = Source::new(SIZE).await;
     source.write(0, noise.bytes(5 * MIB)).await;
@@ -82,12 +82,10 @@ async fn an_incremental_whose_parent_goes_is_made_as_a_full_backup() {
     vault.undo(&plan, &source.volume).await;
 
     let instead = plan.instead(&error).expect("another way");
-    assert_eq!(instead.method, Method::Full);
+    assert_eq!(instead.method, Method::Compared);
     source.store(&vault, &instead).await;
     let expected = content(&source.image).await;
     assert_same(&restore_point(&instead).await, &expected);
-    let record = source.record(&instead, true);
-    vault.delete(&record).await.expect("delete");
-    source.delete(&vault, [&full]).await;
+    source.delete(&vault, [&full, &instead]).await;
     source.image.close().await;
 }

@@ -12,6 +12,12 @@ options! {
         transfer_memory: u64 = default("268435456").min(16_777_216.0),
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
+        /// Believe the object map of a volume about what did not change since its last backup, where
+        /// nothing speaks against it: the volume was not rolled back to an older snapshot, and some
+        /// parts that are compared are the same. Otherwise the OSDs are asked about every object. Leave
+        /// it off where volumes are written by Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4,
+        /// whose object maps may miss what was written while a snapshot was taken (Ceph tracker 61616).
+        trust_object_map: bool = default("true"),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
         /// device to read, counted anew while cinder-volume is alive and makes a temporary volume or
         /// snapshot for it. As long a start waits for requests of which it finds only rows.

@@ -56,7 +56,7 @@ fn facts(base: Option<&[&str]>, source: &[&str]) -> ParentFacts {
     let names = |backups: &[&str]| backups.iter().map(|backup| snapshot(backup)).collect();
     ParentFacts {
         base_snapshots: base.map(names),
-        source_snapshots: names(source),
+        source_snapshots: Some(names(source)),
     }
 }
 
@@ -64,19 +64,44 @@ fn facts(base: Option<&[&str]>, source: &[&str]) -> ParentFacts {
 fn an_incremental_builds_on_the_snapshot_that_both_sides_have() {
     let facts = facts(Some(&[FULL, OTHER]), &[OTHER, FULL]);
     let from = snapshot(FULL);
-    assert_eq!(choose(&parent(), &facts), Ok(Method::Incremental { from }));
+    let incremental = (Method::Incremental { from }, None);
+    assert_eq!(choose(&parent(), &facts), incremental);
 }
 
 #[test]
-fn what_is_missing_forces_a_full_backup() {
-    for (in_base, on_source, forced) in [
-        (Some(&[FULL][..]), &[OTHER][..], Forced::NotOnSource),
-        (None, &[FULL], Forced::NoImage),
-        (Some(&[OTHER]), &[FULL], Forced::NoRestorePoint),
-        (Some(&[FULL, FULL]), &[FULL], Forced::Ambiguous(2)),
+fn where_snapshots_are_missing_the_image_is_compared() {
+    for (in_base, on_source, method, why) in [
+        (
+            Some(&[FULL][..]),
+            &[OTHER][..],
+            Method::Compared,
+            NoDiff::NotOnSource,
+        ),
+        (
+            Some(&[OTHER]),
+            &[FULL],
+            Method::Compared,
+            NoDiff::NoRestorePoint,
+        ),
+        (
+            Some(&[FULL, FULL]),
+            &[FULL],
+            Method::Compared,
+            NoDiff::Ambiguous(2),
+        ),
+        // Python's whole copy of what is not in Ceph looks like that.
+        (Some(&[]), &[FULL], Method::Full, NoDiff::NoRestorePoint),
+        (None, &[FULL], Method::Full, NoDiff::NoImage),
     ] {
-        assert_eq!(choose(&parent(), &facts(in_base, on_source)), Err(forced));
+        let chosen = choose(&parent(), &facts(in_base, on_source));
+        assert_eq!(chosen, (method, Some(why)));
     }
+    let device = ParentFacts {
+        source_snapshots: None,
+        ..facts(Some(&[FULL]), &[])
+    };
+    let compared = (Method::Compared, Some(NoDiff::NotInCeph));
+    assert_eq!(choose(&parent(), &device), compared);
 }
 
 #[test]
@@ -226,22 +251,34 @@ fn what_failed_is_made_in_another_way_unless_that_fails_alike() {
     };
     let list = |errno| Error::Transfer(TransferError::Plan(BlockError::Rbd(ceph(errno))));
     let eio = libc::EIO;
-    for (error, after_incremental, after_full) in [
-        (Error::missing("gone"), Some(Method::Full), None),
-        (Error::damaged("odd"), Some(Method::Full), None),
-        (Error::Rbd(ceph(libc::EBUSY)), Some(Method::Full), None),
-        (write(eio), Some(Method::Full), None),
-        (list(eio), Some(Method::Whole), Some(Method::Whole)),
-        (list(libc::ENOENT), Some(Method::Full), Some(Method::Whole)),
+    let (compared, full, whole) = (Method::Compared, Method::Full, Method::Whole);
+    for (error, after_incremental, after_compared, after_full) in [
+        (Error::missing("gone"), Some(&compared), Some(&full), None),
+        (Error::damaged("odd"), Some(&compared), Some(&full), None),
+        (Error::WrongMap(0..1), Some(&compared), None, None),
+        (
+            Error::Rbd(ceph(libc::EBUSY)),
+            Some(&full),
+            Some(&full),
+            None,
+        ),
+        (write(eio), Some(&full), Some(&full), None),
+        (list(eio), Some(&compared), None, Some(&whole)),
+        (list(libc::ENOENT), Some(&compared), None, Some(&whole)),
         // These hold for every copy.
-        (write(libc::ENOSPC), None, None),
-        (list(libc::ESHUTDOWN), None, None),
-        (Error::Rbd(ceph(libc::EPERM)), None, None),
-        (Error::Volume(ceph(libc::ENOENT)), None, None),
-        (Error::Transfer(TransferError::Cancelled), None, None),
+        (write(libc::ENOSPC), None, None, None),
+        (list(libc::ESHUTDOWN), None, None, None),
+        (Error::Rbd(ceph(libc::EPERM)), None, None, None),
+        (Error::Volume(ceph(libc::ENOENT)), None, None, None),
+        (Error::Transfer(TransferError::Cancelled), None, None, None),
     ] {
-        assert_eq!(instead(&incremental, &error), after_incremental, "{error}");
-        assert_eq!(instead(&Method::Full, &error), after_full, "{error}");
-        assert_eq!(instead(&Method::Whole, &error), None, "{error}");
+        for (method, next) in [
+            (&incremental, after_incremental),
+            (&compared, after_compared),
+            (&full, after_full),
+            (&whole, None),
+        ] {
+            assert_eq!(instead(method, &error).as_ref(), next, "{method}: {error}");
+        }
     }
 }

@@ -1,0 +1,220 @@
+//! What a manifest says of itself: the JSON object `backup.<id>.manifest`.
+
+use api_compat::ids::BackupId;
+use serde::{Deserialize, Serialize};
+
+use crate::transfer::GRAIN;
+use crate::vault::trust::Rollback;
+
+/// A header longer than this is none: one that lists every second chunk of the largest image that RBD
+/// can have would be shorter.
+pub const LIMIT: usize = 64 << 20;
+
+const VERSION: u32 = 1;
+const DIGEST: &str = "xxh3-128";
+
+/// What a manifest says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    version: u32,
+    /// How digests are made.
+    digest: String,
+    /// Bytes of a grain.
+    grain: u64,
+    /// What digests are seeded with; hexadecimal, since JSON's numbers may be rounded.
+    seed: String,
+    /// The backup's snapshot in its base image: the content that is described.
+    pub snapshot: String,
+    /// How long that is, in bytes.
+    pub size: u64,
+    /// The manifest that tells of the grains of which this one has no digest.
+    pub older: Option<Older>,
+    /// How a rollback of the volume to a snapshot older than the backup would show.
+    pub rollback: Option<Rollback>,
+    /// Whether grains of which neither this nor an older manifest has a digest are zeros. Otherwise
+    /// nothing is known of them.
+    pub whole: bool,
+    /// The chunks that there are, as runs: the first and the last. None in a draft, which is there while
+    /// the manifest is being made, when any chunk may be there.
+    chunks: Option<Vec<(u32, u32)>>,
+}
+
+/// Another backup's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Older {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its snapshot: what it described when this one was built on it.
+    pub snapshot: String,
+}
+
+/// A header that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAHeader {
+    /// It is no JSON, or misses something.
+    #[error("it is not the header of a manifest: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A newer release may have written it.
+    #[error(
+        "it is of version {version} with digests {digest} of {grain} bytes, which this release does not know"
+    )]
+    Unknown {
+        /// Its version.
+        version: u32,
+        /// How its digests are made.
+        digest: String,
+        /// Of how many bytes.
+        grain: u64,
+    },
+    /// Its seed is no number.
+    #[error("its seed {0:?} is not a number of 64 bits")]
+    Seed(String),
+    /// Its chunks are out of order.
+    #[error("its chunks are out of order")]
+    Chunks,
+}
+
+impl Header {
+    /// The header of a manifest that describes everything in a snapshot of `size` bytes.
+    pub fn new(snapshot: &str, size: u64, seed: u64) -> Self {
+        Self {
+            version: VERSION,
+            digest: DIGEST.to_owned(),
+            grain: GRAIN,
+            seed: format!("{seed:016x}"),
+            snapshot: snapshot.to_owned(),
+            size,
+            older: None,
+            rollback: None,
+            whole: true,
+            chunks: Some(Vec::new()),
+        }
+    }
+
+    /// The same for as long as it is not known which chunks there will be.
+    pub fn draft(&self) -> Self {
+        Self {
+            chunks: None,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is one.
+    pub fn is_draft(&self) -> bool {
+        self.chunks.is_none()
+    }
+
+    /// What digests are seeded with.
+    pub fn seed(&self) -> u64 {
+        // Checked when it was read.
+        u64::from_str_radix(&self.seed, 16).unwrap_or_default()
+    }
+
+    /// The chunks that there are.
+    pub fn chunks(&self) -> impl Iterator<Item = u32> + '_ {
+        let runs = self.chunks.iter().flatten();
+        runs.flat_map(|(first, last)| *first..=*last)
+    }
+
+    /// Whether there is this chunk.
+    pub fn has(&self, chunk: u32) -> bool {
+        let runs = self.chunks.as_deref().unwrap_or_default();
+        let at = runs.partition_point(|(_, last)| *last < chunk);
+        runs.get(at).is_some_and(|(first, _)| *first <= chunk)
+    }
+
+    /// Sets the chunks that there are, given in ascending order.
+    pub fn list(&mut self, chunks: impl IntoIterator<Item = u32>) {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for chunk in chunks {
+            match runs.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(chunk) => *last = chunk,
+                _ => runs.push((chunk, chunk)),
+            }
+        }
+        self.chunks = Some(runs);
+    }
+
+    /// As it is stored.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers and texts are JSON")
+    }
+
+    /// Reads what [`Header::encode`] wrote.
+    pub fn decode(stored: &[u8]) -> Result<Self, NotAHeader> {
+        let header: Self = serde_json::from_slice(stored)?;
+        if (header.version, header.digest.as_str(), header.grain) != (VERSION, DIGEST, GRAIN) {
+            return Err(NotAHeader::Unknown {
+                version: header.version,
+                digest: header.digest,
+                grain: header.grain,
+            });
+        }
+        if u64::from_str_radix(&header.seed, 16).is_err() {
+            return Err(NotAHeader::Seed(header.seed));
+        }
+        let mut next = 0;
+        for (first, last) in header.chunks.iter().flatten() {
+            if u64::from(*first) < next || last < first {
+                return Err(NotAHeader::Chunks);
+            }
+            next = u64::from(*last) + 1;
+        }
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let mut header = Header::new("backup.x.snap.1.23", 5 << 30, 0xfeed_0000_0000_0001);
+        header.list([0, 1, 2, 7, 9, 10]);
+        header
+    }
+
+    #[test]
+    fn what_is_stored_is_read() {
+        let mut header = header();
+        header.older = Some(Older {
+            backup: "246c011b-8fab-4538-90c2-f0ded6b69811"
+                .parse()
+                .expect("an id"),
+            snapshot: "backup.y.snap.1.00".to_owned(),
+        });
+        header.whole = false;
+        header.rollback = Some(Rollback::Changes(vec![(4 << 20, 65536)]));
+        let read = Header::decode(&header.encode()).expect("a header");
+        assert_eq!(read, header);
+        assert_eq!(read.seed(), 0xfeed_0000_0000_0001);
+    }
+
+    #[test]
+    fn chunks_are_listed_as_runs() {
+        let header = header();
+        assert_eq!(header.chunks, Some(vec![(0, 2), (7, 7), (9, 10)]));
+        assert!(header.draft().is_draft() && !header.is_draft());
+        assert_eq!(header.chunks().collect::<Vec<_>>(), [0, 1, 2, 7, 9, 10]);
+        let there: Vec<u32> = (0..12).filter(|chunk| header.has(*chunk)).collect();
+        assert_eq!(there, [0, 1, 2, 7, 9, 10]);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused() {
+        let stored = String::from_utf8(header().encode()).expect("text");
+        for (was, is) in [
+            ("\"version\":1", "\"version\":2"),
+            ("xxh3-128", "crc32c"),
+            ("\"grain\":65536", "\"grain\":4096"),
+            ("feed", "feel"),
+            ("[7,7]", "[1,7]"),
+            ("[9,10]", "[10,9]"),
+            ("\"whole\":true,", ""),
+        ] {
+            assert!(stored.contains(was), "{stored}");
+            let changed = stored.replace(was, is);
+            assert!(Header::decode(changed.as_bytes()).is_err(), "{changed}");
+        }
+    }
+}

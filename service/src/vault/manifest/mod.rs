@@ -1,0 +1,180 @@
+//! What a backup's data was when it was stored: a digest of every grain.
+//!
+//! A manifest is a header, `backup.<id>.manifest`, and chunks beside it, `backup.<id>.manifest.<n>`, with
+//! the digests of what the backup wrote. For what it did not write, the header names the manifest of the
+//! backup that it builds on. A manifest that is being made has a draft for a header. It is complete before
+//! the restore point that it describes, so that one that stands has its manifest, whatever happens then.
+//!
+//! Python's workers know none of this: a backup of theirs has no manifest, and one of ours that builds on
+//! it knows only what it wrote itself.
+
+mod chunk;
+mod header;
+mod reader;
+mod writer;
+
+use std::collections::BTreeSet;
+
+use api_compat::ids::BackupId;
+use api_compat::names::{self, BackupSnapshot};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::plan::Method;
+use super::{BackupPlan, Result, Vault};
+use crate::rbd::Pool;
+use chunk::Chunk;
+use header::{Header, Older};
+pub(super) use reader::Manifest;
+use reader::{read_chunk, read_header, read_stored};
+pub(super) use writer::Writer;
+
+/// How many objects are removed at a time.
+const REMOVALS: usize = 16;
+
+impl Vault {
+    /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile.
+    pub(super) async fn begin_manifest(
+        &self,
+        pool: &Pool,
+        plan: &BackupPlan,
+        size: u64,
+    ) -> Result<Writer> {
+        // What an attempt that was broken off has written would be told of as this one's.
+        remove(pool, plan.backup).await?;
+        let parents = match &plan.method {
+            Method::Incremental { from } => parents_header(pool, from).await?,
+            Method::Full | Method::Whole | Method::Compared => None,
+        };
+        let inherited = parents
+            .as_ref()
+            .and_then(|(header, _)| header.rollback.clone());
+        let header = match &plan.method {
+            Method::Incremental { from } => on_parent(parents, from, &plan.snapshot, size),
+            Method::Full | Method::Whole | Method::Compared => {
+                Header::new(&plan.snapshot, size, random())
+            }
+        };
+        let draft = header.draft();
+        let name = names::manifest_object(plan.backup);
+        pool.write_object(&name, &draft.encode()).await?;
+        Ok(Writer::new(pool.clone(), plan.backup, header, inherited))
+    }
+}
+
+/// The header of the parent's manifest, if it has one, and the parent.
+async fn parents_header(pool: &Pool, from: &str) -> Result<Option<(Header, BackupId)>> {
+    match BackupSnapshot::parse(from).and_then(|snapshot| snapshot.backup()) {
+        Some(parent) => Ok(read_header(pool, parent, from).await?.zip(Some(parent))),
+        None => Ok(None),
+    }
+}
+
+/// The header of a backup that builds on its parent's snapshot.
+fn on_parent(parents: Option<(Header, BackupId)>, from: &str, snapshot: &str, size: u64) -> Header {
+    match parents {
+        // Behind a shorter end the parent's digests hold no more.
+        Some((older, backup)) if older.size <= size => {
+            let mut header = Header::new(snapshot, size, older.seed());
+            header.older = Some(Older {
+                backup,
+                snapshot: from.to_owned(),
+            });
+            header
+        }
+        _ => {
+            let mut header = Header::new(snapshot, size, random());
+            header.whole = false;
+            header
+        }
+    }
+}
+
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
+}
+
+/// Removes a backup's manifest, also one that was broken off. Nothing may build on it.
+pub(super) async fn remove(pool: &Pool, backup: BackupId) -> Result<()> {
+    let name = names::manifest_object(backup);
+    let Some(stored) = read_stored(pool, &name).await? else {
+        return Ok(());
+    };
+    match stored {
+        Ok(header) => {
+            let chunks: Vec<u32> = match header.is_draft() {
+                true => (0..header.size.div_ceil(chunk::BYTES) as u32).collect(),
+                false => header.chunks().collect(),
+            };
+            remove_chunks(pool, backup, chunks).await?;
+        }
+        Err(error) => warn!(object = name, %error, "The parts of a manifest are left behind"),
+    }
+    pool.remove_object(&name).await?;
+    Ok(())
+}
+
+async fn remove_chunks(pool: &Pool, backup: BackupId, chunks: Vec<u32>) -> Result<()> {
+    let removals = chunks.into_iter().map(|index| {
+        let name = names::manifest_chunk_object(backup, index);
+        async move { pool.remove_object(&name).await.map(drop) }
+    });
+    let mut removals = stream::iter(removals).buffer_unordered(REMOVALS);
+    while removals.try_next().await?.is_some() {}
+    Ok(())
+}
+
+/// Gives the manifests of `others` that build on a backup's what they have from it: after that it can go.
+/// Repeating it after an interruption is safe, since a manifest gets only what it does not have.
+pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) -> Result<()> {
+    let Some(Ok(given)) = read_stored(pool, &names::manifest_object(backup)).await? else {
+        return Ok(());
+    };
+    if given.is_draft() {
+        return Ok(());
+    }
+    for other in others {
+        let name = names::manifest_object(*other);
+        let Some(Ok(header)) = read_stored(pool, &name).await? else {
+            continue;
+        };
+        let builds = |older: &Older| older.backup == backup && older.snapshot == given.snapshot;
+        if !header.older.as_ref().is_some_and(builds) {
+            continue;
+        }
+        let taken = take_over(pool, (backup, &given), (*other, header)).await?;
+        pool.write_object(&name, &taken.encode()).await?;
+    }
+    Ok(())
+}
+
+/// Writes what a manifest lacks of one that it builds on; the header that makes it independent of that.
+async fn take_over(
+    pool: &Pool,
+    (backup, given): (BackupId, &Header),
+    (other, mut header): (BackupId, Header),
+) -> Result<Header> {
+    let mut chunks: BTreeSet<u32> = header.chunks().collect();
+    let mut lost = false;
+    for index in given.chunks() {
+        let Some(older) = read_chunk(pool, backup, index).await? else {
+            lost = true;
+            continue;
+        };
+        let mut own = match header.has(index) {
+            true => read_chunk(pool, other, index).await?,
+            false => Some(Chunk::default()),
+        };
+        if let Some(own) = &mut own {
+            own.lay_over(&older);
+            let name = names::manifest_chunk_object(other, index);
+            pool.write_object(&name, &own.encode()).await?;
+            chunks.insert(index);
+        }
+    }
+    header.list(chunks);
+    header.older = given.older.clone().filter(|_| !lost);
+    header.whole = given.whole && !lost;
+    Ok(header)
+}

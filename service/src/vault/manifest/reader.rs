@@ -1,0 +1,181 @@
+//! Looking up what a backup's data must be.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use api_compat::ids::BackupId;
+use api_compat::names;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use super::chunk::{self, Chunk, GRAINS};
+use super::header::{self, Header, NotAHeader};
+use crate::rbd::Pool;
+use crate::transfer::{BlockError, Digest, Reference};
+use crate::vault::Result;
+
+/// How many chunks are kept: the data passes in about the order of the image.
+const KEPT: usize = 4;
+
+/// The digests of a chunk's grains; none where nothing is known.
+type Digests = Vec<Option<Digest>>;
+
+/// A backup's manifest, with the older ones on which it builds.
+pub struct Manifest {
+    pool: Pool,
+    /// Newest first.
+    chain: Vec<(BackupId, Header)>,
+    /// Whether grains without a digest are zeros.
+    whole: bool,
+    kept: Mutex<VecDeque<(u32, Arc<Digests>)>>,
+}
+
+impl Manifest {
+    /// Opens the manifest of a backup that lies in this snapshot; `None` if it has none.
+    pub async fn open(pool: &Pool, backup: BackupId, snapshot: &str) -> Result<Option<Self>> {
+        let Some(header) = read_header(pool, backup, snapshot).await? else {
+            return Ok(None);
+        };
+        let mut seen = BTreeSet::from([backup]);
+        let mut chain = vec![(backup, header)];
+        let mut whole = false;
+        while let Some((_, newest)) = chain.last() {
+            let Some(older) = newest.older.clone() else {
+                whole = newest.whole;
+                break;
+            };
+            let found = match seen.insert(older.backup) {
+                true => read_header(pool, older.backup, &older.snapshot).await?,
+                false => None,
+            };
+            // One of another seed cannot be compared with.
+            let Some(header) = found.filter(|header| header.seed() == newest.seed()) else {
+                warn!(%backup, missing = %older.backup, "A manifest is not whole: one that it builds on is gone");
+                break;
+            };
+            chain.push((older.backup, header));
+        }
+        Ok(Some(Self {
+            pool: pool.clone(),
+            chain,
+            whole,
+            kept: Mutex::default(),
+        }))
+    }
+
+    /// What the newest of them says of itself.
+    pub fn header(&self) -> &Header {
+        &self.chain[0].1
+    }
+
+    async fn digests(&self, index: u32) -> Result<Arc<Digests>> {
+        let mut kept = self.kept.lock().await;
+        if let Some((_, digests)) = kept.iter().find(|(kept, _)| *kept == index) {
+            return Ok(Arc::clone(digests));
+        }
+        let digests = Arc::new(self.load(index).await?);
+        kept.push_back((index, Arc::clone(&digests)));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+        Ok(digests)
+    }
+
+    /// What is known of a chunk's grains, the newest last.
+    async fn load(&self, index: u32) -> Result<Digests> {
+        let otherwise = self.whole.then_some(Digest::ZEROS);
+        let mut digests = vec![otherwise; GRAINS as usize];
+        for (backup, header) in self.chain.iter().rev() {
+            if !header.has(index) {
+                continue;
+            }
+            match read_chunk(&self.pool, *backup, index).await? {
+                Some(chunk) => {
+                    for (grain, digest) in chunk.iter() {
+                        digests[usize::from(grain)] = Some(digest);
+                    }
+                }
+                // It may have told of any of them.
+                None => digests.fill(None),
+            }
+        }
+        Ok(digests)
+    }
+}
+
+impl Reference for Manifest {
+    fn seed(&self) -> u64 {
+        self.header().seed()
+    }
+
+    async fn expected(
+        &self,
+        grains: Range<u64>,
+    ) -> std::result::Result<Vec<Option<Digest>>, BlockError> {
+        let mut expected = Vec::with_capacity((grains.end - grains.start) as usize);
+        let mut at = grains.start;
+        while at < grains.end {
+            let (index, place) = (at / GRAINS, at % GRAINS);
+            let count = (grains.end - at).min(GRAINS - place);
+            let digests = self.digests(index as u32).await;
+            let digests = digests.map_err(|error| BlockError::Io(io::Error::other(error)))?;
+            expected.extend_from_slice(&digests[place as usize..(place + count) as usize]);
+            at += count;
+        }
+        Ok(expected)
+    }
+}
+
+/// The header of the manifest of a backup in this snapshot; one that cannot be used is as good as none.
+pub(super) async fn read_header(
+    pool: &Pool,
+    backup: BackupId,
+    snapshot: &str,
+) -> Result<Option<Header>> {
+    let name = names::manifest_object(backup);
+    match read_stored(pool, &name).await? {
+        None => Ok(None),
+        Some(Ok(header)) if header.is_draft() => Ok(None),
+        Some(Ok(header)) if header.snapshot == snapshot => Ok(Some(header)),
+        Some(Ok(header)) => {
+            warn!(
+                object = name,
+                describes = header.snapshot,
+                wanted = snapshot,
+                "A manifest is of something else"
+            );
+            Ok(None)
+        }
+        Some(Err(error)) => {
+            warn!(object = name, %error, "A manifest cannot be used");
+            Ok(None)
+        }
+    }
+}
+
+/// The header in an object, whatever it describes; `None` if there is no object.
+pub(super) async fn read_stored(
+    pool: &Pool,
+    object: &str,
+) -> Result<Option<std::result::Result<Header, NotAHeader>>> {
+    let stored = pool.read_object(object, header::LIMIT).await?;
+    Ok(stored.map(|stored| Header::decode(&stored)))
+}
+
+/// A chunk that its header lists; none if it is gone or damaged.
+pub(super) async fn read_chunk(pool: &Pool, backup: BackupId, index: u32) -> Result<Option<Chunk>> {
+    let name = names::manifest_chunk_object(backup, index);
+    let Some(stored) = pool.read_object(&name, chunk::LIMIT).await? else {
+        warn!(object = name, "A part of a manifest is gone");
+        return Ok(None);
+    };
+    match Chunk::decode(&stored) {
+        Ok(chunk) => Ok(Some(chunk)),
+        Err(error) => {
+            warn!(object = name, %error, "A part of a manifest cannot be used");
+            Ok(None)
+        }
+    }
+}
