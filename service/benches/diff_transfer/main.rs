@@ -1,7 +1,9 @@
 //! The data path against `rbd export-diff | rbd import-diff`, in turns on the same data.
 //!
 //! Needs the two clusters of the lab (`LAB_VOLUMES_CEPH_CONF`, `LAB_BACKUPS_CEPH_CONF`). Options
-//! after `--`: `--pairs N` (5), `--dense-mib N` (1024), `--thin-gib N` (100), `--only SET`.
+//! after `--`: `--pairs N` (5), `--dense-mib N` (1024), `--thin-gib N` (100), `--only SET`. The sets are
+//! `dense`, `digests` (the same with and without them), `few` (little that changed in dense data), `thin`,
+//! `scattered` and `unchanged`.
 //!
 //! Both contenders run as child processes, connections included, and end with a snapshot of the
 //! destination. The destination is made anew or rolled back before each run, and compared with the
@@ -32,8 +34,10 @@ fn main() -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    if let Some(at) = arguments.iter().position(|argument| argument == "ours") {
-        return runtime.block_on(ours(&job_of(&arguments[at + 1..])?));
+    for (what, digested) in [("ours", true), ("undigested", false)] {
+        if let Some(at) = arguments.iter().position(|argument| argument == what) {
+            return runtime.block_on(ours(&job_of(&arguments[at + 1..])?, digested));
+        }
     }
     let settings = Settings::of(&arguments)?;
     runtime.block_on(bench(&settings))
@@ -72,21 +76,14 @@ async fn bench(settings: &Settings) -> Result<()> {
     let sites = Sites::connect().await?;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     println!(
-        "| data | peer wall s (CPU s), MiB/s | ours wall s (CPU s), MiB/s | wall ratio, median (min-max) | CPU ratio |"
+        "| data | peer: wall s (CPU s), MiB/s | ours: wall s (CPU s), MiB/s | wall ratio, median (min-max) | CPU ratio |"
     );
     println!("|---|---|---|---|---|");
-    if settings.wants("dense") {
-        let job = job("bench-dense", None, "full");
-        let image = make(&sites.source, &job.image, settings.dense).await?;
-        for at in (0..settings.dense).step_by(4 << 20) {
-            let length = (4 * MIB).min(settings.dense - at);
-            image.write(at, noise.bytes(length)).await?;
-        }
-        image.create_snapshot(&job.to).await?;
-        image.close().await;
-        rounds("dense random, full", settings.dense, settings, &sites, &job).await?;
-        destroy(&sites.source, &job.image).await?;
-        destroy(&sites.target, &job.image).await?;
+    if ["dense", "digests", "few"]
+        .iter()
+        .any(|set| settings.wants(set))
+    {
+        dense(settings, &sites, &mut noise).await?;
     }
     if ["thin", "scattered", "unchanged"]
         .iter()
@@ -95,6 +92,62 @@ async fn bench(settings: &Settings) -> Result<()> {
         thin(settings, &sites, &mut noise).await?;
     }
     Ok(())
+}
+
+/// An image full of data, and a little that changes in it.
+async fn dense(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<()> {
+    let name = "bench-dense";
+    let image = make(&sites.source, name, settings.dense).await?;
+    for at in (0..settings.dense).step_by(4 << 20) {
+        let length = (4 * MIB).min(settings.dense - at);
+        image.write(at, noise.bytes(length)).await?;
+    }
+    image.create_snapshot("full").await?;
+    scatter(&image, noise, 8, 64 << 10).await?;
+    image.create_snapshot("changed").await?;
+    image.close().await;
+    let full = job(name, None, "full");
+    let few = job(name, Some("full"), "changed");
+    if settings.wants("dense") {
+        let title = "dense random, full";
+        rounds(
+            title,
+            settings.dense,
+            Contender::Pipe,
+            settings,
+            sites,
+            &full,
+        )
+        .await?;
+    }
+    if settings.wants("digests") {
+        let title = "the same, peer: ours without digests";
+        rounds(
+            title,
+            settings.dense,
+            Contender::Undigested,
+            settings,
+            sites,
+            &full,
+        )
+        .await?;
+    }
+    if settings.wants("few") {
+        prepare(sites, &full).await?;
+        run(Contender::Ours, sites, &full)?;
+        let title = "dense, 8 x 64 KiB changed";
+        rounds(
+            title,
+            8 * (64 << 10),
+            Contender::Pipe,
+            settings,
+            sites,
+            &few,
+        )
+        .await?;
+    }
+    destroy(&sites.source, name).await?;
+    destroy(&sites.target, name).await
 }
 
 /// A large image with little in it, little that changes, and nothing that changes.
@@ -129,7 +182,7 @@ async fn thin(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<(
     ];
     for (set, title, bytes, job) in jobs {
         if settings.wants(set) {
-            rounds(title, bytes, settings, sites, &job).await?;
+            rounds(title, bytes, Contender::Pipe, settings, sites, &job).await?;
         } else {
             prepare(sites, &job).await?;
             run(Contender::Ours, sites, &job)?;
@@ -167,17 +220,18 @@ async fn prepare(sites: &Sites, job: &Job) -> Result<()> {
 async fn rounds(
     title: &str,
     bytes: u64,
+    peer: Contender,
     settings: &Settings,
     sites: &Sites,
     job: &Job,
 ) -> Result<()> {
     let mut pairs = Vec::new();
     for round in 0..settings.pairs {
-        let mut order = [Contender::Peer, Contender::Ours];
+        let mut order = [peer, Contender::Ours];
         if round % 2 == 1 {
             order.reverse();
         }
-        let (mut peer, mut ours) = (None, None);
+        let (mut theirs, mut ours) = (None, None);
         for contender in order {
             prepare(sites, job).await?;
             // Removing the last destination goes on in the OSDs for a while.
@@ -185,12 +239,12 @@ async fn rounds(
             let cost = run(contender, sites, job)?;
             verify(sites, job).await?;
             match contender {
-                Contender::Peer => peer = Some(cost),
                 Contender::Ours => ours = Some(cost),
+                _ => theirs = Some(cost),
             }
         }
-        if let (Some(peer), Some(ours)) = (peer, ours) {
-            pairs.push((peer, ours));
+        if let (Some(theirs), Some(ours)) = (theirs, ours) {
+            pairs.push((theirs, ours));
         }
     }
     report(title, bytes, &pairs);

@@ -128,9 +128,8 @@ impl Vault {
                 false => Destination::Similar,
             };
             let options = self.device_options(destination);
-            point
-                .copy_to(&pool, &source, &target, &options, &progress, cancel)
-                .await
+            let opened = self.opened(point, &pool, &source);
+            opened.copy_to(&target, &options, &progress, cancel).await
         };
         let stats = written.await;
         source.close().await;

@@ -50,6 +50,8 @@ pub struct Engine {
     /// Whether the object map of a volume is believed about what did not change, as far as nothing speaks
     /// against it (`trust_object_map`).
     pub trust_object_map: bool,
+    /// Whether a restore point that is damaged is restored as it is (`restore_damaged`).
+    pub restore_damaged: bool,
     /// Bytes of a device that are read at once, at most (`backup_ceph_chunk_size`).
     pub chunk_size: u64,
     /// Whether a restore clears what a larger volume has behind the backup's end

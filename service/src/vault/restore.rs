@@ -1,11 +1,12 @@
 //! Finding a backup's restore point and writing it into a volume.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_compat::names::BackupSnapshot;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::manifest::Manifest;
 use super::plan::Candidate;
@@ -27,7 +28,16 @@ pub struct RestorePoint {
     pub snapshot: Option<String>,
 }
 
-impl RestorePoint {
+/// A restore point whose image is open.
+pub(super) struct Opened<'a> {
+    point: &'a RestorePoint,
+    pool: &'a Pool,
+    image: &'a Image,
+    /// Whether it is read although it is damaged.
+    damaged_too: bool,
+}
+
+impl Opened<'_> {
     /// Writes it into a volume, and compares what it reads with the backup's manifest, if there is one.
     ///
     /// # Errors
@@ -35,53 +45,64 @@ impl RestorePoint {
     /// what was stored.
     pub(super) async fn copy_to<K: BlockSink>(
         &self,
-        pool: &Pool,
-        source: &Image,
         target: &K,
         options: &PumpOptions,
         progress: &Arc<Progress>,
         cancel: &CancellationToken,
     ) -> Result<Stats> {
-        let copied = match self.manifest(pool).await? {
-            Some(manifest) => {
-                let source = Checked::new(source, &manifest);
-                transfer::copy_all(&source, target, options, progress, cancel).await
-            }
-            None => transfer::copy_all(source, target, options, progress, cancel).await,
+        let Some(manifest) = self.manifest().await? else {
+            let copying = transfer::copy_all(self.image, target, options, progress, cancel);
+            let stats = copying.await?;
+            self.still_stands().await?;
+            return Ok(stats);
         };
-        let damage = match &copied {
-            Ok(_) => None,
+        let source = match self.damaged_too {
+            true => Checked::noting(self.image, &manifest),
+            false => Checked::new(self.image, &manifest),
+        };
+        let stats = match transfer::copy_all(&source, target, options, progress, cancel).await {
             Err(TransferError::Read {
                 error: BlockError::Damaged(range),
                 ..
-            }) => Some(range.clone()),
-            Err(_) => return Ok(copied?),
+            }) => {
+                // Without its snapshot it reads as zeros, which is no damage.
+                self.still_stands().await?;
+                return Err(Error::damaged(self.describe(&range).await?));
+            }
+            copied => copied?,
         };
-        // Without its snapshot it reads as zeros, which is no damage.
-        let names: Vec<&str> = self.snapshot.as_deref().into_iter().collect();
-        still_stand(pool, &self.image, &source.snapshots().await?, &names).await?;
-        match damage {
-            Some(range) => Err(Error::damaged(format!(
-                "The backup is damaged: bytes {} to {} of {} (object {} in pool {}) are not what was \
-                 stored",
-                range.start,
-                range.end - 1,
-                source.name(),
-                source.object_at(range.start),
-                source.data_pool().await?
-            ))),
-            None => Ok(copied?),
+        self.still_stands().await?;
+        for range in source.into_damage() {
+            warn!("{}. It is restored as it is", self.describe(&range).await?);
         }
+        Ok(stats)
     }
 
-    async fn manifest(&self, pool: &Pool) -> Result<Option<Manifest>> {
-        let Some(snapshot) = &self.snapshot else {
+    async fn still_stands(&self) -> Result<()> {
+        let names: Vec<&str> = self.point.snapshot.as_deref().into_iter().collect();
+        let then = self.image.snapshots().await?;
+        still_stand(self.pool, &self.point.image, &then, &names).await
+    }
+
+    async fn manifest(&self) -> Result<Option<Manifest>> {
+        let Some(snapshot) = &self.point.snapshot else {
             return Ok(None);
         };
         match BackupSnapshot::parse(snapshot).and_then(|parsed| parsed.backup()) {
-            Some(backup) => Manifest::open(pool, backup, snapshot).await,
+            Some(backup) => Manifest::open(self.pool, backup, snapshot).await,
             None => Ok(None),
         }
+    }
+
+    async fn describe(&self, damage: &Range<u64>) -> Result<String> {
+        Ok(format!(
+            "The backup is damaged: bytes {} to {} of {} (object {} in pool {}) are not what was stored",
+            damage.start,
+            damage.end - 1,
+            self.image.name(),
+            self.image.object_at(damage.start),
+            self.image.data_pool().await?
+        ))
     }
 }
 
@@ -154,6 +175,20 @@ impl Vault {
         Ok(found)
     }
 
+    pub(super) fn opened<'a>(
+        &self,
+        point: &'a RestorePoint,
+        pool: &'a Pool,
+        image: &'a Image,
+    ) -> Opened<'a> {
+        Opened {
+            point,
+            pool,
+            image,
+            damaged_too: self.engine.restore_damaged,
+        }
+    }
+
     /// Writes a restore point into a volume of that size. Afterwards the volume reads as the
     /// backup did, followed by zeroes, and no space is taken where the backup takes none.
     ///
@@ -182,9 +217,8 @@ impl Vault {
                 false => Destination::Similar,
             };
             let options = self.pump_options(destination);
-            point
-                .copy_to(&pool, &source, &image, &options, &progress, cancel)
-                .await
+            let opened = self.opened(point, &pool, &source);
+            opened.copy_to(&image, &options, &progress, cancel).await
         };
         let stats = written.await;
         image.close().await;

@@ -216,6 +216,7 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
         budget: Budget::new(memory),
         depth: config.cinderblock.transfer_depth,
         scanners: config.cinderblock.diff_scanners,
+        restore_damaged: config.cinderblock.restore_damaged,
         trust_object_map: config.cinderblock.trust_object_map,
         // A page, at least: zero means nothing.
         chunk_size: ceph.backup_ceph_chunk_size.max(4096),

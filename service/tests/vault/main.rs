@@ -30,24 +30,25 @@ use uuid::Uuid;
 const POOL: &str = "backups";
 
 fn vault() -> Vault {
-    vault_that(true)
+    vault_that(|_| {})
 }
 
-/// One that clears what lies behind a backup's end, or does not.
-fn vault_that(zero_excess: bool) -> Vault {
+fn vault_that(change: impl FnOnce(&mut Engine)) -> Vault {
     let conf = conf("LAB_BACKUPS_CEPH_CONF");
-    vault_of(ClusterOptions::new("admin").conf_file(conf), zero_excess)
+    vault_of(ClusterOptions::new("admin").conf_file(conf), change)
 }
 
-fn vault_of(cluster: ClusterOptions, zero_excess: bool) -> Vault {
-    let engine = Engine {
+fn vault_of(cluster: ClusterOptions, change: impl FnOnce(&mut Engine)) -> Vault {
+    let mut engine = Engine {
         budget: Budget::new(64 << 20),
         depth: 16,
         scanners: 8,
         trust_object_map: true,
+        restore_damaged: false,
         chunk_size: 128 << 20,
-        zero_excess,
+        zero_excess: true,
     };
+    change(&mut engine);
     Vault::new(cluster, POOL.to_owned(), ImageFormat::default(), engine)
 }
 
@@ -298,7 +299,7 @@ async fn a_pool_that_cannot_be_found_is_no_pool_without_the_backup() {
     let source = Source::new(MIB).await;
     let full = source.back_up(&vault(), None).await;
     let cluster = ClusterOptions::new("admin").conf_file("/nonexistent/ceph.conf");
-    let unconfigured = vault_of(cluster, true);
+    let unconfigured = vault_of(cluster, |_| {});
     let refusal = unconfigured.delete(&source.record(&full, true)).await;
     let refusal = refusal.expect_err("nothing was deleted");
     assert!(!refusal.is_not_found(), "{refusal}");

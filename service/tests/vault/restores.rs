@@ -12,7 +12,7 @@ use crate::{Source, vault_that};
 #[tokio::test]
 async fn a_volume_in_ceph_is_cleared_behind_the_backups_end_in_any_case() {
     let mut noise = Noise::new(51);
-    let vault = vault_that(false);
+    let vault = vault_that(|engine| engine.zero_excess = false);
     let source = Source::new(8 * MIB).await;
     source.write(MIB, noise.bytes(3 * MIB)).await;
     let full = source.back_up(&vault, None).await;

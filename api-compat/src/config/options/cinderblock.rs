@@ -8,8 +8,8 @@ options! {
         /// Number of reads and writes that one transfer keeps in flight.
         transfer_depth: usize = default("16").min(1.0).max(1024.0),
         /// Bytes that all transfers of this worker together keep in flight. The default is
-        /// 256 MiB.
-        transfer_memory: u64 = default("268435456").min(16_777_216.0),
+        /// 128 MiB.
+        transfer_memory: u64 = default("134217728").min(16_777_216.0),
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Believe the object map of a volume about what did not change since its last backup, where
@@ -18,6 +18,9 @@ options! {
         /// it off where volumes are written by Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4,
         /// whose object maps may miss what was written while a snapshot was taken (Ceph tracker 61616).
         trust_object_map: bool = default("true"),
+        /// Restore a backup of which some parts are not what was stored as it is, and name those parts
+        /// in the log. Otherwise the restore fails at the first of them.
+        restore_damaged: bool = default("false"),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
         /// device to read, counted anew while cinder-volume is alive and makes a temporary volume or
         /// snapshot for it. As long a start waits for requests of which it finds only rows.
