@@ -10,10 +10,13 @@ use crate::messaging::{RequestContext, envelope};
 use crate::objects::Backup;
 
 /// What happened. None is sent for an export, an import or a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BackupEvent {
     /// A backup begins.
     CreateStart,
+    /// So many per cent of it are stored (cinder/backup/chunkeddriver.py; Python's driver for Ceph sends
+    /// none).
+    CreateProgress(f64),
     /// A backup is complete.
     CreateEnd,
     /// A restore begins.
@@ -33,6 +36,7 @@ impl BackupEvent {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CreateStart => "backup.create.start",
+            Self::CreateProgress(_) => "backup.createprogress",
             Self::CreateEnd => "backup.create.end",
             Self::RestoreStart => "backup.restore.start",
             Self::RestoreEnd => "backup.restore.end",
@@ -79,7 +83,7 @@ impl Notification {
         put("publisher_id", json!(format!("backup.{host}")));
         put("event_type", json!(event.as_str()));
         put("priority", json!("INFO"));
-        put("payload", payload(backup));
+        put("payload", payload(event, backup));
         put(
             "timestamp",
             json!(now.format("%Y-%m-%d %H:%M:%S%.6f").to_string()),
@@ -115,7 +119,15 @@ impl Notification {
     }
 }
 
-fn payload(backup: &Backup) -> Value {
+fn payload(event: BackupEvent, backup: &Backup) -> Value {
+    let mut payload = usage(backup);
+    if let (BackupEvent::CreateProgress(percent), Value::Object(payload)) = (event, &mut payload) {
+        payload.insert("backup_percent".to_owned(), json!(percent));
+    }
+    payload
+}
+
+fn usage(backup: &Backup) -> Value {
     json!({
         "tenant_id": backup.project_id,
         "user_id": backup.user_id,

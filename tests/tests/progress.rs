@@ -1,9 +1,16 @@
-//! How far a backup is, as Cinder's API tells.
+//! How far a backup is, as Cinder's API, the log and notifications tell.
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{Cloud, Lab, Resource, eventually, image};
+use cinderblock_tests::{Cloud, Lab, Reconfigured, Resource, eventually, image};
 
 const OBJECTS: usize = 40;
+
+const OPTIONS: &str = "
+[DEFAULT]
+backup_timer_interval = 1
+[oslo_messaging_notifications]
+driver = log
+";
 
 async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
     let shown = cloud.show(Resource::Backup, backup).await?;
@@ -12,8 +19,9 @@ async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
 }
 
 #[tokio::test]
-async fn objects_are_counted_while_they_are_copied() -> Result<()> {
+async fn it_is_told_while_objects_are_copied() -> Result<()> {
     let lab = Lab::from_env()?;
+    let worker = Reconfigured::worker(&lab, OPTIONS).await?;
     let cloud = Cloud::login(&lab, "demo").await?;
     let volume = cloud.volume_with_data(OBJECTS * 4).await?;
     let (volumes, image) = (cloud.volumes()?, image(&volume));
@@ -33,6 +41,17 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
     ensure!(shown["object_count"] == OBJECTS, "{shown}");
     ensure!(0 < halfway && halfway < OBJECTS as u64, "{halfway}");
 
+    let logged = lab.logged(&backup)?;
+    let progress = |line: &&String| line.contains("backup.createprogress");
+    let told: Vec<&String> = logged.iter().filter(progress).collect();
+    ensure!(!told.is_empty(), "{logged:?}");
+    ensure!(
+        told.iter().all(|line| line.contains("\"backup_percent\"")),
+        "{told:?}"
+    );
+    let rate = |line: &String| line.contains("of the data is dealt with, at");
+    ensure!(logged.iter().any(rate), "{logged:?}");
+
     // An incremental counts what it has copied itself.
     volumes.write(&image, 0, &vec![0x78; 2 << 20]).await?;
     let incremental = cloud.back_up(&volume, true).await?;
@@ -41,5 +60,5 @@ async fn objects_are_counted_while_they_are_copied() -> Result<()> {
         cloud.delete(Resource::Backup, backup).await?;
     }
     cloud.delete(Resource::Volume, &volume).await?;
-    Ok(())
+    worker.restore().await
 }

@@ -79,7 +79,7 @@ fn without_any_file_every_default_is_read() {
     assert_eq!(config.notifications.topics, ["notifications"]);
     assert_eq!(config.notifications.driver, Multi::default());
     assert_eq!(config.cinderblock.allowed_containers, [""; 0]);
-    assert_eq!(config.cinderblock.transfer_memory, 256 << 20);
+    assert_eq!(config.cinderblock.transfer_memory, 128 << 20);
     assert!(config.warnings().is_empty());
 }
 

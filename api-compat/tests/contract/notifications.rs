@@ -94,6 +94,25 @@ fn notifications_are_pythons() {
 }
 
 #[test]
+fn progress_is_told_in_per_cent() {
+    let python = notifications()[0].payload();
+    let ours = Notification::new(
+        BackupEvent::CreateProgress(12.5),
+        &backup(&python["payload"]),
+        "lab1",
+        &unredacted(&python),
+        Uuid::nil(),
+        now(&python),
+    );
+    let bare: Value = serde_json::from_slice(&ours.encode(Format::V1, Uuid::nil())).unwrap();
+    assert_eq!(bare["event_type"], "backup.createprogress");
+    let mut payload = bare["payload"].clone();
+    assert_eq!(payload["backup_percent"], 12.5);
+    payload.as_object_mut().unwrap().remove("backup_percent");
+    assert_eq!(payload, python["payload"]);
+}
+
+#[test]
 fn the_older_driver_sends_no_envelope() {
     let recorded = &notifications()[0];
     let python = recorded.payload();

@@ -5,9 +5,9 @@ use tracing::info;
 
 /// Loggers are known when the program is built: one for each event.
 macro_rules! log_as {
-    ($event:expr, $text:expr, $($known:ident = $name:literal,)+) => {
+    ($event:expr, $text:expr, $($known:ident $(($any:tt))? = $name:literal,)+) => {
         match $event {
-            $(BackupEvent::$known => {
+            $(BackupEvent::$known $(($any))? => {
                 info!(target: concat!("oslo.messaging.notification.", $name), "{}", $text);
             })+
         }
@@ -21,6 +21,7 @@ pub(super) fn log(notification: &Notification) {
         notification.event(),
         text,
         CreateStart = "backup.create.start",
+        CreateProgress(_) = "backup.createprogress",
         CreateEnd = "backup.create.end",
         RestoreStart = "backup.restore.start",
         RestoreEnd = "backup.restore.end",

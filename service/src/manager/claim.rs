@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
+use api_compat::notification::BackupEvent;
 use api_compat::state::{BackupStatus, is_wanted};
 use futures_util::future::{Either, select};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::pace::{Pace, Told};
 use super::stall::{LONG, Motion, Stall};
-use super::{Error, Manager, lock, now};
+use super::{Context, Error, Manager, lock, now};
 use crate::transfer::Progress;
 use crate::vault;
 
@@ -245,12 +247,13 @@ impl Manager {
         &self,
         status: BackupStatus,
         claim: &Claim<'_>,
+        context: &Context,
         progress: &Progress,
         moving: impl Future<Output = vault::Result<T>>,
     ) -> Result<T, Error> {
         let moved = {
             let moving = claim.until_called_off(moving);
-            let looking = self.look_after(status, claim, Some(progress));
+            let looking = self.look_after(status, claim, Some((context, progress)));
             tokio::pin!(moving, looking);
             match select(moving, looking).await {
                 Either::Left((moved, _)) => moved,
@@ -265,25 +268,33 @@ impl Manager {
         }
     }
 
-    /// Returns when the result of an operation is not wanted any more, and cancels it. Tells when
-    /// its data stands still.
+    /// Returns when the result of an operation is not wanted any more, and cancels it. Tells how far
+    /// its data is, and when it stands still.
     async fn look_after(
         &self,
         status: BackupStatus,
         claim: &Claim<'_>,
-        progress: Option<&Progress>,
+        moving: Option<(&Context, &Progress)>,
     ) {
         let mut stall = Stall::default();
-        let interval = match progress {
+        let mut pace = Pace::new(self.settings.progress_interval);
+        let interval = match moving {
             Some(_) => LOOK,
             None => LOOK_WAITING,
         };
         loop {
             tokio::time::sleep(interval).await;
+            let progress = moving.map(|(_, progress)| progress);
             if let Some(progress) = progress
                 && status == BackupStatus::Creating
             {
                 self.count_objects(claim.backup, progress).await;
+            }
+            if let Some((context, progress)) = moving
+                && let Some(told) = pace.look(progress.planned(), progress.done())
+            {
+                self.tell_progress(context, status, claim.backup, &told)
+                    .await;
             }
             // What is planned changes, too, while nothing is found that has to be moved.
             let seen = progress.map(|progress| (progress.planned(), progress.done()));
@@ -303,6 +314,32 @@ impl Manager {
         }
         info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
         claim.cancel().cancel();
+    }
+
+    /// Tells the log how far an operation is, and of a backup whoever gets notifications.
+    async fn tell_progress(
+        &self,
+        context: &Context,
+        status: BackupStatus,
+        backup: BackupId,
+        told: &Told,
+    ) {
+        info!(
+            %backup,
+            "{:.1} % of the data is dealt with, at {:.1} MiB/s{}",
+            told.percent,
+            told.rate as f64 / (1 << 20) as f64,
+            match told.left {
+                Some(left) => format!("; about {} s are left", left.as_secs()),
+                None => String::new(),
+            }
+        );
+        if status == BackupStatus::Creating
+            && let Ok(row) = self.backup(backup).await
+        {
+            let event = BackupEvent::CreateProgress(told.percent);
+            self.notify(context, &row, event).await;
+        }
     }
 
     /// Lets Cinder's API tell how far a backup is.

@@ -203,7 +203,8 @@ impl Manager {
             placed = Some(self.place(row, source, &plan, placed).await?);
             *reached = Reached::Placed;
             told = self.tell_forced(context, row, &plan, told).await;
-            let Err(error) = self.transfer(making, &plan, source, claim).await else {
+            let transfer = self.transfer(context, making, &plan, source, claim);
+            let Err(error) = transfer.await else {
                 return Ok(plan);
             };
             if !self.undo(row.id, &plan, source.image().as_ref()).await {
@@ -226,6 +227,7 @@ impl Manager {
 
     async fn transfer(
         &self,
+        context: &Context,
         making: &Making,
         plan: &BackupPlan,
         source: &Disk,
@@ -242,7 +244,7 @@ impl Manager {
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Creating, claim, &progress, storing)
+            .while_it_is(BackupStatus::Creating, claim, context, &progress, storing)
             .await?;
         self.count_objects(plan.backup, &progress).await;
         info!(

@@ -17,6 +17,7 @@ mod keys;
 mod make;
 mod metadata;
 mod owner;
+mod pace;
 mod place;
 mod records;
 mod report;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub availability_zone: String,
     /// `backup_driver`, as it is written into the rows.
     pub driver: String,
+    /// How often it is told how far an operation is (`backup_timer_interval`).
+    pub progress_interval: Duration,
     /// `backup_ceph_max_snapshots`; 0 keeps all.
     pub max_source_snapshots: usize,
     /// Pools that a request may name besides the configured one.

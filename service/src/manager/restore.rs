@@ -336,7 +336,10 @@ impl Manager {
         let attached = self.attach_target(context, volume, claim).await?;
         let target = Disk::from(&attached);
         let written = match self.is_still_asked_for(restoring).await {
-            Ok(true) => self.write_volume(prepared, &target, restoring, claim).await,
+            Ok(true) => {
+                let writing = self.write_volume(context, prepared, &target, restoring, claim);
+                writing.await
+            }
             Ok(false) => Err(Error::CalledOff),
             Err(error) => Err(error),
         };
@@ -379,6 +382,7 @@ impl Manager {
 
     async fn write_volume(
         &self,
+        context: &Context,
         prepared: &Prepared,
         target: &Disk,
         restoring: &Restoring,
@@ -396,7 +400,7 @@ impl Manager {
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Restoring, claim, &progress, writing)
+            .while_it_is(BackupStatus::Restoring, claim, context, &progress, writing)
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image,

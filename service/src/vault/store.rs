@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
-use super::trust::{Rollback, Snapshots, rollback_of, was_not_rolled_back};
+use super::trust::{Snapshots, rollback_of};
 use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
@@ -178,7 +178,7 @@ impl Vault {
             let after = from.snapshots().await?;
             let snapshots = Snapshots { before, after };
             let inherited = manifest.inherited().filter(|_| stats.extents == 0).cloned();
-            let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await?;
+            let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await;
             manifest.set_rollback(rollback);
             manifest.finish().await?;
             let mut read = vec![plan.snapshot.as_str()];
@@ -257,24 +257,6 @@ impl Vault {
             }
         };
         Ok(transfer::copy_diff(from, since, base, options, &progress, cancel).await?)
-    }
-
-    /// Whether the volume's object map is believed about what changed since the parent, as which the base
-    /// image reads.
-    async fn believes_map(
-        &self,
-        volume: &Image,
-        since: &str,
-        base: &Image,
-        rollback: Option<&Rollback>,
-    ) -> Result<bool> {
-        let believed = self.engine.trust_object_map
-            && volume.has_valid_fast_diff()
-            && was_not_rolled_back(volume, since, rollback).await?;
-        if believed {
-            self.audit(volume, since, base).await?;
-        }
-        Ok(believed)
     }
 
     /// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental

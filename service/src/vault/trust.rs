@@ -7,6 +7,7 @@
 //! before it.
 
 use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Error, Result, Vault};
@@ -67,38 +68,36 @@ pub(super) async fn rollback_of(
     own: &str,
     snapshots: &Snapshots,
     inherited: Option<Rollback>,
-) -> Result<Option<Rollback>> {
-    let newest = match snapshots.newest_before(own) {
-        None | Some(Newest::Gone) => return Ok(None),
-        Some(Newest::None) => return Ok(Some(Rollback::Impossible)),
-        Some(Newest::Is(newest)) => newest,
+) -> Option<Rollback> {
+    let newest = match snapshots.newest_before(own)? {
+        Newest::None => return Some(Rollback::Impossible),
+        Newest::Gone => return None,
+        Newest::Is(newest) => newest,
     };
     if !image.has_valid_fast_diff() {
-        return Ok(None);
+        return None;
     }
-    let parts = changed_parts(image, &newest.name, NAMED, random).await?;
-    Ok(match parts.is_empty() {
+    let parts = match changed_parts(image, &newest.name, NAMED, random).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            debug!(image = image.name(), %error, "Nobody knows how a rollback would show");
+            return None;
+        }
+    };
+    match parts.is_empty() {
         true => inherited,
-        false => Some(Rollback::Changes(
-            parts
-                .iter()
-                .map(|part| (part.start, part.end - part.start))
-                .collect(),
-        )),
-    })
+        false => {
+            let parts = parts.iter().map(|part| (part.start, part.end - part.start));
+            Some(Rollback::Changes(parts.collect()))
+        }
+    }
 }
 
 /// Whether a volume, open at a newer snapshot, was certainly not rolled back to a snapshot older than
 /// `since`.
-pub(super) async fn was_not_rolled_back(
-    image: &Image,
-    since: &str,
-    rollback: Option<&Rollback>,
-) -> Result<bool> {
-    let parts = match rollback {
-        None => return Ok(false),
-        Some(Rollback::Impossible) => return Ok(true),
-        Some(Rollback::Changes(parts)) => parts,
+async fn was_not_rolled_back(image: &Image, since: &str, rollback: &Rollback) -> Result<bool> {
+    let Rollback::Changes(parts) = rollback else {
+        return Ok(true);
     };
     for (start, length) in parts {
         let part = *start..start.saturating_add(*length).min(image.known_size());
@@ -110,16 +109,48 @@ pub(super) async fn was_not_rolled_back(
 }
 
 impl Vault {
-    /// Compares some of what a volume's object map calls unchanged with the base image, which reads as the
-    /// parent.
+    /// Whether a volume's object map is believed about what changed since the parent. The base image must
+    /// read as that.
     ///
     /// # Errors
-    /// `WrongMap` if something differs.
-    pub(super) async fn audit(&self, volume: &Image, since: &str, base: &Image) -> Result<()> {
-        let budget = &self.engine.budget;
-        match audit(volume, since, base, AUDITED, budget, random).await? {
-            Some(range) => Err(Error::WrongMap(range)),
-            None => Ok(()),
+    /// `WrongMap` if something that it calls unchanged is not what the base image holds.
+    pub(super) async fn believes_map(
+        &self,
+        volume: &Image,
+        since: &str,
+        base: &Image,
+        rollback: Option<&Rollback>,
+    ) -> Result<bool> {
+        let Some(rollback) = rollback.filter(|_| self.engine.trust_object_map) else {
+            return Ok(false);
+        };
+        if !volume.has_valid_fast_diff() {
+            return Ok(false);
+        }
+        let believing = async {
+            let unchanged = was_not_rolled_back(volume, since, rollback).await?;
+            match unchanged {
+                true => Ok(Some(
+                    audit(volume, since, base, AUDITED, &self.engine.budget, random).await?,
+                )),
+                false => Ok(None),
+            }
+        };
+        match believing.await {
+            Ok(Some(Some(range))) => Err(Error::WrongMap(range)),
+            Ok(Some(None)) => Ok(true),
+            Ok(None) => {
+                info!(
+                    image = volume.name(),
+                    "The volume may have been rolled back: asking about every object"
+                );
+                Ok(false)
+            }
+            // Whatever it is, the transfer comes upon it if it matters.
+            Err::<_, Error>(error) => {
+                warn!(image = volume.name(), %error, "The object map cannot be checked: asking about every object");
+                Ok(false)
+            }
         }
     }
 }

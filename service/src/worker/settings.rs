@@ -165,6 +165,7 @@ pub fn manager(config: &Config) -> Settings {
         host: config.service.host.clone(),
         availability_zone: config.service.storage_availability_zone.clone(),
         driver: config.backup.backup_driver.clone(),
+        progress_interval: Duration::from_secs(config.backup.backup_timer_interval),
         max_source_snapshots: config.ceph.backup_ceph_max_snapshots,
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,

@@ -25,6 +25,9 @@ options! {
         backup_driver_stats_polling_interval: u64 = default("60")
             .min(10.0)
             .formerly(&[("DEFAULT", "backup_driver_status_check_interval")]),
+        /// Seconds between two notifications (backup.createprogress) that tell how far a backup is,
+        /// and between two lines in the log that tell that of an operation.
+        backup_timer_interval: u64 = default("120"),
     }
 }
 
@@ -47,8 +50,8 @@ options! {
         /// Whether backup images get a journal, so that they can be mirrored.
         backup_ceph_image_journals: bool = default("false"),
         /// Number of snapshots that stay on a source volume as the base of later incremental
-        /// backups; 0 keeps all. A limit saves space; when every snapshot that is left belongs
-        /// to a deleted backup, the next incremental backup is a full one.
+        /// backups; 0 keeps all. A limit saves space; an incremental backup whose parent's
+        /// snapshot is gone has to read the whole volume to find what differs.
         backup_ceph_max_snapshots: usize = default("0"),
         /// Bytes of a volume that is not in Ceph that are read at once. Those of more than 4 MiB
         /// are read in parts, several at a time.

@@ -17,7 +17,6 @@ const DEFAULT: &[&str] = &[
     "backup_posix_path",
     "backup_sha_block_size_bytes",
     "backup_share",
-    "backup_timer_interval",
     "backup_use_same_host",
     "backup_use_temp_snapshot",
 ];

@@ -13,7 +13,6 @@ const OF_OTHERS: &[&str] = &[
     "auth_strategy",
     "backup_api_class",
     "backup_object_number_per_notification",
-    "backup_timer_interval",
     "compression_format",
     "consistencygroup_api_class",
     "default_availability_zone",

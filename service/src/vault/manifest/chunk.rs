@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::transfer::{Digest, GRAIN};
 
@@ -80,7 +80,7 @@ impl Chunk {
                 out.extend(run.iter().flat_map(|digest| digest.0));
             }
         }
-        let check = xxh3_64(&out);
+        let check = XxHash3_64::oneshot(&out);
         out.extend(check.to_be_bytes());
         out
     }
@@ -93,7 +93,7 @@ impl Chunk {
         let (content, check) = stored
             .split_last_chunk::<CHECK>()
             .ok_or(NotAChunk("it is short"))?;
-        if xxh3_64(content) != u64::from_be_bytes(*check) {
+        if XxHash3_64::oneshot(content) != u64::from_be_bytes(*check) {
             return Err(NotAChunk("its checksum is wrong"));
         }
         let mut rest = content
@@ -185,7 +185,7 @@ mod tests {
             if ours {
                 bytes = [MAGIC, &bytes].concat();
             }
-            bytes.extend(xxh3_64(&bytes).to_be_bytes());
+            bytes.extend(XxHash3_64::oneshot(&bytes).to_be_bytes());
             if let Ok(chunk) = Chunk::decode(&bytes) {
                 prop_assert!(chunk.len() <= GRAINS as usize);
             }

@@ -14,7 +14,7 @@ use super::chunk::{self, Chunk, GRAINS};
 use super::header::{self, Header, NotAHeader};
 use crate::rbd::Pool;
 use crate::transfer::{BlockError, Digest, Reference};
-use crate::vault::Result;
+use crate::vault::{Error, Result};
 
 /// How many chunks are kept: the data passes in about the order of the image.
 const KEPT: usize = 4;
@@ -115,17 +115,46 @@ impl Reference for Manifest {
         grains: Range<u64>,
     ) -> std::result::Result<Vec<Option<Digest>>, BlockError> {
         let mut expected = Vec::with_capacity((grains.end - grains.start) as usize);
-        let mut at = grains.start;
-        while at < grains.end {
-            let (index, place) = (at / GRAINS, at % GRAINS);
-            let count = (grains.end - at).min(GRAINS - place);
-            let digests = self.digests(index as u32).await;
-            let digests = digests.map_err(|error| BlockError::Io(io::Error::other(error)))?;
-            expected.extend_from_slice(&digests[place as usize..(place + count) as usize]);
-            at += count;
+        for (index, places) in chunks_of(grains) {
+            let digests = self.digests(index).await.map_err(block_error)?;
+            expected.extend_from_slice(&digests[places]);
         }
         Ok(expected)
     }
+
+    async fn holds_data(&self, grains: Range<u64>) -> std::result::Result<Vec<u64>, BlockError> {
+        let mut holding = Vec::new();
+        for (index, places) in chunks_of(grains) {
+            // Most of a thin image.
+            if !self.chain.iter().any(|(_, header)| header.has(index)) {
+                continue;
+            }
+            let digests = self.digests(index).await.map_err(block_error)?;
+            let first = u64::from(index) * GRAINS + places.start as u64;
+            let here = (first..).zip(&digests[places]);
+            let data = here.filter(|(_, digest)| digest.is_some_and(|it| it != Digest::ZEROS));
+            holding.extend(data.map(|(grain, _)| grain));
+        }
+        Ok(holding)
+    }
+}
+
+fn block_error(error: Error) -> BlockError {
+    BlockError::Io(io::Error::other(error))
+}
+
+/// A range of grains, chunk by chunk: the chunk, and the places in it.
+fn chunks_of(grains: Range<u64>) -> impl Iterator<Item = (u32, Range<usize>)> {
+    let mut at = grains.start;
+    std::iter::from_fn(move || {
+        if at >= grains.end {
+            return None;
+        }
+        let (index, place) = (at / GRAINS, at % GRAINS);
+        let count = (grains.end - at).min(GRAINS - place);
+        at += count;
+        Some((index as u32, place as usize..(place + count) as usize))
+    })
 }
 
 /// The header of the manifest of a backup in this snapshot; one that cannot be used is as good as none.

@@ -1,0 +1,85 @@
+//! When to tell how far an operation is, and what.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// An operation whose data is being moved.
+pub struct Pace {
+    interval: Duration,
+    since: Instant,
+    done: u64,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Told {
+    /// What is done of what is planned, in per cent.
+    pub percent: f64,
+    /// Bytes a second since it was told the last time.
+    pub rate: u64,
+    /// How long it will take at that rate; none if nothing is moved.
+    pub left: Option<Duration>,
+}
+
+impl Pace {
+    /// One that begins now, and is to be told of at this interval.
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            since: Instant::now(),
+            done: 0,
+        }
+    }
+
+    /// Notes how many bytes are done of those that are planned; what is to be told, if it is time.
+    pub fn look(&mut self, planned: u64, done: u64) -> Option<Told> {
+        let took = self.since.elapsed();
+        if took < self.interval || planned == 0 {
+            return None;
+        }
+        let moved = done.saturating_sub(self.done) as f64;
+        let rate = moved / took.as_secs_f64().max(f64::MIN_POSITIVE);
+        let left = planned.saturating_sub(done) as f64 / rate;
+        (self.since, self.done) = (Instant::now(), done);
+        Some(Told {
+            percent: done.min(planned) as f64 * 100.0 / planned as f64,
+            rate: rate as u64,
+            left: Duration::try_from_secs_f64(left).ok(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_at_intervals() {
+        let mut pace = Pace::new(Duration::from_secs(10));
+        let mut look = async |planned, done| {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            pace.look(planned, done)
+        };
+        assert_eq!(look(1000, 100).await, None);
+        let told = Told {
+            percent: 20.0,
+            rate: 20,
+            left: Some(Duration::from_secs(40)),
+        };
+        assert_eq!(look(1000, 200).await, Some(told));
+        assert_eq!(look(1000, 200).await, None);
+        let still = Told {
+            percent: 20.0,
+            rate: 0,
+            left: None,
+        };
+        assert_eq!(look(1000, 200).await, Some(still));
+        // More is found to do nothing for than was planned.
+        assert_eq!(look(100, 200).await, None);
+        assert_eq!(look(100, 200).await.map(|told| told.percent), Some(100.0));
+        // Nothing is known yet.
+        assert_eq!(look(0, 0).await, None);
+        assert_eq!(look(0, 0).await, None);
+    }
+}
