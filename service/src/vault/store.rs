@@ -103,10 +103,11 @@ impl Vault {
         source_snapshots: Option<Vec<String>>,
     ) -> Result<(BackupImage, Method, Option<NoDiff>)> {
         let own = BackupImage::own(spec.volume, spec.backup);
+        // Whether there is a pool is known before anything is recorded.
+        let pool = self.pool(&spec.pool).await?;
         let Some(parent) = &spec.parent else {
             return Ok((own, Method::Full, None));
         };
-        let pool = self.pool(&spec.pool).await?;
         let facts = ParentFacts {
             base_snapshots: snapshots_if_exists(&pool, &parent.base.to_string()).await?,
             source_snapshots,
