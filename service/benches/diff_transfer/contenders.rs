@@ -50,7 +50,10 @@ pub async fn ours(job: &Job, digested: bool) -> Result<()> {
         sites.target.open_rw(&job.image),
     )?;
     match digested {
-        true => copy(&Recorded::new(&source, &Digests), job, &target).await?,
+        true => {
+            let source = Recorded::new(&source, &Digests, source.known_size());
+            copy(&source, job, &target).await?;
+        }
         false => copy(&source, job, &target).await?,
     }
     target.create_snapshot(&job.to).await?;

@@ -77,22 +77,36 @@ fn digests(data: &[u8], seed: u64) -> Vec<Digest> {
     grains.map(|grain| Digest::of(grain, seed)).collect()
 }
 
+/// The whole grains that a range of zeros fills, of a source of that size; none of them behind its end, where
+/// a range may begin at any byte.
+fn grains_of(range: &Range<u64>, size: u64) -> Range<u64> {
+    match range.start < size {
+        true => range.start / GRAIN..range.end.min(size).div_ceil(GRAIN),
+        false => 0..0,
+    }
+}
+
 /// A source whose digests are taken down.
 pub struct Recorded<'a, S, R> {
     source: &'a S,
     recorder: &'a R,
+    size: u64,
 }
 
-impl<'a, S, R> Recorded<'a, S, R> {
-    /// Has `recorder` take down what is read from `source`.
-    pub fn new(source: &'a S, recorder: &'a R) -> Self {
-        Self { source, recorder }
+impl<'a, S: BlockSource, R> Recorded<'a, S, R> {
+    /// Has `recorder` take down what is read from the first `size` bytes of `source`.
+    pub fn new(source: &'a S, recorder: &'a R, size: u64) -> Self {
+        Self {
+            source,
+            recorder,
+            size: size.min(source.size()),
+        }
     }
 }
 
 impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
     fn size(&self) -> u64 {
-        self.source.size()
+        self.size
     }
 
     fn grain(&self) -> u64 {
@@ -107,8 +121,7 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
     }
 
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
-        let end = range.end.min(self.size()).div_ceil(GRAIN);
-        let mut at = range.start / GRAIN;
+        let Range { start: mut at, end } = grains_of(&range, self.size());
         while at < end {
             let count = (end - at).min(1 << 10);
             let zeros = vec![Digest::ZEROS; count as usize];
@@ -235,8 +248,7 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
 
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
         let size = self.size();
-        let grains = range.start / GRAIN..range.end.min(size).div_ceil(GRAIN);
-        for grain in self.reference.holds_data(grains).await? {
+        for grain in self.reference.holds_data(grains_of(&range, size)).await? {
             self.damaged(grain * GRAIN..((grain + 1) * GRAIN).min(size))?;
         }
         Ok(())
@@ -251,7 +263,99 @@ impl<S: ImageSource, R: Reference> ImageSource for Checked<'_, S, R> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::transfer::memory::Disk;
+    use crate::transfer::{
+        BlockSink, Budget, Destination, Progress, PumpOptions, TransferError, copy_whole,
+    };
+
+    /// A manifest in memory: what it does not list is zeros.
+    #[derive(Default)]
+    struct Book(Mutex<BTreeMap<u64, Digest>>);
+
+    impl Book {
+        fn of(&self, grain: u64) -> Digest {
+            let book = self.0.lock().expect("nobody panicked");
+            book.get(&grain).copied().unwrap_or(Digest::ZEROS)
+        }
+    }
+
+    impl Recorder for Book {
+        fn seed(&self) -> u64 {
+            7
+        }
+
+        async fn record(&self, first: u64, digests: Vec<Digest>) -> Result<(), BlockError> {
+            let mut book = self.0.lock().expect("nobody panicked");
+            book.extend((first..).zip(digests));
+            Ok(())
+        }
+    }
+
+    impl Reference for Book {
+        fn seed(&self) -> u64 {
+            7
+        }
+
+        async fn expected(&self, grains: Range<u64>) -> Result<Vec<Option<Digest>>, BlockError> {
+            Ok(grains.map(|grain| Some(self.of(grain))).collect())
+        }
+
+        async fn holds_data(&self, grains: Range<u64>) -> Result<Vec<u64>, BlockError> {
+            Ok(grains
+                .filter(|grain| self.of(*grain) != Digest::ZEROS)
+                .collect())
+        }
+    }
+
+    async fn copy(source: &impl BlockSource, sink: &impl BlockSink) -> Result<(), TransferError> {
+        let options = PumpOptions::new(Budget::new(1 << 20), Destination::Similar);
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        let copied = copy_whole(source, sink, &options, &progress, &cancel).await;
+        copied.map(drop)
+    }
+
+    /// Sizes that are not multiples of a grain, on each side of one another.
+    #[tokio::test]
+    async fn what_was_copied_is_what_is_known_whatever_the_sizes() {
+        const UNIT: usize = 50_000;
+        for (device, stored, restored) in [(7, 5, 5), (5, 5, 9), (4, 6, 6), (3, 3, 8)] {
+            let content: Vec<u8> = (0..device * UNIT).map(|at| (at % 255 + 1) as u8).collect();
+            let device = Disk::new(content);
+            let base = Disk::new(vec![0; stored * UNIT]);
+            let book = Book::default();
+            let recorded = Recorded::new(&device, &book, (stored * UNIT) as u64);
+            copy(&recorded, &base).await.expect("stored");
+
+            let volume = Disk::new(vec![9; restored * UNIT]);
+            let checked = Checked::new(&base, &book);
+            copy(&checked, &volume).await.expect("restored");
+            assert!(volume.content()[..stored * UNIT] == base.content());
+            assert!(
+                volume.content()[stored * UNIT..]
+                    .iter()
+                    .all(|byte| *byte == 0)
+            );
+
+            let mut spoilt = base.content();
+            let last = device.content().len().min(spoilt.len()) - 1;
+            spoilt[last] ^= 1;
+            let spoilt = Disk::new(spoilt);
+            let refused = copy(&Checked::new(&spoilt, &book), &volume).await;
+            refused.expect_err("it is damaged");
+            let noting = Checked::noting(&spoilt, &book);
+            copy(&noting, &volume).await.expect("restored");
+            let damage = noting.into_damage();
+            assert!(
+                damage.len() == 1 && damage[0].contains(&(last as u64)),
+                "{damage:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_digest_is_of_the_grain_with_its_zeros() {

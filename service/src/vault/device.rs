@@ -93,7 +93,7 @@ impl Vault {
             let options = self.device_options(destination);
             plan.made.manifest.store(true, Ordering::Relaxed);
             let manifest = self.begin_manifest(&pool, plan, plan.size).await?;
-            let source = Recorded::new(source, &manifest);
+            let source = Recorded::new(source, &manifest, plan.size);
             let copying = transfer::copy_whole(&source, &base, &options, &progress, cancel);
             let stats = copying.await?;
             manifest.finish().await?;

@@ -172,7 +172,7 @@ impl Vault {
                 let believing = self.believes_map(&from, parent, &base, rollback);
                 options.believe_map = believing.await?;
             }
-            let recorded = Recorded::new(&from, &manifest);
+            let recorded = Recorded::new(&from, &manifest, size);
             let stats = self
                 .copy(plan, &recorded, &base, &options, progress, cancel)
                 .await?;

@@ -3,12 +3,16 @@
 use api_compat::ids::BackupId;
 use serde::{Deserialize, Serialize};
 
+use super::chunk::BYTES;
 use crate::transfer::GRAIN;
 use crate::vault::trust::Rollback;
 
 /// A header longer than this is none: one that lists every second chunk of the largest image that RBD
 /// can have would be shorter.
 pub const LIMIT: usize = 64 << 20;
+
+/// RBD's images end before that, in bytes.
+const LARGEST: u64 = 1 << 54;
 
 const VERSION: u32 = 1;
 const DIGEST: &str = "xxh3-128";
@@ -69,8 +73,11 @@ pub enum NotAHeader {
     /// Its seed is no number.
     #[error("its seed {0:?} is not a number of 64 bits")]
     Seed(String),
-    /// Its chunks are out of order.
-    #[error("its chunks are out of order")]
+    /// No image has its size.
+    #[error("no image has {0} bytes")]
+    Size(u64),
+    /// Its chunks are out of order, or lie behind its end.
+    #[error("its chunks are out of order, or lie behind its end")]
     Chunks,
 }
 
@@ -153,12 +160,18 @@ impl Header {
         if u64::from_str_radix(&header.seed, 16).is_err() {
             return Err(NotAHeader::Seed(header.seed));
         }
+        if header.size > LARGEST {
+            return Err(NotAHeader::Size(header.size));
+        }
         let mut next = 0;
         for (first, last) in header.chunks.iter().flatten() {
             if u64::from(*first) < next || last < first {
                 return Err(NotAHeader::Chunks);
             }
             next = u64::from(*last) + 1;
+        }
+        if next > header.size.div_ceil(BYTES) {
+            return Err(NotAHeader::Chunks);
         }
         Ok(header)
     }
@@ -169,7 +182,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let mut header = Header::new("backup.x.snap.1.23", 5 << 30, 0xfeed_0000_0000_0001);
+        let mut header = Header::new("backup.x.snap.1.23", 11 << 30, 0xfeed_0000_0000_0001);
         header.list([0, 1, 2, 7, 9, 10]);
         header
     }
@@ -210,6 +223,8 @@ mod tests {
             ("feed", "feel"),
             ("[7,7]", "[1,7]"),
             ("[9,10]", "[10,9]"),
+            ("\"size\":11811160064", "\"size\":10737418240"),
+            ("\"size\":11811160064", "\"size\":18446744073709551615"),
             ("\"whole\":true,", ""),
         ] {
             assert!(stored.contains(was), "{stored}");
