@@ -338,7 +338,8 @@ impl Manager {
             && let Ok(row) = self.backup(backup).await
         {
             let event = BackupEvent::CreateProgress(told.percent);
-            self.notify(context, &row, event).await;
+            // What is not wanted any more is to be noticed while the broker is away, too.
+            let _ = tokio::time::timeout(LOOK, self.notify(context, &row, event)).await;
         }
     }
 

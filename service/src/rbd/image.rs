@@ -1,5 +1,6 @@
 //! An open image.
 
+use std::ffi::c_char;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -352,19 +353,28 @@ fn read_facts(handle: &ImageHandle) -> Result<Facts> {
         check("stat", &handle.name, code)?;
         info.assume_init()
     };
-    let prefix = info
-        .block_name_prefix
-        .iter()
-        .map(|byte| byte.cast_unsigned());
-    let prefix: Vec<u8> = prefix.take_while(|byte| *byte != 0).collect();
     Ok(Facts {
         object_size: info.object_size,
-        prefix: String::from_utf8_lossy(&prefix).into_owned(),
+        prefix: read_prefix(handle)?,
         stripe_unit: read_number(handle, sys::rbd_get_stripe_unit)?,
         stripe_count: read_number(handle, sys::rbd_get_stripe_count)?.max(1),
         features: Features::from_bits(read_number(handle, sys::rbd_get_features)?),
         flags: read_number(handle, sys::rbd_get_flags)?,
     })
+}
+
+/// How the names of an image's objects begin. What `rbd_stat` tells of it is cut off.
+fn read_prefix(handle: &ImageHandle) -> Result<String> {
+    let mut prefix = [0u8; 128];
+    // SAFETY: the image is open, `prefix` is writable for its length.
+    let code = unsafe {
+        let buffer = prefix.as_mut_ptr().cast::<c_char>();
+        sys::rbd_get_block_name_prefix(handle.raw, buffer, prefix.len())
+    };
+    check("stat", &handle.name, code)?;
+    let end = prefix.iter().position(|byte| *byte == 0);
+    let prefix = &prefix[..end.unwrap_or(prefix.len())];
+    Ok(String::from_utf8_lossy(prefix).into_owned())
 }
 
 /// Whether the image is a copy that mirroring keeps, which nobody else can write. The refusal does not

@@ -85,6 +85,11 @@ unsafe extern "C" {
     pub(super) fn rbd_get_size(image: RbdImage, size: *mut u64) -> c_int;
     pub(super) fn rbd_get_features(image: RbdImage, features: *mut u64) -> c_int;
     pub(super) fn rbd_get_flags(image: RbdImage, flags: *mut u64) -> c_int;
+    pub(super) fn rbd_get_block_name_prefix(
+        image: RbdImage,
+        prefix: *mut c_char,
+        length: usize,
+    ) -> c_int;
     pub(super) fn rbd_get_data_pool_id(image: RbdImage) -> i64;
     pub(super) fn rbd_get_stripe_unit(image: RbdImage, unit: *mut u64) -> c_int;
     pub(super) fn rbd_get_stripe_count(image: RbdImage, count: *mut u64) -> c_int;
@@ -159,7 +164,7 @@ pub(super) struct RbdImageInfo {
     pub(super) object_size: u64,
     pub(super) objects: u64,
     pub(super) order: c_int,
-    pub(super) block_name_prefix: [c_char; 24],
+    block_name_prefix: [c_char; 24],
     parent_pool: i64,
     parent_name: [c_char; 96],
 }

@@ -72,6 +72,9 @@ pub trait Reference: Sync {
     ) -> impl Future<Output = Result<Vec<u64>, BlockError>> + Send;
 }
 
+/// How many places may be damaged for that to be noted only.
+const MOST_DAMAGE: usize = 10_000;
+
 fn digests(data: &[u8], seed: u64) -> Vec<Digest> {
     let grains = data.chunks(GRAIN as usize);
     grains.map(|grain| Digest::of(grain, seed)).collect()
@@ -196,7 +199,12 @@ impl<'a, S, R> Checked<'a, S, R> {
             Damage::Refused => Err(BlockError::Damaged(found)),
             Damage::Noted(noted) => {
                 let mut noted = noted.lock().unwrap_or_else(|error| error.into_inner());
-                noted.push(found);
+                let full = noted.len() >= MOST_DAMAGE;
+                match noted.last_mut() {
+                    Some(last) if last.end == found.start => last.end = found.end,
+                    _ if full => return Err(BlockError::Damaged(found)),
+                    _ => noted.push(found),
+                }
                 Ok(())
             }
         }

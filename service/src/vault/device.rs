@@ -90,7 +90,9 @@ impl Vault {
             if base.known_size() != plan.size {
                 base.resize(plan.size).await?;
             }
-            let options = self.device_options(destination);
+            let mut options = self.device_options(destination);
+            // What a file lacks is zeros, whatever the image of the chain holds there.
+            options.zero_excess = true;
             plan.made.manifest.store(true, Ordering::Relaxed);
             let manifest = self.begin_manifest(&pool, plan, plan.size).await?;
             let source = Recorded::new(source, &manifest, plan.size);

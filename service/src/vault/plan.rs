@@ -137,6 +137,11 @@ pub fn instead(method: &Method, error: &Error) -> Option<Method> {
             Method::Incremental { .. },
             Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff),
         ) => Some(Method::Compared),
+        // That of the image of the chain: the volume itself is read byte by byte if need be.
+        (
+            Method::Compared,
+            Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff),
+        ) => Some(Method::Full),
         (Method::Full, Error::Transfer(TransferError::Plan(_) | TransferError::PlanBrokeOff)) => {
             Some(Method::Whole)
         }

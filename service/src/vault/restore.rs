@@ -67,13 +67,13 @@ impl Opened<'_> {
             }) => {
                 // Without its snapshot it reads as zeros, which is no damage.
                 self.still_stands().await?;
-                return Err(Error::damaged(self.describe(&range).await?));
+                return Err(Error::damaged(self.describe(&range).await));
             }
             copied => copied?,
         };
         self.still_stands().await?;
         for range in source.into_damage() {
-            warn!("{}. It is restored as it is", self.describe(&range).await?);
+            warn!("{}. It is restored as it is", self.describe(&range).await);
         }
         Ok(stats)
     }
@@ -94,15 +94,16 @@ impl Opened<'_> {
         }
     }
 
-    async fn describe(&self, damage: &Range<u64>) -> Result<String> {
-        Ok(format!(
+    async fn describe(&self, damage: &Range<u64>) -> String {
+        let pool = self.image.data_pool().await;
+        format!(
             "The backup is damaged: bytes {} to {} of {} (object {} in pool {}) are not what was stored",
             damage.start,
             damage.end - 1,
             self.image.name(),
             self.image.object_at(damage.start),
-            self.image.data_pool().await?
-        ))
+            pool.as_deref().unwrap_or("?")
+        )
     }
 }
 

@@ -179,8 +179,10 @@ impl Vault {
             let after = from.snapshots().await?;
             let snapshots = Snapshots { before, after };
             let inherited = manifest.inherited().filter(|_| stats.extents == 0).cloned();
-            let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await;
-            manifest.set_rollback(rollback);
+            if self.engine.trust_object_map {
+                let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await;
+                manifest.set_rollback(rollback);
+            }
             manifest.finish().await?;
             let mut read = vec![plan.snapshot.as_str()];
             if let Method::Incremental { from: parent } = &plan.method {

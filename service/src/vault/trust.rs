@@ -3,8 +3,8 @@
 //! It must not where the volume was rolled back to a snapshot older than that backup. A rollback leaves no
 //! trace of its own; but it changes all that changed between that snapshot and the backup. So a manifest
 //! names a few parts of the volume that changed between the newest snapshot older than the backup and the
-//! backup itself: if one of them did not change since, there was no rollback to that snapshot, nor to any
-//! before it.
+//! backup itself: if one of them did not change since, no rollback to that snapshot came to its end, nor to any
+//! before it. Of one that broke off this tells nothing: the operator decides whether that is good enough.
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};

@@ -5,6 +5,7 @@ use std::fs;
 use api_compat::names;
 use cinderblock::vault::{BackupPlan, Error, Method, Vault};
 use serde_json::{Value, json};
+use twox_hash::XxHash3_64;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, content, volumes};
 use crate::{Source, rados, restore_point, vault};
@@ -43,16 +44,21 @@ fn rollback_in_manifest(plan: &BackupPlan, becomes: Option<Value>) -> Value {
     let path = std::env::temp_dir().join(&object);
     let file = path.to_str().expect("text");
     rados(&["get", &object, file]);
-    let stored = fs::read(&path).expect("it is read");
-    let mut header: Value = serde_json::from_slice(&stored).expect("JSON");
-    let was = header["rollback"].take();
+    let stored = fs::read_to_string(&path).expect("it is read");
+    let header: Value = serde_json::from_str(&stored).expect("JSON");
     if let Some(becomes) = becomes {
-        header["rollback"] = becomes;
-        fs::write(&path, header.to_string()).expect("it is written");
+        let field = |value: &Value| format!("\"rollback\":{value}");
+        let check = |text: &str| format!("\"check\":\"{text}\"");
+        let was = check(header["check"].as_str().expect("a text"));
+        let changed = stored.replace(&field(&header["rollback"]), &field(&becomes));
+        let changed = changed.replace(&was, &check(""));
+        assert_ne!(changed, stored.replace(&was, &check("")));
+        let sum = format!("{:016x}", XxHash3_64::oneshot(changed.as_bytes()));
+        fs::write(&path, changed.replace(&check(""), &check(&sum))).expect("it is written");
         rados(&["put", &object, file]);
     }
     fs::remove_file(&path).expect("it is removed");
-    was
+    header["rollback"].clone()
 }
 
 async fn assert_stored(source: &Source, plan: &BackupPlan) {

@@ -13,11 +13,12 @@ options! {
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Believe the object map of a volume about what did not change since its last backup, where
-        /// nothing speaks against it: the volume was not rolled back to an older snapshot, and some
-        /// parts that are compared are the same. Otherwise the OSDs are asked about every object. Leave
-        /// it off where volumes are written by Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4,
-        /// whose object maps may miss what was written while a snapshot was taken (Ceph tracker 61616).
-        trust_object_map: bool = default("true"),
+        /// nothing speaks against it: no rollback to an older snapshot is found, and some parts that are
+        /// compared are the same. Otherwise the OSDs are asked about every object that the volume had,
+        /// which takes some seconds for a TiB and misses nothing. Maps are wrong after a rollback that was
+        /// interrupted, and where Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4 wrote while a
+        /// snapshot was taken (Ceph tracker 61616): a backup would miss what they do not mark.
+        trust_object_map: bool = default("false"),
         /// Restore a backup of which some parts are not what was stored as it is, and name those parts
         /// in the log. Otherwise the restore fails at the first of them.
         restore_damaged: bool = default("false"),

@@ -2,8 +2,10 @@
 
 use api_compat::ids::BackupId;
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 use super::chunk::BYTES;
+use crate::rbd;
 use crate::transfer::GRAIN;
 use crate::vault::trust::Rollback;
 
@@ -41,6 +43,8 @@ pub struct Header {
     /// The chunks that there are, as runs: the first and the last. None in a draft, which is there while
     /// the manifest is being made, when any chunk may be there.
     chunks: Option<Vec<(u32, u32)>>,
+    /// XXH3 (64 bits, hexadecimal) of the same text without a character here; only as it is stored.
+    check: String,
 }
 
 /// Another backup's manifest.
@@ -55,6 +59,12 @@ pub struct Older {
 /// A header that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAHeader {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] rbd::Error),
+    /// It is not what was written.
+    #[error("its checksum is wrong")]
+    Check,
     /// It is no JSON, or misses something.
     #[error("it is not the header of a manifest: {0}")]
     Json(#[from] serde_json::Error),
@@ -95,6 +105,7 @@ impl Header {
             rollback: None,
             whole: true,
             chunks: Some(Vec::new()),
+            check: String::new(),
         }
     }
 
@@ -144,18 +155,24 @@ impl Header {
 
     /// As it is stored.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("numbers and texts are JSON")
+        let mut stored = self.clone();
+        stored.check = check(self);
+        to_json(&stored)
     }
 
     /// Reads what [`Header::encode`] wrote.
     pub fn decode(stored: &[u8]) -> Result<Self, NotAHeader> {
-        let header: Self = serde_json::from_slice(stored)?;
+        let mut header: Self = serde_json::from_slice(stored)?;
+        let stored = std::mem::take(&mut header.check);
         if (header.version, header.digest.as_str(), header.grain) != (VERSION, DIGEST, GRAIN) {
             return Err(NotAHeader::Unknown {
                 version: header.version,
                 digest: header.digest,
                 grain: header.grain,
             });
+        }
+        if stored != check(&header) {
+            return Err(NotAHeader::Check);
         }
         if u64::from_str_radix(&header.seed, 16).is_err() {
             return Err(NotAHeader::Seed(header.seed));
@@ -175,6 +192,14 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+fn check(header: &Header) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(&to_json(header)))
+}
+
+fn to_json(header: &Header) -> Vec<u8> {
+    serde_json::to_vec(header).expect("numbers and texts are JSON")
 }
 
 #[cfg(test)]
@@ -215,21 +240,31 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_refused() {
+        // Whoever writes a right checksum may be wrong in everything else.
+        let mut sound = header();
+        sound.check = "x".to_owned();
+        let sound = String::from_utf8(to_json(&sound)).expect("text");
         let stored = String::from_utf8(header().encode()).expect("text");
+        assert!(Header::decode(sound.as_bytes()).is_err(), "{sound}");
         for (was, is) in [
+            ("\"snapshot\":\"backup.x", "\"snapshot\":\"backup.y"),
             ("\"version\":1", "\"version\":2"),
             ("xxh3-128", "crc32c"),
             ("\"grain\":65536", "\"grain\":4096"),
-            ("feed", "feel"),
-            ("[7,7]", "[1,7]"),
-            ("[9,10]", "[10,9]"),
-            ("\"size\":11811160064", "\"size\":10737418240"),
-            ("\"size\":11811160064", "\"size\":18446744073709551615"),
             ("\"whole\":true,", ""),
         ] {
             assert!(stored.contains(was), "{stored}");
             let changed = stored.replace(was, is);
             assert!(Header::decode(changed.as_bytes()).is_err(), "{changed}");
+        }
+        let mut wrong = [header(), header(), header(), header(), header()];
+        wrong[0].chunks = Some(vec![(0, 2), (1, 7)]);
+        wrong[1].chunks = Some(vec![(10, 9)]);
+        wrong[2].size = 10 << 30;
+        wrong[3].size = u64::MAX;
+        wrong[4].seed = "feel".to_owned();
+        for wrong in wrong {
+            assert!(Header::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }
     }
 }

@@ -7,17 +7,21 @@ use std::sync::Arc;
 
 use api_compat::ids::BackupId;
 use api_compat::names;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::chunk::{self, Chunk, GRAINS};
 use super::header::{self, Header, NotAHeader};
-use crate::rbd::Pool;
+use crate::rbd::{self, ErrorKind, Pool};
 use crate::transfer::{BlockError, Digest, Reference};
 use crate::vault::{Error, Result};
 
 /// How many chunks are kept: the data passes in about the order of the image.
 const KEPT: usize = 4;
+
+/// How many chunks are read at a time.
+const READS: usize = 16;
 
 /// The digests of a chunk's grains; none where nothing is known.
 type Digests = Vec<Option<Digest>>;
@@ -87,11 +91,16 @@ impl Manifest {
     async fn load(&self, index: u32) -> Result<Digests> {
         let otherwise = self.whole.then_some(Digest::ZEROS);
         let mut digests = vec![otherwise; GRAINS as usize];
+        let mut there = Vec::new();
         for (backup, header) in self.chain.iter().rev() {
-            if !header.has(index) {
-                continue;
+            if header.has(index) {
+                there.push(*backup);
             }
-            match read_chunk(&self.pool, *backup, index).await? {
+        }
+        let chunks = stream::iter(there).map(|backup| read_chunk(&self.pool, backup, index));
+        let mut chunks = chunks.buffered(READS);
+        while let Some(chunk) = chunks.try_next().await? {
+            match chunk {
                 Some(chunk) => {
                     for (grain, digest) in chunk.iter() {
                         digests[usize::from(grain)] = Some(digest);
@@ -139,8 +148,12 @@ impl Reference for Manifest {
     }
 }
 
-fn block_error(error: Error) -> BlockError {
-    BlockError::Io(io::Error::other(error))
+/// What the pool said, for whoever moves the data.
+pub(super) fn block_error(error: Error) -> BlockError {
+    match error {
+        Error::Rbd(error) => BlockError::Rbd(error),
+        error => BlockError::Io(io::Error::other(error)),
+    }
 }
 
 /// A range of grains, chunk by chunk: the chunk, and the places in it.
@@ -189,14 +202,31 @@ pub(super) async fn read_stored(
     pool: &Pool,
     object: &str,
 ) -> Result<Option<std::result::Result<Header, NotAHeader>>> {
-    let stored = pool.read_object(object, header::LIMIT).await?;
+    let stored = match pool.read_object(object, header::LIMIT).await {
+        Err(error) if !ends_it(&error) => return Ok(Some(Err(error.into()))),
+        stored => stored?,
+    };
     Ok(stored.map(|stored| Header::decode(&stored)))
+}
+
+/// Whether nothing else will work either. A manifest that cannot be read for another reason is as good as
+/// none: the data may well be right.
+fn ends_it(error: &rbd::Error) -> bool {
+    use ErrorKind::{Permission, Shutdown, Unreachable};
+    matches!(error.kind(), Permission | Shutdown | Unreachable)
 }
 
 /// A chunk that its header lists; none if it is gone or damaged.
 pub(super) async fn read_chunk(pool: &Pool, backup: BackupId, index: u32) -> Result<Option<Chunk>> {
     let name = names::manifest_chunk_object(backup, index);
-    let Some(stored) = pool.read_object(&name, chunk::LIMIT).await? else {
+    let stored = match pool.read_object(&name, chunk::LIMIT).await {
+        Err(error) if !ends_it(&error) => {
+            warn!(object = name, %error, "A part of a manifest cannot be read");
+            return Ok(None);
+        }
+        stored => stored?,
+    };
+    let Some(stored) = stored else {
         warn!(object = name, "A part of a manifest is gone");
         return Ok(None);
     };

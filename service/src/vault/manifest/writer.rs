@@ -1,7 +1,6 @@
 //! Writing a manifest while the backup's data passes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use api_compat::ids::BackupId;
 use api_compat::names;
@@ -9,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::chunk::{self, Chunk, GRAINS};
 use super::header::Header;
+use super::reader::block_error;
 use crate::rbd::Pool;
 use crate::transfer::{BlockError, Digest, Recorder};
 use crate::vault::trust::Rollback;
@@ -112,8 +112,7 @@ impl Recorder for Writer {
         first: u64,
         digests: Vec<Digest>,
     ) -> std::result::Result<(), BlockError> {
-        let taken = self.take(first, digests).await;
-        taken.map_err(|error| BlockError::Io(io::Error::other(error)))
+        self.take(first, digests).await.map_err(block_error)
     }
 }
 

@@ -263,8 +263,13 @@ fn what_failed_is_made_in_another_way_unless_that_fails_alike() {
             None,
         ),
         (write(eio), Some(&full), Some(&full), None),
-        (list(eio), Some(&compared), None, Some(&whole)),
-        (list(libc::ENOENT), Some(&compared), None, Some(&whole)),
+        (list(eio), Some(&compared), Some(&full), Some(&whole)),
+        (
+            list(libc::ENOENT),
+            Some(&compared),
+            Some(&full),
+            Some(&whole),
+        ),
         // These hold for every copy.
         (write(libc::ENOSPC), None, None, None),
         (list(libc::ESHUTDOWN), None, None, None),
