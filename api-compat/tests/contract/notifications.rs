@@ -93,17 +93,22 @@ fn notifications_are_pythons() {
     assert!(EVENTS.iter().all(|event| seen.contains(event)), "{seen:?}");
 }
 
+/// Our notification of an event of the backup that a recorded one is about.
+fn ours(event: BackupEvent, python: &Map<String, Value>) -> Notification {
+    Notification::new(
+        event,
+        &backup(&python["payload"]),
+        "lab1",
+        &unredacted(python),
+        Uuid::nil(),
+        now(python),
+    )
+}
+
 #[test]
 fn progress_is_told_in_per_cent() {
     let python = notifications()[0].payload();
-    let ours = Notification::new(
-        BackupEvent::CreateProgress(12.5),
-        &backup(&python["payload"]),
-        "lab1",
-        &unredacted(&python),
-        Uuid::nil(),
-        now(&python),
-    );
+    let ours = ours(BackupEvent::CreateProgress(12.5), &python);
     let bare: Value = serde_json::from_slice(&ours.encode(Format::V1, Uuid::nil())).unwrap();
     assert_eq!(bare["event_type"], "backup.createprogress");
     let mut payload = bare["payload"].clone();
@@ -114,16 +119,8 @@ fn progress_is_told_in_per_cent() {
 
 #[test]
 fn the_older_driver_sends_no_envelope() {
-    let recorded = &notifications()[0];
-    let python = recorded.payload();
-    let ours = Notification::new(
-        BackupEvent::CreateStart,
-        &backup(&python["payload"]),
-        "lab1",
-        &unredacted(&python),
-        Uuid::nil(),
-        now(&python),
-    );
+    let python = notifications()[0].payload();
+    let ours = ours(BackupEvent::CreateStart, &python);
     let bare: Value = serde_json::from_slice(&ours.encode(Format::V1, Uuid::nil())).unwrap();
     assert_eq!(bare["event_type"], "backup.create.start");
     // What the driver `log` writes knows neither the way nor the request.

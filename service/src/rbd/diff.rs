@@ -4,6 +4,7 @@ use std::any::Any;
 use std::ffi::{c_int, c_void};
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{c_name, check};
@@ -93,6 +94,24 @@ impl Image {
             check(DIFF, &object, code).map(drop)
         });
         self.unless_fenced(DIFF, walked).await
+    }
+}
+
+impl Image {
+    /// Whether anything changed from a snapshot to the point at which the image was opened: a walk that
+    /// ends with the first change.
+    ///
+    /// # Errors
+    /// As [`Image::diff`].
+    pub async fn differs(&self, query: DiffQuery) -> Result<bool> {
+        let found = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&found);
+        let walk = self.diff(query, move |_| {
+            note.store(true, Ordering::Relaxed);
+            ControlFlow::Break(())
+        });
+        walk.await?;
+        Ok(found.load(Ordering::Relaxed))
     }
 }
 

@@ -4,9 +4,7 @@
 //! nothing of what the rollback changed. And several releases of librbd and of the kernel's driver left out
 //! what was written while a snapshot was taken (Ceph tracker 61616).
 
-use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -51,21 +49,13 @@ pub async fn changed_parts(
 /// # Errors
 /// What the image says.
 pub async fn has_changed(image: &Image, since: &str, part: Range<u64>) -> rbd::Result<bool> {
-    let found = Arc::new(AtomicBool::new(false));
-    let note = Arc::clone(&found);
     let query = DiffQuery {
         from: Some(since.to_owned()),
         range: part,
         include_parent: false,
         whole_objects: false,
     };
-    image
-        .diff(query, move |_| {
-            note.store(true, Ordering::Relaxed);
-            ControlFlow::Break(())
-        })
-        .await?;
-    Ok(found.load(Ordering::Relaxed))
+    image.differs(query).await
 }
 
 /// Compares some parts that, by the object map, did not change since a snapshot with what another image holds

@@ -130,6 +130,11 @@ impl Vault {
     }
 }
 
+/// A number that nobody can foretell.
+fn random() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
 async fn snapshot_names(image: &Image) -> Result<Vec<String>> {
     Ok(image
         .snapshots()

@@ -1,8 +1,7 @@
 //! Finding a backup's restore point and writing it into a volume.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use api_compat::names::BackupSnapshot;
 use tokio_util::sync::CancellationToken;
@@ -233,21 +232,13 @@ async fn is_blank(image: &Image) -> Result<bool> {
     if !image.has_valid_fast_diff() {
         return Ok(true);
     }
-    let blank = Arc::new(AtomicBool::new(true));
-    let found = blank.clone();
     let everything = DiffQuery {
         from: None,
         range: 0..image.known_size(),
         include_parent: true,
         whole_objects: true,
     };
-    image
-        .diff(everything, move |_| {
-            found.store(false, Ordering::Relaxed);
-            ControlFlow::Break(())
-        })
-        .await?;
-    Ok(blank.load(Ordering::Relaxed))
+    Ok(!image.differs(everything).await?)
 }
 
 #[cfg(test)]

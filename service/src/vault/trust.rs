@@ -8,9 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
-use super::{Error, Result, Vault};
+use super::{Error, Result, Vault, random};
 use crate::rbd::{Image, Snapshot};
 use crate::transfer::{audit, changed_parts, has_changed};
 
@@ -153,10 +152,6 @@ impl Vault {
             }
         }
     }
-}
-
-fn random() -> u64 {
-    Uuid::new_v4().as_u64_pair().0
 }
 
 #[cfg(test)]

@@ -19,10 +19,9 @@ use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupSnapshot};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::warn;
-use uuid::Uuid;
 
 use super::plan::Method;
-use super::{BackupPlan, Result, Vault};
+use super::{BackupPlan, Result, Vault, random};
 use crate::rbd::Pool;
 use chunk::Chunk;
 use header::{Header, Older};
@@ -43,17 +42,14 @@ impl Vault {
     ) -> Result<Writer> {
         // What an attempt that was broken off has written would be told of as this one's.
         remove(pool, plan.backup).await?;
-        let parents = match &plan.method {
-            Method::Incremental { from } => parents_header(pool, from).await?,
-            Method::Full | Method::Whole | Method::Compared => None,
-        };
-        let inherited = parents
-            .as_ref()
-            .and_then(|(header, _)| header.rollback.clone());
-        let header = match &plan.method {
-            Method::Incremental { from } => on_parent(parents, from, &plan.snapshot, size),
+        let (header, inherited) = match &plan.method {
+            Method::Incremental { from } => {
+                let parents = parents_header(pool, from).await?;
+                let rollback = parents.as_ref().and_then(|(it, _)| it.rollback.clone());
+                (on_parent(parents, from, &plan.snapshot, size), rollback)
+            }
             Method::Full | Method::Whole | Method::Compared => {
-                Header::new(&plan.snapshot, size, random())
+                (Header::new(&plan.snapshot, size, random()), None)
             }
         };
         let draft = header.draft();
@@ -89,10 +85,6 @@ fn on_parent(parents: Option<(Header, BackupId)>, from: &str, snapshot: &str, si
             header
         }
     }
-}
-
-fn random() -> u64 {
-    Uuid::new_v4().as_u64_pair().0
 }
 
 /// Removes a backup's manifest, also one that was broken off. Nothing may build on it.
