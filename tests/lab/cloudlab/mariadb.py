@@ -14,6 +14,9 @@ def up(lab: Lab) -> None:
     """Starts the server; creates the databases when they are new."""
     data, tls = lab.path("data", "mysql"), lab.database_tls
     certify(tls)
+    # A server that starts removes every temporary table in its directory: in /tmp, another lab's too.
+    temporary = lab.path("data", "mysql-tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
     user = getpass.getuser()
     if not (data / "mysql").exists():
         run(
@@ -22,6 +25,7 @@ def up(lab: Lab) -> None:
                 "--no-defaults",
                 f"--user={user}",
                 f"--datadir={data}",
+                f"--tmpdir={temporary}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ]
@@ -33,6 +37,7 @@ def up(lab: Lab) -> None:
             "--no-defaults",
             f"--user={user}",
             f"--datadir={data}",
+            f"--tmpdir={temporary}",
             f"--socket={_socket(lab)}",
             f"--pid-file={lab.path('data', 'mysqld.pid')}",
             "--bind-address=127.0.0.1",
