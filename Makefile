@@ -19,8 +19,8 @@ setup: tools ## Install what testing needs, too (Debian packages, a cached virtu
 build: setup ## Build for development
 	$(CARGO) build --workspace --all-targets
 
-release: tools ## Build target/release/cinder-backup
-	$(CARGO) build --locked --release --bin cinder-backup
+release: tools ## Build target/release/cinder-backup and target/release/cinderblock
+	$(CARGO) build --locked --release --bins
 
 demo: setup release ## Back up and restore a volume through a real Cinder, then take everything down
 	@tests/demo.sh

@@ -55,7 +55,7 @@ rooms_and_whole() {
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores bad_input records log_levels progress killed \
+    suites life_cycle chains independent restores verify bad_input records log_levels progress killed \
         left_behind fallback pools stops outages
 }
 
@@ -106,19 +106,19 @@ start_beside() {
     set +m
 }
 
-build_worker() { cargo build --locked --profile "$profile" --bin cinder-backup; }
+build_programs() { cargo build --locked --profile "$profile" --bins; }
 
 if [ "${1:-}" = clouds ]; then
     # As operators run it.
     profile=release
     built=release
-    build_worker
+    build_programs
     clouds
     exit
 fi
 
 tests/lint.sh
-build_worker
+build_programs
 cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests

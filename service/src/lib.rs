@@ -1,13 +1,15 @@
-//! The `cinder-backup` worker and the engine under it.
+//! The `cinder-backup` worker, the operator's tool, and the engine under both.
 
 pub mod amqp;
 pub mod attach;
+pub mod cli;
 pub mod db;
 pub mod keys;
 pub mod manager;
 pub mod openstack;
 mod outage;
 pub mod rbd;
+mod settings;
 pub mod transfer;
 pub mod vault;
 pub mod worker;

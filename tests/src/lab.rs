@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,6 +46,20 @@ impl Lab {
         let mut command = Command::new(lab);
         command.arg(verb).arg("--name").arg(&self.name).args(words);
         run(&mut command).await
+    }
+
+    /// Runs the operator's tool with the worker's configuration, whatever comes of it.
+    pub async fn tool(&self, arguments: &[&str]) -> Result<Output> {
+        let worker = PathBuf::from(self.variable("LAB_WORKER")?);
+        let conf = PathBuf::from(self.variable("LAB_CINDER_CONF")?);
+        let mut command = Command::new(repository().join("tests/lab/lab"));
+        command.args(["run", "--name", &self.name, "--"]);
+        command.arg(worker.with_file_name("cinderblock"));
+        for file in [conf.clone(), conf.with_file_name("backup.conf")] {
+            command.arg("--config-file").arg(file);
+        }
+        let output = command.args(arguments).kill_on_drop(true).output().await;
+        output.with_context(|| format!("cannot run {command:?}"))
     }
 
     /// What the worker has logged about something: the lines that name it.

@@ -9,7 +9,8 @@ use api_compat::state::BackupStatus;
 use chrono::{NaiveDateTime, Timelike};
 use sea_orm::sea_query::{Expr, ExprTrait, NullOrdering};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, Order, QueryFilter, QueryOrder, Select, UpdateMany,
+    ColumnTrait, Condition, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select,
+    UpdateMany,
 };
 
 use tracing::error;
@@ -154,6 +155,25 @@ impl Database {
         let rows = self.find_all(find).await?;
         // What has no id of a backup's is none.
         Ok(rows.iter().filter_map(|row| row.id.parse().ok()).collect())
+    }
+
+    /// The backups that are complete, oldest first.
+    pub async fn complete_backups(&self) -> Result<Vec<BackupId>> {
+        let complete = [BackupStatus::Available, BackupStatus::Restoring];
+        let find = live()
+            .filter(backups::Column::Status.is_in(complete.map(BackupStatus::as_str)))
+            .order_by_with_nulls(backups::Column::CreatedAt, Order::Asc, NullOrdering::Last)
+            .order_by_asc(backups::Column::Id)
+            .select_only()
+            .column(backups::Column::Id);
+        let ids = self
+            .patience
+            .run(|| async {
+                let ids = find.clone().into_tuple::<String>();
+                Ok(ids.all(&self.pool).await?)
+            })
+            .await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Whether a backup is being restored to a volume.

@@ -3,9 +3,9 @@
 
 use api_compat::ids::BackupId;
 use api_compat::objects::Backup;
+use api_compat::service_metadata;
 use api_compat::state::BackupStatus;
 use api_compat::user_message::{Action, Detail, UserMessage};
-use api_compat::{names, service_metadata};
 use tracing::{info, warn};
 
 use super::disk::Disk;
@@ -56,15 +56,8 @@ impl Manager {
 
     /// What a backup's row says about where it lies.
     pub(super) async fn record(&self, row: &Backup) -> Result<BackupRecord, Error> {
-        let base = names::recorded_image(row.volume_id, row.service_metadata.as_deref())?;
-        Ok(BackupRecord {
-            backup: row.id,
-            volume: row.volume_id,
-            pool: row.container.clone().filter(|pool| !pool.is_empty()),
-            base,
-            of_snapshot: row.snapshot_id.is_some(),
-            sole: !self.db.shares_base(row).await?,
-        })
+        let sole = !self.db.shares_base(row).await?;
+        Ok(BackupRecord::of(row, sole)?)
     }
 
     /// Tells, once, that a backup is a full one although it has a parent; whether that has been told.

@@ -218,6 +218,12 @@ impl Image {
         format!("{}.{object:016x}", facts.prefix)
     }
 
+    /// How many bytes from an offset on lie in that object without a break.
+    pub fn room_in_object(&self, offset: u64) -> u64 {
+        let unit = self.handle.facts.stripe_unit.max(1);
+        unit - offset % unit
+    }
+
     /// The pool that holds its data, which need not be the one that holds its name.
     pub async fn data_pool(&self) -> Result<String> {
         const NAME: &str = "name the data pool of";

@@ -38,6 +38,21 @@ pub trait BlockSource: Sync {
         async { Ok(()) }
     }
 
+    /// Whether it can tell what it holds without being read: [`BlockSource::unlike`] is worth asking.
+    fn is_known(&self) -> bool {
+        false
+    }
+
+    /// Which parts of it, from `offset` on, may not be `held`; in order, whole grains.
+    fn unlike(
+        &self,
+        offset: u64,
+        held: &[u8],
+    ) -> impl Future<Output = Result<Vec<Range<u64>>, BlockError>> + Send {
+        let everything = offset..offset + held.len() as u64;
+        async { Ok(vec![everything]) }
+    }
+
     /// Fills the whole buffer with the bytes from `offset` on and gives it back.
     fn read_at(
         &self,

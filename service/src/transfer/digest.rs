@@ -1,8 +1,10 @@
 //! Digests of the data that passes, and sources that take or check them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use twox_hash::XxHash3_128;
 
@@ -123,7 +125,12 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
         Ok(buffer)
     }
 
+    fn wants_zeros(&self) -> bool {
+        self.source.wants_zeros()
+    }
+
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
+        self.source.zeros(range.clone()).await?;
         let Range { start: mut at, end } = grains_of(&range, self.size());
         while at < end {
             let count = (end - at).min(1 << 10);
@@ -145,8 +152,8 @@ impl<S: ImageSource, R: Recorder> ImageSource for Recorded<'_, S, R> {
 enum Damage {
     /// It is an error.
     Refused,
-    /// It is noted, and passed on.
-    Noted(Mutex<Vec<Range<u64>>>),
+    /// It is noted, and passed on: where it begins and ends, in bytes; what touches is one.
+    Noted(Mutex<BTreeMap<u64, u64>>),
 }
 
 /// A source whose data is compared with what is known of it.
@@ -154,6 +161,8 @@ pub struct Checked<'a, S, R> {
     source: &'a S,
     reference: &'a R,
     damage: Damage,
+    /// Bytes that were read of which nothing is known.
+    unknown: AtomicU64,
 }
 
 impl<'a, S, R> Checked<'a, S, R> {
@@ -163,6 +172,7 @@ impl<'a, S, R> Checked<'a, S, R> {
             source,
             reference,
             damage: Damage::Refused,
+            unknown: AtomicU64::new(0),
         }
     }
 
@@ -172,57 +182,66 @@ impl<'a, S, R> Checked<'a, S, R> {
             source,
             reference,
             damage: Damage::Noted(Mutex::default()),
+            unknown: AtomicU64::new(0),
         }
+    }
+
+    /// How many bytes were read of which nothing is known.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     /// The damage that was noted: ranges of bytes in order, those that touch joined.
     pub fn into_damage(self) -> Vec<Range<u64>> {
-        let mut found = match self.damage {
-            Damage::Refused => Vec::new(),
-            Damage::Noted(found) => found
-                .into_inner()
-                .unwrap_or_else(|error| error.into_inner()),
+        let Damage::Noted(noted) = self.damage else {
+            return Vec::new();
         };
-        found.sort_by_key(|range| range.start);
-        found.dedup_by(|next, range| {
-            let touches = next.start <= range.end;
-            if touches {
-                range.end = range.end.max(next.end);
-            }
-            touches
-        });
-        found
+        let noted = noted
+            .into_inner()
+            .unwrap_or_else(|error| error.into_inner());
+        noted.into_iter().map(|(start, end)| start..end).collect()
     }
 
-    fn damaged(&self, found: Range<u64>) -> Result<(), BlockError> {
-        match &self.damage {
-            Damage::Refused => Err(BlockError::Damaged(found)),
-            Damage::Noted(noted) => {
-                let mut noted = noted.lock().unwrap_or_else(|error| error.into_inner());
-                let full = noted.len() >= MOST_DAMAGE;
-                match noted.last_mut() {
-                    Some(last) if last.end == found.start => last.end = found.end,
-                    _ if full => return Err(BlockError::Damaged(found)),
-                    _ => noted.push(found),
-                }
-                Ok(())
-            }
+    pub(super) fn damaged(&self, found: Range<u64>) -> Result<(), BlockError> {
+        let Damage::Noted(noted) = &self.damage else {
+            return Err(BlockError::Damaged(found));
+        };
+        let mut noted = noted.lock().unwrap_or_else(|error| error.into_inner());
+        let Range { mut start, mut end } = found.clone();
+        let known = noted.len();
+        while let Some((before, reaches)) = noted.range(..=end).next_back().map(|(a, b)| (*a, *b))
+            && reaches >= start
+        {
+            noted.remove(&before);
+            start = start.min(before);
+            end = end.max(reaches);
         }
+        if noted.len() == known && known >= MOST_DAMAGE {
+            return Err(BlockError::Damaged(found));
+        }
+        noted.insert(start, end);
+        Ok(())
     }
 }
 
 impl<S: BlockSource, R: Reference> Checked<'_, S, R> {
-    /// The grains from `first` on whose data is not what it should be, as bytes.
-    async fn compare(&self, first: u64, data: &[u8]) -> Result<Vec<Range<u64>>, BlockError> {
+    /// Looks at the grains from `first` on: those whose data is not what it should be, as bytes, and how
+    /// many bytes nothing is known of.
+    async fn compare(&self, first: u64, data: &[u8]) -> Result<(Vec<Range<u64>>, u64), BlockError> {
         let found = digests(data, self.reference.seed());
         let grains = first..first + found.len() as u64;
         let expected = self.reference.expected(grains.clone()).await?;
         let size = self.source.size();
-        let wrong = grains.zip(found).zip(expected);
-        let wrong = wrong.filter(|((_, found), expected)| expected.is_some_and(|it| it != *found));
-        Ok(wrong
-            .map(|((grain, _), _)| grain * GRAIN..((grain + 1) * GRAIN).min(size))
-            .collect())
+        let bytes = |grain: u64| grain * GRAIN..((grain + 1) * GRAIN).min(size);
+        let (mut wrong, mut unknown) = (Vec::new(), 0);
+        for ((grain, found), expected) in grains.zip(found).zip(expected) {
+            match expected {
+                Some(expected) if expected == found => {}
+                Some(_) => wrong.push(bytes(grain)),
+                None => unknown += bytes(grain).end - bytes(grain).start,
+            }
+        }
+        Ok((wrong, unknown))
     }
 }
 
@@ -239,14 +258,39 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
         true
     }
 
+    fn is_known(&self) -> bool {
+        true
+    }
+
+    async fn unlike(&self, offset: u64, held: &[u8]) -> Result<Vec<Range<u64>>, BlockError> {
+        let first = offset / GRAIN;
+        let found = digests(held, self.reference.seed());
+        let grains = first..first + found.len() as u64;
+        let expected = self.reference.expected(grains.clone()).await?;
+        let end = offset + held.len() as u64;
+        let mut unlike: Vec<Range<u64>> = Vec::new();
+        for ((grain, found), expected) in grains.zip(found).zip(expected) {
+            if expected == Some(found) {
+                continue;
+            }
+            let range = grain * GRAIN..((grain + 1) * GRAIN).min(end);
+            match unlike.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => unlike.push(range),
+            }
+        }
+        Ok(unlike)
+    }
+
     async fn read_at(&self, offset: u64, buffer: Buffer) -> Result<Buffer, BlockError> {
         let first = offset / GRAIN;
         let mut buffer = self.source.read_at(offset, buffer).await?;
-        let mut wrong = self.compare(first, buffer.as_ref()).await?;
+        let (mut wrong, unknown) = self.compare(first, buffer.as_ref()).await?;
+        self.unknown.fetch_add(unknown, Ordering::Relaxed);
         if !wrong.is_empty() {
             // Another replica, or the same after a bit that flipped on its way, may be right.
             buffer = self.source.read_at(offset, buffer).await?;
-            wrong = self.compare(first, buffer.as_ref()).await?;
+            (wrong, _) = self.compare(first, buffer.as_ref()).await?;
         }
         for found in wrong {
             self.damaged(found)?;
@@ -266,123 +310,5 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
 impl<S: ImageSource, R: Reference> ImageSource for Checked<'_, S, R> {
     fn image(&self) -> &Image {
         self.source.image()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-    use crate::transfer::memory::Disk;
-    use crate::transfer::{
-        BlockSink, Budget, Destination, Progress, PumpOptions, TransferError, copy_whole,
-    };
-
-    /// A manifest in memory: what it does not list is zeros.
-    #[derive(Default)]
-    struct Book(Mutex<BTreeMap<u64, Digest>>);
-
-    impl Book {
-        fn of(&self, grain: u64) -> Digest {
-            let book = self.0.lock().expect("nobody panicked");
-            book.get(&grain).copied().unwrap_or(Digest::ZEROS)
-        }
-    }
-
-    impl Recorder for Book {
-        fn seed(&self) -> u64 {
-            7
-        }
-
-        async fn record(&self, first: u64, digests: Vec<Digest>) -> Result<(), BlockError> {
-            let mut book = self.0.lock().expect("nobody panicked");
-            book.extend((first..).zip(digests));
-            Ok(())
-        }
-    }
-
-    impl Reference for Book {
-        fn seed(&self) -> u64 {
-            7
-        }
-
-        async fn expected(&self, grains: Range<u64>) -> Result<Vec<Option<Digest>>, BlockError> {
-            Ok(grains.map(|grain| Some(self.of(grain))).collect())
-        }
-
-        async fn holds_data(&self, grains: Range<u64>) -> Result<Vec<u64>, BlockError> {
-            Ok(grains
-                .filter(|grain| self.of(*grain) != Digest::ZEROS)
-                .collect())
-        }
-    }
-
-    async fn copy(source: &impl BlockSource, sink: &impl BlockSink) -> Result<(), TransferError> {
-        let options = PumpOptions::new(Budget::new(1 << 20), Destination::Similar);
-        let (progress, cancel) = (Progress::default(), CancellationToken::new());
-        let copied = copy_whole(source, sink, &options, &progress, &cancel).await;
-        copied.map(drop)
-    }
-
-    /// Sizes that are not multiples of a grain, on each side of one another.
-    #[tokio::test]
-    async fn what_was_copied_is_what_is_known_whatever_the_sizes() {
-        const UNIT: usize = 50_000;
-        for (device, stored, restored) in [(7, 5, 5), (5, 5, 9), (4, 6, 6), (3, 3, 8)] {
-            let content: Vec<u8> = (0..device * UNIT).map(|at| (at % 255 + 1) as u8).collect();
-            let device = Disk::new(content);
-            let base = Disk::new(vec![0; stored * UNIT]);
-            let book = Book::default();
-            let recorded = Recorded::new(&device, &book, (stored * UNIT) as u64);
-            copy(&recorded, &base).await.expect("stored");
-
-            let volume = Disk::new(vec![9; restored * UNIT]);
-            let checked = Checked::new(&base, &book);
-            copy(&checked, &volume).await.expect("restored");
-            assert!(volume.content()[..stored * UNIT] == base.content());
-            assert!(
-                volume.content()[stored * UNIT..]
-                    .iter()
-                    .all(|byte| *byte == 0)
-            );
-
-            let mut spoilt = base.content();
-            let last = device.content().len().min(spoilt.len()) - 1;
-            spoilt[last] ^= 1;
-            let spoilt = Disk::new(spoilt);
-            let refused = copy(&Checked::new(&spoilt, &book), &volume).await;
-            refused.expect_err("it is damaged");
-            let noting = Checked::noting(&spoilt, &book);
-            copy(&noting, &volume).await.expect("restored");
-            let damage = noting.into_damage();
-            assert!(
-                damage.len() == 1 && damage[0].contains(&(last as u64)),
-                "{damage:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_digest_is_of_the_grain_with_its_zeros() {
-        assert_eq!(Digest::of(&[0; 100], 7), Digest::ZEROS);
-        assert_eq!(Digest::of(&[], 7), Digest::ZEROS);
-        let mut whole = vec![0; GRAIN as usize];
-        whole[99] = 1;
-        let digest = Digest::of(&whole, 7);
-        assert_eq!(Digest::of(&whole[..100], 7), digest);
-        assert_ne!(Digest::of(&whole, 8), digest);
-        whole[GRAIN as usize - 1] = 1;
-        assert_ne!(Digest::of(&whole, 7), digest);
-    }
-
-    /// What is stored must be found by later releases.
-    #[test]
-    fn digests_stay_what_they_are() {
-        let grain: Vec<u8> = (0..GRAIN).map(|at| (at % 251) as u8).collect();
-        let digest = u128::from_be_bytes(Digest::of(&grain, 0x5eed).0);
-        assert_eq!(format!("{digest:032x}"), "c3d6d441a1a73fda1b2d52cc7635bc74");
     }
 }

@@ -41,6 +41,12 @@ impl Extent {
         }
     }
 
+    /// What of it lies in a range; none if nothing does.
+    pub(super) fn within(&self, range: &Range<u64>) -> Option<Self> {
+        let range = self.offset.max(range.start)..self.end().min(range.end);
+        (range.start < range.end).then(|| Self::new(range, self.kind))
+    }
+
     /// Where it ends.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)

@@ -16,6 +16,8 @@ mod diff_plan;
 mod digest;
 mod error;
 mod extent;
+mod mover;
+mod nowhere;
 mod periods;
 mod plan;
 mod progress;
@@ -24,6 +26,8 @@ mod runs;
 
 #[cfg(test)]
 mod copy_tests;
+#[cfg(test)]
+mod digest_tests;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
@@ -36,6 +40,7 @@ pub use copy::{copy_all, copy_diff, copy_whole, take_back};
 pub use device::{Access, Device};
 pub use digest::{Checked, Digest, GRAIN, Recorded, Recorder, Reference};
 pub use error::TransferError;
+pub use nowhere::Nowhere;
 pub use periods::Periods;
 pub use progress::{Progress, Stats};
 pub use pump::{Destination, PumpOptions};

@@ -2,30 +2,23 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::block::{BlockSink, BlockSource};
-use super::budget::{Budget, Buffer};
+use super::budget::Budget;
 use super::error::TransferError;
-use super::extent::{Cut, Extent, ExtentKind, Splitter, Step};
-use super::periods::Periods;
+use super::extent::{Cut, Extent, Splitter, Step};
+use super::mover::Mover;
 use super::plan::Plan;
 use super::progress::{Progress, Stats};
-use super::runs::{self, Run};
 
 /// How long a transfer that failed or was cancelled waits for what it has under way. A cluster that
 /// is gone would keep it forever.
-const DRAIN: Duration = Duration::from_secs(10);
-
-/// How many pieces of one step are written at a time.
-const PIECES: usize = 8;
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
 /// The shortest run that is told from others where the destination is compared: shorter ones cost more
 /// operations than they save bytes.
@@ -211,203 +204,4 @@ impl Steps {
             }
         }
     }
-}
-
-struct Mover<'a, S, K> {
-    source: &'a S,
-    sink: &'a K,
-    options: &'a PumpOptions,
-    /// What of the sink may hold anything but zeros; none if nothing of it does.
-    occupied: Option<Periods>,
-}
-
-impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
-    /// Does one step; gives how much of the plan that was, and what was done.
-    async fn run(&self, step: Step) -> Result<(u64, Stats), TransferError> {
-        let length = step.length();
-        let mut stats = match step {
-            Step::Copy { span, parts } => self.copy(span, &parts).await?,
-            Step::Zero(range) => self.zero(range).await?,
-        };
-        stats.operations = 1;
-        Ok((length, stats))
-    }
-
-    async fn zero(&self, range: Range<u64>) -> Result<Stats, TransferError> {
-        let told = self.source.zeros(range.clone()).await;
-        told.map_err(|error| TransferError::Read {
-            offset: range.start,
-            length: range.end - range.start,
-            error,
-        })?;
-        let mut stats = Stats::default();
-        let mut at = range.start;
-        let occupied = self
-            .occupied
-            .iter()
-            .flat_map(|occupied| occupied.within(&range));
-        for occupied in occupied {
-            stats.bytes_zero_skipped += occupied.start - at;
-            at = occupied.end;
-            stats.add(&self.zero_occupied(occupied).await?);
-        }
-        stats.bytes_zero_skipped += range.end - at;
-        Ok(stats)
-    }
-
-    async fn zero_occupied(&self, range: Range<u64>) -> Result<Stats, TransferError> {
-        let zeros = |range| Piece {
-            extent: Extent::zero(range),
-            data: None,
-        };
-        if self.options.destination != Destination::Similar || !self.options.compare_zeros {
-            return self.apply(zeros(range)).await;
-        }
-        let mut stats = Stats::default();
-        let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(self.options.operation_size.max(1));
-            let buffer = self.options.budget.buffer(length as usize).await;
-            // Shorter where the budget has no more.
-            let piece = at..at + buffer.as_ref().len() as u64;
-            at = piece.end;
-            match self.sink.read_at(piece.start, buffer).await {
-                Ok(old) if runs::is_zero(old.as_ref()) => {
-                    stats.bytes_unchanged += piece.end - piece.start;
-                }
-                _ => stats.add(&self.apply(zeros(piece)).await?),
-            }
-        }
-        Ok(stats)
-    }
-
-    async fn copy(&self, span: Range<u64>, parts: &[Extent]) -> Result<Stats, TransferError> {
-        let (data, old) = self.read(&span).await?;
-        let mut stats = Stats {
-            bytes_read: data.len() as u64,
-            ..Stats::default()
-        };
-        let mut pieces = Vec::new();
-        for part in parts {
-            self.cut(part, &span, &data, old.as_ref(), &mut pieces, &mut stats);
-        }
-        drop((data, old));
-        let broken = AtomicBool::new(false);
-        let wanted = |_: &_| !broken.load(Ordering::Relaxed);
-        let pieces = pieces.into_iter().take_while(wanted);
-        let applied = pieces.map(|piece| self.apply(piece));
-        let mut applied = stream::iter(applied).buffer_unordered(PIECES);
-        while let Some(piece) = applied.next().await {
-            match piece {
-                Ok(piece) => stats.add(&piece),
-                Err(error) => {
-                    // The storage goes on with those under way, whoever waits for them.
-                    broken.store(true, Ordering::Relaxed);
-                    let _ = tokio::time::timeout(DRAIN, applied.for_each(|_| async {})).await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(stats)
-    }
-
-    /// What the source holds in a span and, where that is to be compared, the destination.
-    ///
-    /// The pieces share the buffer, which returns to the budget with the last of them: when the storage
-    /// is done with it, whatever becomes of this future.
-    async fn read(&self, span: &Range<u64>) -> Result<(Bytes, Option<Buffer>), TransferError> {
-        let bytes = span.end - span.start;
-        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let failed = |error| TransferError::Read {
-            offset: span.start,
-            length: bytes,
-            error,
-        };
-        let (budget, at) = (&self.options.budget, span.start);
-        let compared = self.options.destination == Destination::Similar;
-        if !compared || span.end > self.sink.size() {
-            let buffer = budget.buffer(length).await;
-            let data = self.source.read_at(at, buffer).await.map_err(failed)?;
-            return Ok((Bytes::from_owner(data), None));
-        }
-        let (buffer, other) = budget.pair(length).await;
-        let (data, old) = tokio::join!(
-            self.source.read_at(at, buffer),
-            self.sink.read_at(at, other)
-        );
-        // What cannot be read of the destination can perhaps be written.
-        Ok((Bytes::from_owner(data.map_err(failed)?), old.ok()))
-    }
-
-    /// Cuts a part of a span into pieces.
-    fn cut(
-        &self,
-        part: &Extent,
-        span: &Range<u64>,
-        data: &Bytes,
-        old: Option<&Buffer>,
-        pieces: &mut Vec<Piece>,
-        stats: &mut Stats,
-    ) {
-        let start = (part.offset - span.start) as usize;
-        let end = (part.end().min(span.end) - span.start) as usize;
-        let old = old.map(|old| &old.as_ref()[start..end]);
-        if part.kind == ExtentKind::Zero {
-            match old {
-                Some(old) if part.end() <= span.end && runs::is_zero(old) => {
-                    stats.bytes_unchanged += part.length;
-                }
-                _ => pieces.push(Piece {
-                    extent: *part,
-                    data: None,
-                }),
-            }
-            return;
-        }
-        let data = data.slice(start..end);
-        for (run, kind) in runs::runs(&data, old, part.offset, self.options.zero_grain) {
-            let range = part.offset + run.start as u64..part.offset + run.end as u64;
-            match kind {
-                Run::Same => stats.bytes_unchanged += range.end - range.start,
-                Run::Data => pieces.push(Piece {
-                    extent: Extent::data(range),
-                    data: Some(data.slice(run)),
-                }),
-                Run::Zero => pieces.push(Piece {
-                    extent: Extent::zero(range),
-                    data: None,
-                }),
-            }
-        }
-    }
-
-    async fn apply(&self, piece: Piece) -> Result<Stats, TransferError> {
-        let Extent { offset, length, .. } = piece.extent;
-        let mut stats = Stats::default();
-        let done = match piece.data {
-            Some(data) => {
-                stats.bytes_written = length;
-                self.sink.write_at(offset, data).await
-            }
-            None if self.options.destination == Destination::Fresh => {
-                stats.bytes_zero_skipped = length;
-                Ok(())
-            }
-            None => {
-                stats.bytes_discarded = length;
-                self.sink.zero_at(offset, length).await
-            }
-        };
-        done.map(|()| stats).map_err(|error| TransferError::Write {
-            offset,
-            length,
-            error,
-        })
-    }
-}
-
-/// What is written to the sink at once: data, or zeros.
-struct Piece {
-    extent: Extent,
-    data: Option<Bytes>,
 }

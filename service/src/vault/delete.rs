@@ -48,6 +48,10 @@ impl Vault {
         for (candidate, deletion) in &found {
             remove(&pool, record, candidate, deletion).await?;
         }
+        // To one that was completed meanwhile, too. From now on nothing builds on this backup.
+        for candidate in self.find(&pool, record).await? {
+            manifest::give_on(&pool, record.backup, &backups_in(&candidate)).await?;
+        }
         manifest::remove(&pool, record.backup).await?;
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {

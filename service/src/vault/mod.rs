@@ -5,6 +5,7 @@
 //! object; the caller writes the row last. Each step is keyed by the backup's id, so that what was
 //! interrupted after any of them can be repeated or undone.
 
+mod damage;
 mod delete;
 mod device;
 mod error;
@@ -16,13 +17,16 @@ mod restore;
 mod store;
 mod trust;
 mod undo;
+mod verify;
 
+pub use damage::Damage;
 pub use error::{Error, Result};
 pub use owner::Worker;
 pub use plan::{BackupRecord, BackupSpec, Method, NoDiff, Parent};
 pub use restore::{RestorePoint, TargetSize};
 pub use store::BackupPlan;
 pub use undo::Made;
+pub use verify::{Known, Verified};
 
 use crate::rbd::{ClusterOptions, Image, Link, Pool};
 use crate::transfer::Budget;

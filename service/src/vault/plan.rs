@@ -5,7 +5,8 @@
 use std::fmt;
 
 use api_compat::ids::{BackupId, VolumeId};
-use api_compat::names::{BackupImage, BackupSnapshot};
+use api_compat::names::{self, BackupImage, BackupSnapshot, NameError};
+use api_compat::objects::Backup;
 
 use super::error::Error;
 use crate::rbd::ErrorKind;
@@ -228,6 +229,21 @@ pub struct Candidate {
 }
 
 impl BackupRecord {
+    /// What a row says.
+    ///
+    /// # Errors
+    /// If it names an image that is not one of the volume's.
+    pub fn of(row: &Backup, sole: bool) -> Result<Self, NameError> {
+        Ok(Self {
+            backup: row.id,
+            volume: row.volume_id,
+            pool: row.container.clone().filter(|pool| !pool.is_empty()),
+            base: names::recorded_image(row.volume_id, row.service_metadata.as_deref())?,
+            of_snapshot: row.snapshot_id.is_some(),
+            sole,
+        })
+    }
+
     /// The images in which this backup may lie, most likely first, without repetition.
     pub fn candidates(&self) -> Vec<BackupImage> {
         let mut images: Vec<BackupImage> = self.base.into_iter().collect();

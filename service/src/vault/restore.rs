@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use api_compat::ids::BackupId;
 use api_compat::names::BackupSnapshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::damage;
 use super::manifest::Manifest;
 use super::plan::Candidate;
 use super::store::{own, snapshots_if_exists, still_stand};
@@ -25,6 +27,14 @@ pub struct RestorePoint {
     pub image: String,
     /// The snapshot; `None` for a full copy that Python made without one.
     pub snapshot: Option<String>,
+}
+
+impl RestorePoint {
+    /// The backup and the snapshot that a manifest describes; none where it cannot have one.
+    pub(super) fn described(&self) -> Option<(BackupId, &str)> {
+        let snapshot = self.snapshot.as_deref()?;
+        Some((BackupSnapshot::parse(snapshot)?.backup()?, snapshot))
+    }
 }
 
 /// A restore point whose image is open.
@@ -66,43 +76,34 @@ impl Opened<'_> {
             }) => {
                 // Without its snapshot it reads as zeros, which is no damage.
                 self.still_stands().await?;
-                return Err(Error::damaged(self.describe(&range).await));
+                return Err(Error::damaged(self.describe(range).await));
             }
             copied => copied?,
         };
         self.still_stands().await?;
         for range in source.into_damage() {
-            warn!("{}. It is restored as it is", self.describe(&range).await);
+            warn!("{}. It is restored as it is", self.describe(range).await);
         }
         Ok(stats)
     }
 
-    async fn still_stands(&self) -> Result<()> {
+    /// Makes sure that the restore point is still what was opened.
+    pub(super) async fn still_stands(&self) -> Result<()> {
         let names: Vec<&str> = self.point.snapshot.as_deref().into_iter().collect();
         let then = self.image.snapshots().await?;
         still_stand(self.pool, &self.point.image, &then, &names).await
     }
 
-    async fn manifest(&self) -> Result<Option<Manifest>> {
-        let Some(snapshot) = &self.point.snapshot else {
-            return Ok(None);
-        };
-        match BackupSnapshot::parse(snapshot).and_then(|parsed| parsed.backup()) {
-            Some(backup) => Manifest::open(self.pool, backup, snapshot).await,
+    pub(super) async fn manifest(&self) -> Result<Option<Manifest>> {
+        match self.point.described() {
+            Some((backup, snapshot)) => Manifest::open(self.pool, backup, snapshot).await,
             None => Ok(None),
         }
     }
 
-    async fn describe(&self, damage: &Range<u64>) -> String {
-        let pool = self.image.data_pool().await;
-        format!(
-            "The backup is damaged: bytes {} to {} of {} (object {} in pool {}) are not what was stored",
-            damage.start,
-            damage.end - 1,
-            self.image.name(),
-            self.image.object_at(damage.start),
-            pool.as_deref().unwrap_or("?")
-        )
+    async fn describe(&self, damage: Range<u64>) -> String {
+        let first = damage::locate(self.image, damage).await.swap_remove(0);
+        format!("The backup is damaged: {first}")
     }
 }
 

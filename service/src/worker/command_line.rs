@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api_compat::config::ConfigPath;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use crate::settings::ConfigFiles;
 
 /// OpenStack block storage backup service for Ceph RBD.
 ///
@@ -29,14 +31,9 @@ Exit status: 0 when it was told to stop, 1 when it could not start or go on, 2 w
 line cannot be understood."
 )]
 pub struct CommandLine {
-    /// Configuration file; may be given several times, later ones win.
-    #[arg(long, value_name = "PATH")]
-    pub config_file: Vec<PathBuf>,
-
-    /// Directory whose *.conf files are read in the order of their names; may be given several
-    /// times.
-    #[arg(long, value_name = "DIR")]
-    pub config_dir: Vec<PathBuf>,
+    /// Which configuration files are read.
+    #[command(flatten)]
+    pub files: ConfigFiles,
 
     /// Log at level DEBUG instead of INFO.
     #[arg(long, short, action = ArgAction::SetTrue, overrides_with = "nodebug")]
@@ -123,21 +120,7 @@ impl CommandLine {
     ) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(words)?;
         let mut parsed = Self::from_arg_matches(&matches)?;
-        let mut paths = in_order(
-            &matches,
-            "config_file",
-            &parsed.config_file,
-            ConfigPath::File,
-        );
-        let directories = &parsed.config_dir;
-        paths.extend(in_order(
-            &matches,
-            "config_dir",
-            directories,
-            ConfigPath::Directory,
-        ));
-        paths.sort_by_key(|(position, _)| *position);
-        parsed.paths = paths.into_iter().map(|(_, path)| path).collect();
+        parsed.paths = parsed.files.in_order(&matches);
         Ok(parsed)
     }
 
@@ -167,17 +150,6 @@ impl CommandLine {
     }
 }
 
-/// What was given for an argument, each with its position on the command line.
-fn in_order(
-    matches: &ArgMatches,
-    argument: &str,
-    values: &[PathBuf],
-    kind: fn(PathBuf) -> ConfigPath,
-) -> Vec<(usize, ConfigPath)> {
-    let positions = matches.indices_of(argument).into_iter().flatten();
-    positions.zip(values.iter().cloned().map(kind)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +177,7 @@ mod tests {
             "--use-syslog",
         ]);
         assert_eq!(
-            debian.config_file,
+            debian.files.config_file,
             [PathBuf::from("/etc/cinder/cinder.conf")]
         );
         let rdo = parse(&[
@@ -216,7 +188,7 @@ mod tests {
             "--logfile",
             "/var/log/cinder/backup.log",
         ]);
-        assert_eq!(rdo.config_file.len(), 2);
+        assert_eq!(rdo.files.config_file.len(), 2);
         assert_eq!(
             rdo.overrides(),
             [(

@@ -6,7 +6,6 @@ pub mod command_line;
 mod heartbeat;
 mod logging;
 mod reload;
-mod settings;
 mod signals;
 mod vault_watch;
 
@@ -32,6 +31,7 @@ use crate::attach::Attacher;
 use crate::db::Database;
 use crate::keys::KeyManager;
 use crate::manager::Manager;
+use crate::settings;
 
 use capabilities::Capabilities;
 use command_line::CommandLine;
@@ -59,7 +59,7 @@ const END_OF_LIFE: Duration = Duration::from_secs(2);
 /// What keeps it from starting: a configuration that cannot be used, a log file that cannot be
 /// written, a database that does not answer for as long as the configuration says.
 pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
-    let config = settings::load(command_line)?;
+    let config = settings::load(&command_line.paths, command_line.overrides())?;
     let log = logging::start(&config.logging, BINARY)?;
     for warning in config.warnings() {
         match warning.is_harmless() {

@@ -7,9 +7,9 @@ use tracing::{error, info};
 
 use super::command_line::CommandLine;
 use super::logging::Log;
-use super::settings;
 use crate::db::Database;
 use crate::manager::Manager;
+use crate::settings;
 
 /// What can change while the worker runs.
 pub struct Reload {
@@ -40,7 +40,8 @@ impl Reload {
         if let Err(error) = self.log.reopen() {
             error!("{error:#}");
         }
-        match settings::load(&self.command_line) {
+        let command_line = &self.command_line;
+        match settings::load(&command_line.paths, command_line.overrides()) {
             Ok(config) => {
                 self.log.levels().configure(&config.logging);
                 let wanted = config.logging.debug;

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::settings::CONNECT_TIMEOUT;
 use crate::manager::Manager;
 use crate::outage::Outage;
 use crate::rbd::{self, ErrorKind};
+use crate::settings::CONNECT_TIMEOUT;
 use crate::vault;
 
 /// How soon a vault that cannot be worked with is asked again at first.

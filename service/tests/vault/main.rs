@@ -9,6 +9,7 @@ mod manifests;
 mod meanwhile;
 mod restores;
 mod trust;
+mod verify;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

@@ -32,7 +32,7 @@ async fn restore(vault: &Vault, source: &Source, plan: &BackupPlan) -> Result<()
 }
 
 /// The object of a backup's image that holds a byte.
-async fn object_at(plan: &BackupPlan, offset: u64) -> String {
+pub async fn object_at(plan: &BackupPlan, offset: u64) -> String {
     let opened = backups()
         .await
         .pool
@@ -46,7 +46,7 @@ async fn object_at(plan: &BackupPlan, offset: u64) -> String {
 }
 
 /// Writes other bytes into an object, as nobody does who keeps to RBD's rules.
-fn spoil(object: &str, offset: u64, bytes: &[u8]) {
+pub fn spoil(object: &str, offset: u64, bytes: &[u8]) {
     let path = std::env::temp_dir().join(format!("cinderblock-{object}"));
     fs::write(&path, bytes).expect("it is written");
     let (file, offset) = (path.to_str().expect("text"), offset.to_string());
@@ -215,5 +215,26 @@ async fn on_a_backup_without_a_manifest_only_what_is_known_is_checked() {
         assert_eq!(restored.is_err(), known, "{restored:?}");
     }
     source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn what_a_volume_holds_already_is_not_read_of_its_backup() {
+    let (vault, mut noise) = (vault(), Noise::new(56));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(20 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    let held = restore_point(&full).await;
+    source.write(5 * MIB + 100, noise.bytes(300)).await;
+    source.write(25 * MIB, noise.bytes(MIB)).await;
+
+    let point = vault.find_restore_point(&source.record(&full, true)).await;
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let (point, size) = (point.expect("found"), TargetSize::Exactly(SIZE));
+    let restoring = vault.restore(&point, &source.volume, size, false, progress, &cancel);
+    let stats = restoring.await.expect("restored");
+    assert_same(&content(&source.image).await, &held);
+    assert_eq!(stats.bytes_read, 64 << 10, "{stats:?}");
+    source.delete(&vault, [&full]).await;
     source.image.close().await;
 }

@@ -128,6 +128,7 @@ def environment(lab: Lab, user: str) -> dict[str, str]:
         "LAB_CINDER_CONF": str(lab.path("etc", "cinder", "cinder.conf")),
         "LAB_VOLUME_FILES": str(devices.folder(lab)),
         "LAB_WORKER_HOST": cinder.WORKER_HOST,
+        "LAB_WORKER": lab.worker or "",
         "LAB_VOLUMES_CEPH_CONF": str(lab.path("ceph", "volumes", "ceph.conf")),
         "LAB_BACKUPS_CEPH_CONF": str(lab.path("ceph", "backups" if lab.backups_on == "second" else "volumes", "ceph.conf")),
         "LAB_AMQP_URL": lab.amqp_url,

@@ -11,6 +11,7 @@
 mod chunk;
 mod header;
 mod reader;
+mod supplement;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use chunk::Chunk;
 use header::{Header, Older};
 pub(super) use reader::Manifest;
 use reader::{read_chunk, read_header, read_stored};
+pub(super) use supplement::Supplement;
 pub(super) use writer::Writer;
 
 /// How many objects are removed at a time.

@@ -69,6 +69,21 @@ impl Manifest {
         }))
     }
 
+    /// That of a backup of which nothing is known but what its manifest is going to be like.
+    pub(super) fn unknown(pool: &Pool, backup: BackupId, header: Header) -> Self {
+        Self {
+            pool: pool.clone(),
+            chain: vec![(backup, header)],
+            whole: false,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Whether it knows of every grain what that must be, as far as its parts can be read.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// What the newest of them says of itself.
     pub fn header(&self) -> &Header {
         &self.chain[0].1

@@ -50,6 +50,12 @@ impl Writer {
         }
     }
 
+    /// Keeps what was written before of these chunks.
+    pub(super) fn onto(mut self, chunks: impl IntoIterator<Item = u32>) -> Self {
+        self.state.get_mut().written.extend(chunks);
+        self
+    }
+
     /// How a rollback to a snapshot older than the parent would show.
     pub fn inherited(&self) -> Option<&Rollback> {
         self.inherited.as_ref()
@@ -66,10 +72,13 @@ impl Writer {
         while let Some((index, chunk)) = state.open.pop_first() {
             write(&self.pool, self.backup, &mut state.written, index, chunk).await?;
         }
-        let mut header = self.header;
-        header.list(state.written);
-        let name = names::manifest_object(self.backup);
-        Ok(self.pool.write_object(&name, &header.encode()).await?)
+        write_header(&self.pool, self.backup, self.header, state.written).await
+    }
+
+    /// Ends with what has been written so far, for which `header` holds.
+    pub(super) async fn give_up(self, header: Header) -> Result<()> {
+        let written = self.state.into_inner().written;
+        write_header(&self.pool, self.backup, header, written).await
     }
 
     async fn take(&self, first: u64, digests: Vec<Digest>) -> Result<()> {
@@ -114,6 +123,17 @@ impl Recorder for Writer {
     ) -> std::result::Result<(), BlockError> {
         self.take(first, digests).await.map_err(block_error)
     }
+}
+
+async fn write_header(
+    pool: &Pool,
+    backup: BackupId,
+    mut header: Header,
+    chunks: BTreeSet<u32>,
+) -> Result<()> {
+    header.list(chunks);
+    let name = names::manifest_object(backup);
+    Ok(pool.write_object(&name, &header.encode()).await?)
 }
 
 /// Writes a chunk, over what of it was written before.

@@ -1,0 +1,7 @@
+//! The operator's tool for backups in Ceph.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cinderblock::cli::run()
+}

@@ -1,0 +1,277 @@
+//! Takes the steps of a plan: reads, compares, writes, zeros.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::block::{BlockError, BlockSink, BlockSource};
+use super::budget::Buffer;
+use super::error::TransferError;
+use super::extent::{Extent, ExtentKind, Step};
+use super::periods::Periods;
+use super::progress::Stats;
+use super::pump::{DRAIN, Destination, PumpOptions};
+use super::runs::{self, Run};
+
+/// How many pieces of one step are written at a time.
+const PIECES: usize = 8;
+
+/// Takes steps, any number at a time.
+pub(super) struct Mover<'a, S, K> {
+    pub source: &'a S,
+    pub sink: &'a K,
+    pub options: &'a PumpOptions,
+    /// What of the sink may hold anything but zeros; none if nothing of it does.
+    pub occupied: Option<Periods>,
+}
+
+impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
+    /// Does one step; gives how much of the plan that was, and what was done.
+    pub async fn run(&self, step: Step) -> Result<(u64, Stats), TransferError> {
+        let length = step.length();
+        let mut stats = match step {
+            Step::Copy { span, parts } => self.copy(span, &parts).await?,
+            Step::Zero(range) => self.zero(range).await?,
+        };
+        stats.operations = 1;
+        Ok((length, stats))
+    }
+
+    async fn zero(&self, range: Range<u64>) -> Result<Stats, TransferError> {
+        let told = self.source.zeros(range.clone()).await;
+        told.map_err(|error| failed(&range, error))?;
+        let mut stats = Stats::default();
+        let mut at = range.start;
+        let occupied = self
+            .occupied
+            .iter()
+            .flat_map(|occupied| occupied.within(&range));
+        for occupied in occupied {
+            stats.bytes_zero_skipped += occupied.start - at;
+            at = occupied.end;
+            stats.add(&self.zero_occupied(occupied).await?);
+        }
+        stats.bytes_zero_skipped += range.end - at;
+        Ok(stats)
+    }
+
+    async fn zero_occupied(&self, range: Range<u64>) -> Result<Stats, TransferError> {
+        let zeros = |range| Piece {
+            extent: Extent::zero(range),
+            data: None,
+        };
+        if self.options.destination != Destination::Similar || !self.options.compare_zeros {
+            return self.apply(zeros(range)).await;
+        }
+        let mut stats = Stats::default();
+        let mut at = range.start;
+        while at < range.end {
+            let length = (range.end - at).min(self.options.operation_size.max(1));
+            let buffer = self.options.budget.buffer(length as usize).await;
+            // Shorter where the budget has no more.
+            let piece = at..at + buffer.as_ref().len() as u64;
+            at = piece.end;
+            match self.sink.read_at(piece.start, buffer).await {
+                Ok(old) if runs::is_zero(old.as_ref()) => {
+                    stats.bytes_unchanged += piece.end - piece.start;
+                }
+                _ => stats.add(&self.apply(zeros(piece)).await?),
+            }
+        }
+        Ok(stats)
+    }
+
+    async fn copy(&self, span: Range<u64>, parts: &[Extent]) -> Result<Stats, TransferError> {
+        let similar = self.options.destination == Destination::Similar;
+        if !similar || span.end > self.sink.size() {
+            let buffer = self.options.budget.buffer(length(&span)).await;
+            return self
+                .write(&span, parts, self.read(&span, buffer).await?, None)
+                .await;
+        }
+        if !self.source.is_known() {
+            let (buffer, other) = self.options.budget.pair(length(&span)).await;
+            let (data, old) = tokio::join!(
+                self.read(&span, buffer),
+                self.sink.read_at(span.start, other)
+            );
+            // What cannot be read of the destination can perhaps be written.
+            return self.write(&span, parts, data?, old.ok()).await;
+        }
+        let mut stats = self.write_what_differs(&span, parts).await?;
+        let end = parts.last().map_or(span.end, Extent::end);
+        if end > span.end {
+            stats.add(&self.zero(span.end..end).await?);
+        }
+        Ok(stats)
+    }
+
+    /// Takes parts of a span to a destination that holds much of them, from a source that can tell.
+    async fn write_what_differs(
+        &self,
+        span: &Range<u64>,
+        parts: &[Extent],
+    ) -> Result<Stats, TransferError> {
+        let within = |range: &Range<u64>| -> Vec<Extent> {
+            parts.iter().filter_map(|part| part.within(range)).collect()
+        };
+        let bytes = |parts: &[Extent]| parts.iter().map(|part| part.length).sum::<u64>();
+        let mut stats = Stats {
+            bytes_unchanged: bytes(&within(span)),
+            ..Stats::default()
+        };
+        for range in self.differing(span).await? {
+            let parts = within(&range);
+            if parts.is_empty() {
+                continue;
+            }
+            stats.bytes_unchanged -= bytes(&parts);
+            let buffer = self.options.budget.buffer(length(&range)).await;
+            let data = self.read(&range, buffer).await?;
+            stats.add(&self.write(&range, &parts, data, None).await?);
+        }
+        Ok(stats)
+    }
+
+    /// The parts of a span that the destination is not known to hold as the source does.
+    async fn differing(&self, span: &Range<u64>) -> Result<Vec<Range<u64>>, TransferError> {
+        let buffer = self.options.budget.buffer(length(span)).await;
+        let Ok(held) = self.sink.read_at(span.start, buffer).await else {
+            return Ok(vec![span.clone()]);
+        };
+        let unlike = self.source.unlike(span.start, held.as_ref()).await;
+        unlike.map_err(|error| failed(span, error))
+    }
+
+    /// Reads a span. The pieces that are cut of it share the buffer, which returns to the budget with the
+    /// last of them: when the storage is done with it, whatever becomes of this future.
+    async fn read(&self, span: &Range<u64>, buffer: Buffer) -> Result<Bytes, TransferError> {
+        let data = self.source.read_at(span.start, buffer).await;
+        data.map(Bytes::from_owner)
+            .map_err(|error| failed(span, error))
+    }
+
+    /// Writes parts of a span, of which the destination holds `old`, if that is known.
+    async fn write(
+        &self,
+        span: &Range<u64>,
+        parts: &[Extent],
+        data: Bytes,
+        old: Option<Buffer>,
+    ) -> Result<Stats, TransferError> {
+        let mut stats = Stats {
+            bytes_read: data.len() as u64,
+            ..Stats::default()
+        };
+        let mut pieces = Vec::new();
+        for part in parts {
+            self.cut(part, span, &data, old.as_ref(), &mut pieces, &mut stats);
+        }
+        drop((data, old));
+        let broken = AtomicBool::new(false);
+        let wanted = |_: &_| !broken.load(Ordering::Relaxed);
+        let pieces = pieces.into_iter().take_while(wanted);
+        let applied = pieces.map(|piece| self.apply(piece));
+        let mut applied = stream::iter(applied).buffer_unordered(PIECES);
+        while let Some(piece) = applied.next().await {
+            match piece {
+                Ok(piece) => stats.add(&piece),
+                Err(error) => {
+                    // The storage goes on with those under way, whoever waits for them.
+                    broken.store(true, Ordering::Relaxed);
+                    let _ = tokio::time::timeout(DRAIN, applied.for_each(|_| async {})).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Cuts a part of a span into pieces.
+    fn cut(
+        &self,
+        part: &Extent,
+        span: &Range<u64>,
+        data: &Bytes,
+        old: Option<&Buffer>,
+        pieces: &mut Vec<Piece>,
+        stats: &mut Stats,
+    ) {
+        let start = (part.offset - span.start) as usize;
+        let end = (part.end().min(span.end) - span.start) as usize;
+        let old = old.map(|old| &old.as_ref()[start..end]);
+        if part.kind == ExtentKind::Zero {
+            match old {
+                Some(old) if part.end() <= span.end && runs::is_zero(old) => {
+                    stats.bytes_unchanged += part.length;
+                }
+                _ => pieces.push(Piece {
+                    extent: *part,
+                    data: None,
+                }),
+            }
+            return;
+        }
+        let data = data.slice(start..end);
+        for (run, kind) in runs::runs(&data, old, part.offset, self.options.zero_grain) {
+            let range = part.offset + run.start as u64..part.offset + run.end as u64;
+            match kind {
+                Run::Same => stats.bytes_unchanged += range.end - range.start,
+                Run::Data => pieces.push(Piece {
+                    extent: Extent::data(range),
+                    data: Some(data.slice(run)),
+                }),
+                Run::Zero => pieces.push(Piece {
+                    extent: Extent::zero(range),
+                    data: None,
+                }),
+            }
+        }
+    }
+
+    async fn apply(&self, piece: Piece) -> Result<Stats, TransferError> {
+        let Extent { offset, length, .. } = piece.extent;
+        let mut stats = Stats::default();
+        let done = match piece.data {
+            Some(data) => {
+                stats.bytes_written = length;
+                self.sink.write_at(offset, data).await
+            }
+            None if self.options.destination == Destination::Fresh => {
+                stats.bytes_zero_skipped = length;
+                Ok(())
+            }
+            None => {
+                stats.bytes_discarded = length;
+                self.sink.zero_at(offset, length).await
+            }
+        };
+        done.map(|()| stats).map_err(|error| TransferError::Write {
+            offset,
+            length,
+            error,
+        })
+    }
+}
+
+/// What is written to the sink at once: data, or zeros.
+struct Piece {
+    extent: Extent,
+    data: Option<Bytes>,
+}
+
+/// For a buffer; what is larger than memory is cut to the budget.
+fn length(span: &Range<u64>) -> usize {
+    usize::try_from(span.end - span.start).unwrap_or(usize::MAX)
+}
+
+fn failed(span: &Range<u64>, error: BlockError) -> TransferError {
+    TransferError::Read {
+        offset: span.start,
+        length: span.end - span.start,
+        error,
+    }
+}

@@ -1,0 +1,211 @@
+//! Reading backups again, and writing down what they hold.
+
+use std::sync::Arc;
+
+use cinderblock::transfer::Progress;
+use cinderblock::vault::{BackupPlan, Error, Known, Vault, Verified};
+use tokio_util::sync::CancellationToken;
+
+use crate::ceph_lab::{MIB, Noise, assert_same};
+use crate::manifests::{object_at, spoil};
+use crate::{Source, objects_of, rados, restore_point, vault};
+
+const SIZE: u64 = 40 * MIB;
+
+async fn try_verify(
+    vault: &Vault,
+    source: &Source,
+    plan: &BackupPlan,
+    record: bool,
+) -> Result<Verified, Error> {
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let backup = source.record(plan, false);
+    vault.verify(&backup, record, progress, &cancel).await
+}
+
+async fn verify(vault: &Vault, source: &Source, plan: &BackupPlan) -> Verified {
+    let verified = try_verify(vault, source, plan, false).await;
+    verified.expect("it was read")
+}
+
+async fn record(vault: &Vault, source: &Source, plan: &BackupPlan) -> Verified {
+    let verified = try_verify(vault, source, plan, true).await;
+    verified.expect("it was read")
+}
+
+/// As Python's worker leaves a backup.
+fn forget_manifest(plan: &BackupPlan) {
+    for object in objects_of(plan) {
+        rados(&["rm", &object]);
+    }
+}
+
+/// A byte of a restore point, and what it is not.
+async fn byte(plan: &BackupPlan, offset: u64) -> (u8, u8) {
+    let was = restore_point(plan).await[offset as usize];
+    (was, was ^ 0x10)
+}
+
+#[tokio::test]
+async fn every_damaged_part_is_told_by_offset_object_and_pool() {
+    let (vault, mut noise) = (vault(), Noise::new(61));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(18 * MIB)).await;
+    source.write(30 * MIB, noise.bytes(100)).await;
+    let full = source.back_up(&vault, None).await;
+    source.write(17 * MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    for plan in [&full, &next] {
+        let sound = verify(&vault, &source, plan).await;
+        assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+        assert_eq!(sound.damage, []);
+        // What is there, and not the size.
+        assert!(
+            (18 * MIB..21 * MIB).contains(&sound.bytes_read),
+            "{sound:?}"
+        );
+    }
+
+    // Two that touch, in two objects, one elsewhere, and an object that is gone.
+    let objects = [4, 8, 12, 28].map(|at| at * MIB);
+    let mut names = Vec::new();
+    for offset in objects {
+        names.push(object_at(&full, offset).await);
+    }
+    for (object, offset) in [(0, 8 * MIB - 1), (1, 8 * MIB + 1), (2, 14 * MIB + 70_000)] {
+        let (_, is) = byte(&full, offset).await;
+        spoil(&names[object], offset % (4 * MIB), &[is]);
+    }
+    rados(&["rm", &names[3]]);
+    let found = verify(&vault, &source, &full).await;
+    let grain = 64 << 10;
+    let expected = [
+        (8 * MIB - grain, names[0].clone()),
+        (8 * MIB, names[1].clone()),
+        (14 * MIB + grain, names[2].clone()),
+        (30 * MIB, names[3].clone()),
+    ];
+    let places = |found: &Verified| -> Vec<(u64, String)> {
+        let damage = found.damage.iter();
+        damage.map(|it| (it.offset, it.object.clone())).collect()
+    };
+    assert_eq!(places(&found), expected);
+    for damage in &found.damage {
+        assert_eq!((damage.length, damage.pool.as_str()), (grain, "backups"));
+    }
+    // The increment wrote none of them.
+    let next_too = verify(&vault, &source, &next).await;
+    assert_eq!(places(&next_too), expected);
+    // Damage is not taken for right.
+    let recorded = record(&vault, &source, &full).await;
+    assert_eq!(
+        (recorded.known, recorded.damage),
+        (Known::Whole, found.damage)
+    );
+    source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_of_python_s_gets_a_manifest() {
+    let (vault, mut noise) = (vault(), Noise::new(62));
+    let source = Source::new(SIZE).await;
+    source.write(MIB, noise.bytes(9 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    let held = restore_point(&full).await;
+    forget_manifest(&full);
+    let nothing = verify(&vault, &source, &full).await;
+    assert_eq!((nothing.known, nothing.bytes_read), (Known::Nothing, 0));
+    assert_eq!(objects_of(&full), Vec::<String>::new());
+
+    let recorded = record(&vault, &source, &full).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let sound = verify(&vault, &source, &full).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    assert_eq!(sound.damage, []);
+    // What builds on it knows everything.
+    source.write(20 * MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.damage.len()), (Known::Whole, 0));
+
+    let object = object_at(&full, 6 * MIB).await;
+    let (was, is) = byte(&full, 6 * MIB).await;
+    spoil(&object, 2 * MIB, &[is]);
+    for plan in [&full, &next] {
+        let found = verify(&vault, &source, plan).await;
+        assert_eq!(found.damage.len(), 1);
+        assert_eq!(found.damage[0].object, object);
+    }
+    spoil(&object, 2 * MIB, &[was]);
+    assert_same(&restore_point(&full).await, &held);
+    source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn what_is_known_in_part_becomes_known_as_a_whole() {
+    let (vault, mut noise) = (vault(), Noise::new(63));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(9 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    forget_manifest(&full);
+    source.write(MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!(
+        (partly.known, partly.bytes_unknown),
+        (Known::Partly, 8 * MIB)
+    );
+
+    // What is known is wrong: the rest is not believed either.
+    let object = object_at(&next, MIB).await;
+    let (was, is) = byte(&next, MIB).await;
+    spoil(&object, MIB, &[is]);
+    let refused = record(&vault, &source, &next).await;
+    assert_eq!((refused.known, refused.damage.len()), (Known::Partly, 1));
+    spoil(&object, MIB, &[was]);
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!((partly.known, partly.damage.len()), (Known::Partly, 0));
+
+    // One that breaks off leaves what was known.
+    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    cancel.cancel();
+    let backup = source.record(&next, false);
+    let broken_off = vault.verify(&backup, true, progress, &cancel).await;
+    broken_off.expect_err("cancelled");
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!(
+        (partly.known, partly.bytes_unknown),
+        (Known::Partly, 8 * MIB)
+    );
+
+    let recorded = record(&vault, &source, &next).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    // It does not need its parent's.
+    vault
+        .delete(&source.record(&full, false))
+        .await
+        .expect("delete");
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    assert_eq!(sound.damage, []);
+
+    // A part of the manifest that is lost is known again, too.
+    let objects = objects_of(&next);
+    let part = objects.iter().find(|name| name.contains(".manifest."));
+    rados(&["rm", part.expect("a part")]);
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!(
+        (partly.known, partly.bytes_unknown),
+        (Known::Whole, 9 * MIB)
+    );
+    let recorded = record(&vault, &source, &next).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    source.delete(&vault, [&next]).await;
+    source.image.close().await;
+}
