@@ -55,7 +55,7 @@ rooms_and_whole() {
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
-    suites life_cycle chains independent restores verify bad_input records log_levels progress killed \
+    suites life_cycle chains independent restores verify bad_input records log_levels progress limits killed \
         left_behind fallback pools stops outages
 }
 

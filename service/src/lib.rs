@@ -11,5 +11,6 @@ mod outage;
 pub mod rbd;
 mod settings;
 pub mod transfer;
+mod turns;
 pub mod vault;
 pub mod worker;

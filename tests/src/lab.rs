@@ -215,6 +215,11 @@ impl Reconfigured {
         Ok(this)
     }
 
+    /// Has other lines at the end of its configuration, which it does not read by itself.
+    pub fn rewrite(&self, options: &str) -> Result<()> {
+        Ok(fs::write(&self.file, format!("{}{options}", self.original))?)
+    }
+
     /// Kills it; it is started as it was.
     pub async fn kill(self) -> Result<()> {
         fs::write(&self.file, &self.original)?;

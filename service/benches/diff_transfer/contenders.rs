@@ -1,16 +1,14 @@
 //! What is compared: Ceph's own tools and our engine, each as a child process, and what it costs.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cinderblock::rbd::Image;
 use cinderblock::transfer::{
-    BlockError, Budget, Destination, Digest, ImageSource, Progress, PumpOptions, Recorded,
-    Recorder, TransferError, copy_diff,
+    self, BlockError, Budget, Destination, Digest, ImageSource, PumpOptions, Recorded, Recorder,
+    TransferError, copy_diff,
 };
 use nix::sys::resource::{UsageWho, getrusage};
-use tokio_util::sync::CancellationToken;
 
 use crate::data::{SOURCE_POOL, Sites, TARGET_POOL};
 use crate::{MEMORY, Result};
@@ -89,15 +87,12 @@ async fn copy<S: ImageSource>(
         believe_map: true,
         ..PumpOptions::new(Budget::new(MEMORY), destination)
     };
-    let progress = Arc::new(Progress::default());
-    let cancel = CancellationToken::new();
     copy_diff(
         source,
         job.from.as_deref(),
         target,
         &options,
-        &progress,
-        &cancel,
+        &transfer::Job::default(),
     )
     .await?;
     Ok(())

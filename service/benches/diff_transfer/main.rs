@@ -15,8 +15,7 @@ mod report;
 
 use std::time::Duration;
 
-use cinderblock::transfer::{Budget, Destination, PumpOptions, take_back};
-use tokio_util::sync::CancellationToken;
+use cinderblock::transfer::{self, Budget, Destination, PumpOptions, take_back};
 
 use contenders::{Contender, Job, job, job_of, ours, run};
 use data::{Noise, Sites, destroy, make, scatter, verify};
@@ -210,7 +209,7 @@ async fn prepare(sites: &Sites, job: &Job) -> Result<()> {
     {
         target.remove_snapshot(&job.to).await?;
         let options = PumpOptions::new(Budget::new(MEMORY), Destination::MayHoldData);
-        take_back(&target, from, &options, &CancellationToken::new()).await?;
+        take_back(&target, from, &options, &transfer::Job::default()).await?;
     }
     target.close().await;
     Ok(())

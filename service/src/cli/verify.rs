@@ -1,7 +1,6 @@
 //! `cinderblock verify`.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use anyhow::bail;
 use api_compat::ids::BackupId;
@@ -11,7 +10,7 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::{Outcome, Output, Tool};
-use crate::transfer::Progress;
+use crate::transfer::Job;
 use crate::vault::{BackupRecord, Damage, Known, RestorePoint, Verified};
 
 /// Read backups again and compare them with what was stored.
@@ -236,12 +235,13 @@ async fn record(tool: &Tool, id: BackupId, all: bool) -> anyhow::Result<Option<B
 }
 
 async fn verify(tool: &Tool, backup: &BackupRecord, record: bool) -> anyhow::Result<Verified> {
-    let progress = Arc::new(Progress::default());
-    let verifying = tool
-        .vault
-        .verify(backup, record, progress.clone(), &tool.cancel);
+    let job = Job {
+        cancel: tool.cancel.clone(),
+        ..Job::default()
+    };
+    let verifying = tool.vault.verify(backup, record, &job);
     let name = backup.backup.to_string();
-    Ok(tool.bars.show(name, &progress, verifying).await?)
+    Ok(tool.bars.show(name, &job.progress, verifying).await?)
 }
 
 /// What is to be said of all of them.

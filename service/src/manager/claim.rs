@@ -9,14 +9,14 @@ use api_compat::ids::BackupId;
 use api_compat::notification::BackupEvent;
 use api_compat::state::{BackupStatus, is_wanted};
 use futures_util::future::{Either, select};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::pace::{Pace, Told};
 use super::stall::{LONG, Motion, Stall};
 use super::{Context, Error, Manager, lock, now};
-use crate::transfer::Progress;
+use crate::transfer::{Direction, Job, Progress};
+use crate::turns::{Group, Turn};
 use crate::vault;
 
 /// How often the status of a backup is looked at while its data is moved.
@@ -119,28 +119,32 @@ impl Claim<'_> {
         }
     }
 
-    /// How far the data is that the operation begins to move.
-    pub fn measure(&self) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
+    /// The transfer that the operation begins, for the project that asks for it.
+    pub fn job(&self, direction: Direction, context: &Context) -> Job {
+        let limits = &self.manager.capacity.limits;
+        let job = Job {
+            cancel: self.running.cancel.clone(),
+            ..Job::new(limits.share(direction, project(context)))
+        };
         self.enter(Phase::MovingData);
         if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
-            running.progress = Some(progress.clone());
+            running.progress = Some(job.progress.clone());
         }
-        progress
+        job
     }
 
     /// Waits for room among the operations, for as long as the backup has `status` and nobody calls
     /// the operation off.
-    pub async fn admit(&self, status: BackupStatus) -> Option<OwnedSemaphorePermit> {
-        if self.manager.capacity.is_full() {
-            let most = self.manager.settings.max_operations;
-            info!(backup = %self.backup, most, "Waiting until another operation has ended");
+    pub async fn admit(&self, context: &Context, status: BackupStatus) -> Option<Turn> {
+        let (operations, project) = (&self.manager.capacity.operations, project(context));
+        if operations.is_full(&project) {
+            info!(backup = %self.backup, "Waiting until another operation has ended");
         }
         self.enter(Phase::WaitingForRoom);
         let room = tokio::select! {
             biased;
             () = self.running.cancel.cancelled() => None,
-            room = self.manager.capacity.admit() => room,
+            room = operations.take(&project) => Some(room),
             () = self.manager.look_after(status, self, None) => None,
         };
         self.enter(Phase::Preparing);
@@ -184,6 +188,11 @@ impl Claim<'_> {
             Err(_) => Err(Error::CalledOff),
         }
     }
+}
+
+/// Who shares with others what the worker can do.
+fn project(context: &Context) -> Group {
+    context.project_id().unwrap_or_default().into()
 }
 
 impl Drop for Claim<'_> {
@@ -297,7 +306,8 @@ impl Manager {
                     .await;
             }
             // What is planned changes, too, while nothing is found that has to be moved.
-            let seen = progress.map(|progress| (progress.planned(), progress.done()));
+            let moves = progress.filter(|_| !self.capacity.limits.is_paused());
+            let seen = moves.map(|progress| (progress.planned(), progress.done()));
             match seen.and_then(|seen| stall.look(seen)) {
                 None => {}
                 Some(Motion::Stopped) => warn!(

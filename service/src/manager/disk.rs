@@ -1,12 +1,8 @@
 //! An attached volume, and the vault's way with it: by what RBD knows, or byte by byte.
 
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
-
 use super::now;
 use crate::attach::{Attached, Medium};
-use crate::transfer::{Device, Progress, Stats};
+use crate::transfer::{Device, Job, Stats};
 use crate::vault::{BackupPlan, BackupSpec, RestorePoint, Result, TargetSize, Vault, Volume};
 
 /// Where the bytes of an attached volume are.
@@ -37,16 +33,10 @@ impl Disk {
     }
 
     /// Backs it up.
-    pub async fn store(
-        &self,
-        vault: &Vault,
-        plan: &BackupPlan,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
-    ) -> Result<Stats> {
+    pub async fn store(&self, vault: &Vault, plan: &BackupPlan, job: &Job) -> Result<Stats> {
         match self {
-            Self::Image(volume) => vault.store(plan, volume, progress, cancel).await,
-            Self::Device(device) => vault.store_device(plan, device, progress, cancel).await,
+            Self::Image(volume) => vault.store(plan, volume, job).await,
+            Self::Device(device) => vault.store_device(plan, device, job).await,
         }
     }
 
@@ -64,16 +54,15 @@ impl Disk {
         vault: &Vault,
         point: &RestorePoint,
         (size, new): (TargetSize, bool),
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         match self {
             Self::Image(volume) => {
-                let restoring = vault.restore(point, volume, size, new, progress, cancel);
+                let restoring = vault.restore(point, volume, size, new, job);
                 restoring.await
             }
             Self::Device(device) => {
-                let restoring = vault.restore_device(point, device, size, new, progress, cancel);
+                let restoring = vault.restore_device(point, device, size, new, job);
                 restoring.await
             }
         }

@@ -8,7 +8,6 @@ use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo};
 use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 use super::claim::Claim;
@@ -18,6 +17,8 @@ use super::place::made_by_another;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
+use crate::transfer::Direction;
+use crate::turns::Turn;
 use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
@@ -74,7 +75,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let id = claim.backup;
         self.own(id).await;
-        let room = claim.admit(BackupStatus::Creating).await;
+        let room = claim.admit(context, BackupStatus::Creating).await;
         match self.admit(claim).await {
             Ok(making) => self.make(context, device, &making, claim, room).await,
             Err(error) => {
@@ -115,7 +116,7 @@ impl Manager {
         device: &BackupDeviceInfo,
         making: &Making,
         claim: &Claim<'_>,
-        room: Option<OwnedSemaphorePermit>,
+        room: Option<Turn>,
     ) -> Result<(), Error> {
         let row = &making.backup;
         let mut reached = Reached::Nothing;
@@ -234,19 +235,24 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let text = self.metadata_text(making.source_volume()?).await?;
-        let progress = claim.measure();
+        let job = claim.job(Direction::Backup, context);
         let begun = Instant::now();
         let storing = async {
-            let storing = source.store(&self.vault, plan, progress.clone(), claim.cancel());
-            let stats = storing.await?;
+            let stats = source.store(&self.vault, plan, &job).await?;
             let (pool, backup) = (&plan.pool, plan.backup);
             self.vault.write_metadata(pool, backup, &text).await?;
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Creating, claim, context, &progress, storing)
+            .while_it_is(
+                BackupStatus::Creating,
+                claim,
+                context,
+                &job.progress,
+                storing,
+            )
             .await?;
-        self.count_objects(plan.backup, &progress).await;
+        self.count_objects(plan.backup, &job.progress).await;
         info!(
             backup = %plan.backup, image = %plan.base, method = %plan.method,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,

@@ -57,6 +57,7 @@ use crate::keys::KeyManager;
 use crate::vault::{Vault, Worker};
 
 use capacity::Capacity;
+pub use capacity::Ceilings;
 use claim::Running;
 pub use error::Error;
 use owner::QUESTIONS;
@@ -96,8 +97,8 @@ pub struct Settings {
     pub continue_timeout: Duration,
     /// `service_down_time`.
     pub service_down_time: Duration,
-    /// `backup_max_operations`; 0 does not limit.
-    pub max_operations: usize,
+    /// How much is done at once, at first.
+    pub ceilings: Ceilings,
     /// `message_ttl`.
     pub message_ttl: Duration,
     /// How usages are kept.
@@ -151,7 +152,7 @@ impl Manager {
         ready: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            capacity: Capacity::new(settings.max_operations),
+            capacity: Capacity::new(&settings.ceilings),
             me: Worker {
                 host: settings.host.clone(),
                 id: Uuid::new_v4(),
@@ -185,6 +186,16 @@ impl Manager {
 
     fn history(&self) -> ObjectHistory {
         *lock(&self.history)
+    }
+
+    /// Changes how much is done at once, also by what is under way.
+    pub fn limit(&self, ceilings: &Ceilings) {
+        self.capacity.set(ceilings);
+    }
+
+    /// Has transfers rest, or go on. Whether that is a change.
+    pub fn pause(&self, paused: bool) -> bool {
+        self.capacity.limits.pause(paused)
     }
 
     /// The backup pools, for whoever watches their health.

@@ -16,6 +16,7 @@ impl Manager {
             operations = running.len(),
             awaiting_cinder_volume = lock(&self.awaiting).len(),
             vault_answers = *self.ready.borrow(),
+            paused = self.capacity.limits.is_paused(),
             "State of this worker"
         );
         for (backup, running) in running {

@@ -19,6 +19,7 @@ use super::keys::Rekeying;
 use super::volumes::size_of;
 use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
+use crate::transfer::Direction;
 use crate::vault::{RestorePoint, TargetSize};
 
 /// A backup, and the volume that it is restored to.
@@ -108,7 +109,7 @@ impl Manager {
         let restoring = Self::write_anew(accepting).await?;
 
         // The backup is taken: others that wait for room do not find it as it was.
-        let _room = claim.admit(BackupStatus::Restoring).await;
+        let _room = claim.admit(context, BackupStatus::Restoring).await;
         let outcome = match claim.cancel().is_cancelled() {
             true => Err(Error::CalledOff),
             false => self.run(context, &restoring, claim).await,
@@ -390,17 +391,22 @@ impl Manager {
     ) -> Result<(), Error> {
         let point = &prepared.point;
         let size = restoring.size(prepared.keys.encrypted);
-        let progress = claim.measure();
+        let job = claim.job(Direction::Restore, context);
         let begun = Instant::now();
-        let (new, cancel) = (restoring.new, claim.cancel());
+        let extent = (size, restoring.new);
         let writing = async {
-            let (extent, progress) = ((size, new), progress.clone());
-            let restoring = target.restore(&self.vault, point, extent, progress, cancel);
+            let restoring = target.restore(&self.vault, point, extent, &job);
             let stats = restoring.await?;
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
-            .while_it_is(BackupStatus::Restoring, claim, context, &progress, writing)
+            .while_it_is(
+                BackupStatus::Restoring,
+                claim,
+                context,
+                &job.progress,
+                writing,
+            )
             .await?;
         info!(
             volume = %restoring.volume.id, image = %point.image,

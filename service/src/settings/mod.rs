@@ -19,7 +19,7 @@ use api_compat::rpc::version;
 use crate::amqp;
 use crate::attach::OsBrick;
 use crate::db::{self, QuotaRules, Versions};
-use crate::manager::Settings;
+use crate::manager::{Ceilings, Settings};
 use crate::rbd::ClusterOptions;
 use crate::transfer::Budget;
 use crate::vault::{Engine, ImageFormat, Vault};
@@ -180,13 +180,24 @@ pub fn manager(config: &Config) -> Settings {
         independent_backups: config.cinderblock.independent_backups,
         continue_timeout: seconds(config.cinderblock.continue_timeout),
         service_down_time: seconds(config.service.service_down_time),
-        max_operations: config.backup.backup_max_operations,
+        ceilings: ceilings(config),
         message_ttl: seconds(config.service.message_ttl),
         quota: QuotaRules {
             until_refresh: i32::try_from(config.quota.until_refresh).unwrap_or(i32::MAX),
             max_age: i64::try_from(config.quota.max_age).unwrap_or(i64::MAX),
             reservation_expire: i64::try_from(config.quota.reservation_expire).unwrap_or(i64::MAX),
         },
+    }
+}
+
+/// How much the worker does at once.
+pub fn ceilings(config: &Config) -> Ceilings {
+    Ceilings {
+        operations: config.backup.backup_max_operations,
+        of_a_project: config.cinderblock.max_operations_per_project,
+        transfers: config.cinderblock.transfer_operations,
+        backup_bandwidth: config.cinderblock.backup_bandwidth,
+        restore_bandwidth: config.cinderblock.restore_bandwidth,
     }
 }
 

@@ -80,7 +80,10 @@ fn a_database_that_refuses_is_not_asked_without_a_pause() {
 /// chain of fields on one line.
 fn source(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let text = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     lines.join("\n").replace("\n.", ".")
 }

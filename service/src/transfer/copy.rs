@@ -1,8 +1,5 @@
 //! The transfers between RBD images that everything else is made of.
 
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::block::{BlockError, BlockSink, BlockSource, ImageSource};
@@ -11,8 +8,9 @@ use super::error::TransferError;
 use super::extent::Extent;
 use super::periods::Periods;
 use super::plan::Plan;
-use super::progress::{Progress, Stats};
+use super::progress::Stats;
 use super::pump::{Destination, PumpOptions, pump};
+use super::share::Job;
 use crate::rbd::Image;
 
 /// Makes `target` read as `source` does at the point at which that was opened.
@@ -30,8 +28,7 @@ pub async fn copy_diff<S: ImageSource, K: BlockSink>(
     since: Option<&str>,
     target: &K,
     options: &PumpOptions,
-    progress: &Arc<Progress>,
-    cancel: &CancellationToken,
+    job: &Job,
 ) -> Result<Stats, TransferError> {
     let replaces_everything = since.is_none() && options.destination != Destination::Fresh;
     let holes = match replaces_everything || source.wants_zeros() {
@@ -40,11 +37,11 @@ pub async fn copy_diff<S: ImageSource, K: BlockSink>(
     };
     let mut stats = Stats::default();
     if replaces_everything && let Some(excess) = excess(source.size(), target.size(), options) {
-        let plan = Plan::of(vec![excess], progress);
-        stats.add(&pump(plan, source, target, options, progress, cancel).await?);
+        let plan = Plan::of(vec![excess], &job.progress);
+        stats.add(&pump(plan, source, target, options, job).await?);
     }
-    let plan = Plan::diff(source.image(), since, options, holes, progress);
-    stats.add(&pump(plan, source, target, options, progress, cancel).await?);
+    let plan = Plan::diff(source.image(), since, options, holes, &job.progress);
+    stats.add(&pump(plan, source, target, options, job).await?);
     Ok(stats)
 }
 
@@ -57,10 +54,9 @@ pub async fn copy_all<S: ImageSource, K: BlockSink>(
     source: &S,
     target: &K,
     options: &PumpOptions,
-    progress: &Arc<Progress>,
-    cancel: &CancellationToken,
+    job: &Job,
 ) -> Result<Stats, TransferError> {
-    let error = match copy_diff(source, None, target, options, progress, cancel).await {
+    let error = match copy_diff(source, None, target, options, job).await {
         Err(error @ TransferError::Plan(_)) => error,
         copied => return copied,
     };
@@ -70,7 +66,7 @@ pub async fn copy_all<S: ImageSource, K: BlockSink>(
         destination: Destination::Similar,
         ..options.clone()
     };
-    copy_whole(source, target, &options, progress, cancel).await
+    copy_whole(source, target, &options, job).await
 }
 
 /// Makes `target` read as `source` does, knowing nothing of either: every byte of the source is read.
@@ -85,14 +81,13 @@ pub async fn copy_whole<S: BlockSource, K: BlockSink>(
     source: &S,
     target: &K,
     options: &PumpOptions,
-    progress: &Progress,
-    cancel: &CancellationToken,
+    job: &Job,
 ) -> Result<Stats, TransferError> {
     let end = source.size().min(target.size());
     let mut extents = vec![Extent::data(0..end)];
     extents.extend(excess(end, target.size(), options));
-    let plan = Plan::of(extents, progress);
-    pump(plan, source, target, options, progress, cancel).await
+    let plan = Plan::of(extents, &job.progress);
+    pump(plan, source, target, options, job).await
 }
 
 /// What is to be zeroed of a target with room for more than the source has.
@@ -113,7 +108,7 @@ pub async fn take_back(
     image: &Image,
     then: &str,
     options: &PumpOptions,
-    cancel: &CancellationToken,
+    job: &Job,
 ) -> Result<Stats, TransferError> {
     let plan = |error| TransferError::Plan(BlockError::Rbd(error));
     let source = image.open_at(then).await.map_err(plan)?;
@@ -121,7 +116,7 @@ pub async fn take_back(
     if image.known_size() != size {
         image.resize(size).await.map_err(plan)?;
     }
-    let progress = Progress::default();
+    let job = job.aside();
     let none = Periods::none(size, image.stripe_period());
     let differs = whole_objects(image, Some(then), false, none)
         .await
@@ -131,6 +126,6 @@ pub async fn take_back(
     if extents.is_empty() {
         return Ok(Stats::default());
     }
-    let plan = Plan::of(extents, &progress);
-    pump(plan, &source, image, options, &progress, cancel).await
+    let plan = Plan::of(extents, &job.progress);
+    pump(plan, &source, image, options, &job).await
 }

@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tokio_util::sync::CancellationToken;
 
 use super::memory::Disk;
 use super::{
-    Access, BlockSink, BlockSource, Budget, Destination, Device, Progress, PumpOptions, Stats,
+    Access, BlockSink, BlockSource, Budget, Destination, Device, Job, PumpOptions, Stats,
     TransferError, copy_whole,
 };
 
@@ -55,9 +54,9 @@ async fn copy(
     target: &impl BlockSink,
     options: &PumpOptions,
 ) -> Result<Stats, TransferError> {
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
-    let stats = copy_whole(source, target, options, &progress, &cancel).await?;
-    assert_eq!(progress.done(), progress.planned());
+    let job = Job::default();
+    let stats = copy_whole(source, target, options, &job).await?;
+    assert_eq!(job.progress.done(), job.progress.planned());
     assert!(options.budget.peak() <= options.budget.capacity());
     Ok(stats)
 }

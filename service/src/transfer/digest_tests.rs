@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use tokio_util::sync::CancellationToken;
-
 use super::memory::{Disk, Fault};
 use super::{
-    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Progress,
+    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Job,
     PumpOptions, Recorded, Recorder, Reference, Stats, TransferError, copy_whole,
 };
 
@@ -58,8 +56,8 @@ impl Reference for Book {
 
 async fn copy(source: &impl BlockSource, sink: &impl BlockSink) -> Result<Stats, TransferError> {
     let options = PumpOptions::new(Budget::new(1 << 20), Destination::Similar);
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
-    copy_whole(source, sink, &options, &progress, &cancel).await
+    let job = Job::default();
+    copy_whole(source, sink, &options, &job).await
 }
 
 /// Sizes that are not multiples of a grain, on each side of one another.

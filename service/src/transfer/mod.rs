@@ -22,7 +22,9 @@ mod periods;
 mod plan;
 mod progress;
 mod pump;
+mod rate;
 mod runs;
+mod share;
 
 #[cfg(test)]
 mod copy_tests;
@@ -32,6 +34,8 @@ mod digest_tests;
 mod memory;
 #[cfg(test)]
 mod pump_tests;
+#[cfg(test)]
+mod share_tests;
 
 pub use audit::{audit, changed_parts, has_changed};
 pub use block::{BlockError, BlockSink, BlockSource, ImageSource};
@@ -44,3 +48,4 @@ pub use nowhere::Nowhere;
 pub use periods::Periods;
 pub use progress::{Progress, Stats};
 pub use pump::{Destination, PumpOptions};
+pub use share::{Direction, Job, Limits, Share};

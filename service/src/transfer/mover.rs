@@ -15,6 +15,7 @@ use super::periods::Periods;
 use super::progress::Stats;
 use super::pump::{DRAIN, Destination, PumpOptions};
 use super::runs::{self, Run};
+use crate::turns::Turn;
 
 /// How many pieces of one step are written at a time.
 const PIECES: usize = 8;
@@ -29,8 +30,8 @@ pub(super) struct Mover<'a, S, K> {
 }
 
 impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
-    /// Does one step; gives how much of the plan that was, and what was done.
-    pub async fn run(&self, step: Step) -> Result<(u64, Stats), TransferError> {
+    /// Does one step, whose turn it is until then; gives how much of the plan that was, and what was done.
+    pub async fn run(&self, step: Step, _turn: Turn) -> Result<(u64, Stats), TransferError> {
         let length = step.length();
         let mut stats = match step {
             Step::Copy { span, parts } => self.copy(span, &parts).await?,

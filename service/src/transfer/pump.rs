@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use tokio_util::sync::CancellationToken;
-
 use super::block::{BlockSink, BlockSource};
 use super::budget::Budget;
 use super::error::TransferError;
 use super::extent::{Cut, Extent, Splitter, Step};
 use super::mover::Mover;
 use super::plan::Plan;
-use super::progress::{Progress, Stats};
+use super::progress::Stats;
+use super::share::Job;
+use futures_util::future::OptionFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
 /// How long a transfer that failed or was cancelled waits for what it has under way. A cluster that
 /// is gone would keep it forever.
@@ -95,8 +95,7 @@ pub async fn pump<S, K>(
     source: &S,
     sink: &K,
     options: &PumpOptions,
-    progress: &Progress,
-    cancel: &CancellationToken,
+    job: &Job,
 ) -> Result<Stats, TransferError>
 where
     S: BlockSource,
@@ -125,39 +124,50 @@ where
         grain: source.grain(),
         end: source.size(),
     });
+    // The step that waits for its turn, which it must not lose while others end.
+    let mut next: OptionFuture<_> = None.into();
+    let mut waits = false;
     let mut under_way = FuturesUnordered::new();
     let mut stats = Stats::default();
     let outcome = loop {
-        if steps.ended && under_way.is_empty() {
+        if steps.ended && !waits && under_way.is_empty() {
             break Ok(());
         }
         tokio::select! {
             biased;
-            () = cancel.cancelled() => break Err(TransferError::Cancelled),
+            () = job.cancel.cancelled() => break Err(TransferError::Cancelled),
             Some(moved) = under_way.next() => match moved {
                 Ok((length, moved)) => {
-                    progress.advance(length);
+                    job.progress.advance(length);
                     stats.add(&moved);
                 }
                 Err(error) => break Err(error),
             },
-            next = steps.next(&mut plan),
-                if under_way.len() < options.depth.max(1) && !steps.ended => match next {
-                Ok(Some(step)) => under_way.push(mover.run(step)),
+            Some((step, turn)) = &mut next, if waits => {
+                waits = false;
+                under_way.push(mover.run(step, turn));
+            }
+            found = steps.next(&mut plan),
+                if !waits && !steps.ended && under_way.len() < options.depth.max(1) => match found {
+                Ok(Some(step)) => {
+                    let admission = job.share.clone().admit(step.bytes());
+                    next = Some(Box::pin(admission.map(|turn| (step, turn)))).into();
+                    waits = true;
+                }
                 Ok(None) => {}
                 Err(error) => break Err(error),
             },
         }
     };
-    // The planner has no use any more for what it still holds.
-    drop(plan);
+    // The planner has no use any more for what it still holds, nor has anybody for a turn.
+    drop((plan, next));
     if outcome.is_err() {
         let _ = tokio::time::timeout(DRAIN, under_way.for_each(|_| async {})).await;
     }
     outcome?;
     tokio::select! {
         biased;
-        () = cancel.cancelled() => return Err(TransferError::Cancelled),
+        () = job.cancel.cancelled() => return Err(TransferError::Cancelled),
         flushed = sink.flush() => flushed.map_err(TransferError::Flush)?,
     }
     stats.extents = steps.extents;

@@ -1,13 +1,12 @@
 //! The pump between disks in memory.
 
 use proptest::prelude::*;
-use tokio_util::sync::CancellationToken;
 
 use super::extent::{Extent, ExtentKind};
 use super::memory::{Call, Disk, Fault};
 use super::plan::Plan;
 use super::pump::pump;
-use super::{BlockError, Budget, Destination, Progress, PumpOptions, Stats, TransferError};
+use super::{BlockError, Budget, Destination, Job, PumpOptions, Stats, TransferError};
 use crate::rbd::ErrorKind;
 
 const PAGE: usize = 4096;
@@ -25,11 +24,10 @@ async fn run(
     sink: &Disk,
     options: &PumpOptions,
 ) -> Result<Stats, TransferError> {
-    let progress = Progress::default();
-    let plan = Plan::of(extents, &progress);
-    let cancel = CancellationToken::new();
-    let stats = pump(plan, source, sink, options, &progress, &cancel).await?;
-    assert_eq!(progress.done(), progress.planned());
+    let job = Job::default();
+    let plan = Plan::of(extents, &job.progress);
+    let stats = pump(plan, source, sink, options, &job).await?;
+    assert_eq!(job.progress.done(), job.progress.planned());
     Ok(stats)
 }
 
@@ -229,15 +227,14 @@ async fn cancelling_ends_a_transfer_that_hangs() {
     let options = options(&budget, Destination::Fresh);
     let source = Disk::new(pattern(64)).with_fault(5 * PAGE as u64, Fault::Hangs);
     let sink = Disk::new(vec![0; 64 * PAGE]);
-    let progress = Progress::default();
-    let cancel = CancellationToken::new();
-    let plan = Plan::of(vec![Extent::data(0..64 * PAGE as u64)], &progress);
-    let transfer = pump(plan, &source, &sink, &options, &progress, &cancel);
+    let job = Job::default();
+    let plan = Plan::of(vec![Extent::data(0..64 * PAGE as u64)], &job.progress);
+    let transfer = pump(plan, &source, &sink, &options, &job);
     let stop = async {
-        while progress.done() < 60 * PAGE as u64 {
+        while job.progress.done() < 60 * PAGE as u64 {
             tokio::task::yield_now().await;
         }
-        cancel.cancel();
+        job.cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(transfer, stop);
     assert!(matches!(outcome, Err(TransferError::Cancelled)));
@@ -249,11 +246,10 @@ async fn cancelling_ends_a_transfer_that_hangs() {
 async fn a_cancelled_transfer_does_not_start() {
     let options = options(&Budget::new(1 << 20), Destination::Fresh);
     let (source, sink) = (Disk::new(pattern(4)), Disk::new(vec![0; 4 * PAGE]));
-    let progress = Progress::default();
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    let plan = Plan::of(vec![Extent::data(0..4 * PAGE as u64)], &progress);
-    let outcome = pump(plan, &source, &sink, &options, &progress, &cancel).await;
+    let job = Job::default();
+    job.cancel.cancel();
+    let plan = Plan::of(vec![Extent::data(0..4 * PAGE as u64)], &job.progress);
+    let outcome = pump(plan, &source, &sink, &options, &job).await;
     assert!(matches!(outcome, Err(TransferError::Cancelled)));
     assert!(source.calls().is_empty());
 }
@@ -264,9 +260,8 @@ async fn a_planner_that_dies_is_no_short_plan() {
     drop(sender);
     let options = options(&Budget::new(1 << 20), Destination::Fresh);
     let disk = Disk::new(Vec::new());
-    let progress = Progress::default();
-    let cancel = CancellationToken::new();
-    let outcome = pump(plan, &disk, &disk, &options, &progress, &cancel).await;
+    let job = Job::default();
+    let outcome = pump(plan, &disk, &disk, &options, &job).await;
     assert!(matches!(outcome, Err(TransferError::PlanBrokeOff)));
 }
 

@@ -5,13 +5,12 @@ use std::sync::atomic::Ordering;
 
 use api_compat::names::BackupSnapshot;
 use chrono::{DateTime, Utc};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec};
 use super::store::{complete, own_unless_made, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
-use crate::transfer::{self, Destination, Device, Progress, PumpOptions, Recorded, Stats};
+use crate::transfer::{self, Destination, Device, Job, PumpOptions, Recorded, Stats};
 
 /// The shortest run of zeros for which a device is asked to give space back.
 const ZERO_GRAIN: usize = 64 << 10;
@@ -64,8 +63,7 @@ impl Vault {
         &self,
         plan: &BackupPlan,
         source: &Device,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         if !source.is_file() && source.size() < plan.size {
             return Err(Error::invalid(format!(
@@ -96,7 +94,7 @@ impl Vault {
             plan.made.manifest.store(true, Ordering::Relaxed);
             let manifest = self.begin_manifest(&pool, plan, plan.size).await?;
             let source = Recorded::new(source, &manifest, plan.size);
-            let copying = transfer::copy_whole(&source, &base, &options, &progress, cancel);
+            let copying = transfer::copy_whole(&source, &base, &options, job);
             let stats = copying.await?;
             manifest.finish().await?;
             complete(&base, plan).await?;
@@ -117,8 +115,7 @@ impl Vault {
         target: &Device,
         size: TargetSize,
         new: bool,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         let pool = self.pool(&point.pool).await?;
         let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
@@ -131,7 +128,7 @@ impl Vault {
             };
             let options = self.device_options(destination);
             let opened = self.opened(point, &pool, &source);
-            opened.copy_to(&target, &options, &progress, cancel).await
+            opened.copy_to(&target, &options, job).await
         };
         let stats = written.await;
         source.close().await;

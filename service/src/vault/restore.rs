@@ -1,11 +1,9 @@
 //! Finding a backup's restore point and writing it into a volume.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use api_compat::ids::BackupId;
 use api_compat::names::BackupSnapshot;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::damage;
@@ -15,7 +13,7 @@ use super::store::{own, snapshots_if_exists, still_stand};
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
 use crate::transfer::{
-    self, BlockError, BlockSink, Checked, Destination, Progress, PumpOptions, Stats, TransferError,
+    self, BlockError, BlockSink, Checked, Destination, Job, PumpOptions, Stats, TransferError,
 };
 
 /// Where a backup can be read.
@@ -56,11 +54,10 @@ impl Opened<'_> {
         &self,
         target: &K,
         options: &PumpOptions,
-        progress: &Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         let Some(manifest) = self.manifest().await? else {
-            let copying = transfer::copy_all(self.image, target, options, progress, cancel);
+            let copying = transfer::copy_all(self.image, target, options, job);
             let stats = copying.await?;
             self.still_stands().await?;
             return Ok(stats);
@@ -69,7 +66,7 @@ impl Opened<'_> {
             true => Checked::noting(self.image, &manifest),
             false => Checked::new(self.image, &manifest),
         };
-        let stats = match transfer::copy_all(&source, target, options, progress, cancel).await {
+        let stats = match transfer::copy_all(&source, target, options, job).await {
             Err(TransferError::Read {
                 error: BlockError::Damaged(range),
                 ..
@@ -201,8 +198,7 @@ impl Vault {
         target: &Volume,
         size: TargetSize,
         new: bool,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         let pool = self.pool(&point.pool).await?;
         let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
@@ -219,7 +215,7 @@ impl Vault {
             };
             let options = self.pump_options(destination);
             let opened = self.opened(point, &pool, &source);
-            opened.copy_to(&image, &options, &progress, cancel).await
+            opened.copy_to(&image, &options, job).await
         };
         let stats = written.await;
         image.close().await;

@@ -8,7 +8,6 @@ use api_compat::ids::BackupId;
 use api_compat::names::{BackupImage, BackupSnapshot};
 use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
@@ -17,7 +16,7 @@ use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{
-    self, Destination, ImageSource, Progress, PumpOptions, Recorded, Stats, TransferError,
+    self, Destination, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
 };
 
 /// What will be done to make one backup.
@@ -124,13 +123,7 @@ impl Vault {
     ///
     /// Repeating it after an interruption is safe: the source's snapshot is kept, the bytes are
     /// moved again, and a restore point that stands already ends it at once.
-    pub async fn store(
-        &self,
-        plan: &BackupPlan,
-        source: &Volume,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
-    ) -> Result<Stats> {
+    pub async fn store(&self, plan: &BackupPlan, source: &Volume, job: &Job) -> Result<Stats> {
         let pool = self.pool(&plan.pool).await?;
         let base = plan.base.to_string();
         if snapshots_if_exists(&pool, &base)
@@ -167,15 +160,13 @@ impl Vault {
             let mut manifest = self.begin_manifest(&pool, plan, size).await?;
             let mut options = self.pump_options(destination);
             if let Method::Incremental { from: parent } = &plan.method {
-                self.settle(&base, parent, cancel).await?;
+                self.settle(&base, parent, job).await?;
                 let rollback = manifest.inherited();
                 let believing = self.believes_map(&from, parent, &base, rollback);
                 options.believe_map = believing.await?;
             }
             let recorded = Recorded::new(&from, &manifest, size);
-            let stats = self
-                .copy(plan, &recorded, &base, &options, progress, cancel)
-                .await?;
+            let stats = self.copy(plan, &recorded, &base, &options, job).await?;
             let after = from.snapshots().await?;
             let snapshots = Snapshots { before, after };
             let inherited = manifest.inherited().filter(|_| stats.extents == 0).cloned();
@@ -240,8 +231,7 @@ impl Vault {
         from: &S,
         base: &Image,
         options: &PumpOptions,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
+        job: &Job,
     ) -> Result<Stats> {
         // As at the snapshot: the volume may have grown, or been shrunk by hand.
         if base.known_size() != from.size() {
@@ -251,15 +241,15 @@ impl Vault {
             Method::Incremental { from } => Some(from.as_str()),
             Method::Full => None,
             Method::Compared => {
-                let copying = transfer::copy_all(from, base, options, &progress, cancel);
+                let copying = transfer::copy_all(from, base, options, job);
                 return Ok(copying.await?);
             }
             Method::Whole => {
-                let copying = transfer::copy_whole(from, base, options, &progress, cancel);
+                let copying = transfer::copy_whole(from, base, options, job);
                 return Ok(copying.await?);
             }
         };
-        Ok(transfer::copy_diff(from, since, base, options, &progress, cancel).await?)
+        Ok(transfer::copy_diff(from, since, base, options, job).await?)
     }
 
     /// Makes sure that an image reads as it did at its snapshot `from`, on which an incremental
@@ -267,9 +257,9 @@ impl Vault {
     ///
     /// It does not where an incremental was broken off, or a newer backup was deleted: what those
     /// wrote is still there, and a range that the volume got and lost again since is in no diff.
-    async fn settle(&self, base: &Image, from: &str, cancel: &CancellationToken) -> Result<()> {
+    async fn settle(&self, base: &Image, from: &str, job: &Job) -> Result<()> {
         let options = self.pump_options(Destination::Similar);
-        let taken_back = transfer::take_back(base, from, &options, cancel).await;
+        let taken_back = transfer::take_back(base, from, &options, job).await;
         let stats = taken_back.map_err(|error| match error {
             // Of the chain, not of the volume.
             TransferError::Read { .. } | TransferError::Plan(_) => Error::damaged(format!(

@@ -1,9 +1,7 @@
 //! Reading a backup again, to see whether it is what was stored.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::damage::{Damage, locate};
@@ -12,7 +10,7 @@ use super::restore::Opened;
 use super::{BackupRecord, Error, RestorePoint, Result, Vault};
 use crate::rbd::{Image, Pool};
 use crate::transfer::{
-    self, BlockError, Checked, Destination, ImageSource, Nowhere, Progress, Recorded, Stats,
+    self, BlockError, Checked, Destination, ImageSource, Job, Nowhere, Recorded, Stats,
     TransferError,
 };
 
@@ -54,13 +52,7 @@ impl Vault {
     ///
     /// # Errors
     /// What keeps it from being read, or `Cancelled`. Damage is no error.
-    pub async fn verify(
-        &self,
-        backup: &BackupRecord,
-        record: bool,
-        progress: Arc<Progress>,
-        cancel: &CancellationToken,
-    ) -> Result<Verified> {
+    pub async fn verify(&self, backup: &BackupRecord, record: bool, job: &Job) -> Result<Verified> {
         let point = self.find_restore_point(backup).await?;
         let pool = self.pool(&point.pool).await?;
         let image = pool.open(&point.image, point.snapshot.as_deref()).await?;
@@ -70,8 +62,7 @@ impl Vault {
             point: &point,
             pool: &pool,
             image: &image,
-            progress: &progress,
-            cancel,
+            job,
         };
         let verified = verification.run(record).await;
         image.close().await;
@@ -85,8 +76,7 @@ struct Verification<'a> {
     point: &'a RestorePoint,
     pool: &'a Pool,
     image: &'a Image,
-    progress: &'a Arc<Progress>,
-    cancel: &'a CancellationToken,
+    job: &'a Job,
 }
 
 impl Verification<'_> {
@@ -122,7 +112,7 @@ impl Verification<'_> {
         let (bytes_read, beyond) = match read {
             Ok(stats) => (stats.bytes_read, None),
             // There is more damage than is noted.
-            Err(error) => (self.progress.done(), Some(damage_of(error)?)),
+            Err(error) => (self.job.progress.done(), Some(damage_of(error)?)),
         };
         self.opened.still_stands().await?;
         let known = match manifest.is_whole() {
@@ -177,7 +167,7 @@ impl Verification<'_> {
     async fn read<S: ImageSource>(&self, source: &S) -> std::result::Result<Stats, TransferError> {
         let options = self.vault.pump_options(Destination::Fresh);
         let nowhere = Nowhere::new(source.size());
-        transfer::copy_all(source, &nowhere, &options, self.progress, self.cancel).await
+        transfer::copy_all(source, &nowhere, &options, self.job).await
     }
 
     fn verified(&self, known: Known, bytes_read: u64) -> Verified {

@@ -24,7 +24,10 @@ OS_<GROUP>__<OPTION>, such as OS_DEFAULT__BACKUP_CEPH_POOL.
 
 Signals:
   TERM, INT  Take no new requests, let running operations end, and stop; a second one stops at once
-  HUP        Open the log file anew; read the log level and the other services' versions again
+  HUP        Open the log file anew; read the log level, the limits of what runs at once and the other
+             services' versions again
+  TSTP       Let backups and restores rest: they read and write nothing more until CONT
+  CONT       Let them go on
   USR2       Log what the worker does at the moment
 
 Exit status: 0 when it was told to stop, 1 when it could not start or go on, 2 when the command \

@@ -205,12 +205,13 @@ impl Worker {
                 },
                 signal = signals.next() => match signal {
                     Signal::Terminate => break,
-                    Signal::Reload => self.reload.take_up(),
-                    Signal::Report => self.manager.report(),
+                    other => self.heed(other),
                 },
             }
         }
         info!("Stopping: no new requests are taken");
+        // What rests would never end.
+        self.heed(Signal::Resume);
         self.stop.cancel();
         if let Err(error) = publishing.await {
             error!(%error, "Publishing the capabilities ended badly");
@@ -231,6 +232,20 @@ impl Worker {
         );
         info!("Stopped");
         outcome
+    }
+
+    /// Does what a signal asks for that does not end the worker.
+    fn heed(&self, signal: Signal) {
+        match signal {
+            Signal::Terminate => {}
+            Signal::Reload => self.reload.take_up(),
+            Signal::Pause if self.manager.pause(true) => {
+                info!("Transfers rest until the signal CONT arrives");
+            }
+            Signal::Resume if self.manager.pause(false) => info!("Transfers go on"),
+            Signal::Pause | Signal::Resume => {}
+            Signal::Report => self.manager.report(),
+        }
     }
 
     /// Tells the scheduler that no backups are made here any more, unless another worker makes them: it
@@ -294,8 +309,7 @@ impl Worker {
                 ended = &mut drained => return ended.is_ok(),
                 signal = signals.next() => match signal {
                     Signal::Terminate => return false,
-                    Signal::Reload => self.reload.take_up(),
-                    Signal::Report => self.manager.report(),
+                    other => self.heed(other),
                 },
             }
         }

@@ -1,5 +1,5 @@
-//! What SIGHUP takes up: the log, its level, and the versions of the other services. All else needs a
-//! restart.
+//! What SIGHUP takes up: the log, its level, how much is done at once, and the versions of the other services.
+//! All else needs a restart.
 
 use std::sync::Arc;
 
@@ -45,7 +45,17 @@ impl Reload {
             Ok(config) => {
                 self.log.levels().configure(&config.logging);
                 let wanted = config.logging.debug;
-                info!(debug = wanted, "Reloaded the configuration of the log");
+                let ceilings = settings::ceilings(&config);
+                self.manager.limit(&ceilings);
+                info!(
+                    debug = wanted,
+                    operations = ceilings.operations,
+                    operations_of_a_project = ceilings.of_a_project,
+                    transfers = ceilings.transfers,
+                    backup_bandwidth = ceilings.backup_bandwidth,
+                    restore_bandwidth = ceilings.restore_bandwidth,
+                    "Reloaded the configuration of the log and the limits"
+                );
             }
             Err(error) => error!("Cannot reload: {error:#}"),
         }

@@ -1,5 +1,5 @@
-//! Signals: TERM and INT end the worker in order, HUP has it look at its configuration again, USR2 has it
-//! tell what it does.
+//! Signals: TERM and INT end the worker in order, HUP has it look at its configuration again, TSTP and CONT
+//! have its transfers rest and go on, USR2 has it tell what it does.
 
 use tokio::signal::unix::{self, SignalKind};
 
@@ -10,6 +10,10 @@ pub enum Signal {
     Terminate,
     /// To take up what can change while it runs.
     Reload,
+    /// To have transfers rest.
+    Pause,
+    /// To have them go on.
+    Resume,
     /// To tell what it does.
     Report,
 }
@@ -19,6 +23,8 @@ pub struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hangup: unix::Signal,
+    stop: unix::Signal,
+    resume: unix::Signal,
     user2: unix::Signal,
 }
 
@@ -32,6 +38,8 @@ impl Signals {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
             hangup: unix::signal(SignalKind::hangup())?,
+            stop: unix::signal(SignalKind::from_raw(libc::SIGTSTP))?,
+            resume: unix::signal(SignalKind::from_raw(libc::SIGCONT))?,
             user2: unix::signal(SignalKind::user_defined2())?,
         })
     }
@@ -42,6 +50,8 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Terminate,
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.stop.recv() => Signal::Pause,
+            _ = self.resume.recv() => Signal::Resume,
             _ = self.user2.recv() => Signal::Report,
         }
     }

@@ -1,12 +1,10 @@
 //! Whole images, once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cinderblock::rbd::{ErrorKind, Features, ImageOptions};
-use cinderblock::transfer::{Destination, Progress, Stats, TransferError, copy_diff, take_back};
-use tokio_util::sync::CancellationToken;
+use cinderblock::transfer::{Destination, Job, Stats, TransferError, copy_diff, take_back};
 
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, content, usual_features, volumes};
 use crate::{Chain, copy, options, try_copy, write, zero};
@@ -146,31 +144,29 @@ async fn a_transfer_that_was_cut_off_can_be_repeated() {
     write(&source, 0, noise.bytes(64 * MIB)).await;
     let mut options = options(Destination::Fresh);
     options.depth = 4;
-    let progress = Arc::new(Progress::default());
+    let job = Job::default();
 
     // Cancelled, with others watching how far it is.
-    let cancel = CancellationToken::new();
     let watcher = async {
-        while progress.done() < 16 * MIB {
+        while job.progress.done() < 16 * MIB {
             tokio::task::yield_now().await;
         }
-        cancel.cancel();
+        job.cancel.cancel();
     };
-    let transfer = copy_diff(&source, None, &target, &options, &progress, &cancel);
+    let transfer = copy_diff(&source, None, &target, &options, &job);
     let (outcome, ()) = tokio::join!(transfer, watcher);
     assert!(matches!(outcome, Err(TransferError::Cancelled)));
-    assert!(progress.done() < 64 * MIB);
+    assert!(job.progress.done() < 64 * MIB);
     assert_eq!(options.budget.allocated(), 0);
 
     // Its future dropped.
-    let progress = Arc::new(Progress::default());
-    let cancel = CancellationToken::new();
+    let job = Job::default();
     tokio::select! {
-        _ = copy_diff(&source, None, &target, &options, &progress, &cancel) => {
+        _ = copy_diff(&source, None, &target, &options, &job) => {
             panic!("it was to be dropped");
         }
         () = async {
-            while progress.done() < 16 * MIB {
+            while job.progress.done() < 16 * MIB {
                 tokio::task::yield_now().await;
             }
         } => {}
@@ -208,8 +204,8 @@ async fn an_image_is_taken_back_to_its_snapshot() {
         image.create_snapshot("then").await.expect("snapshot");
         let then = content(&image).await;
         let options = options(Destination::MayHoldData);
-        let cancel = CancellationToken::new();
-        let stats = take_back(&image, "then", &options, &cancel).await;
+        let job = Job::default();
+        let stats = take_back(&image, "then", &options, &job).await;
         assert_eq!(stats.expect("nothing to do"), Stats::default());
 
         write(&image, 5 * MIB, noise.bytes(100)).await;
@@ -220,15 +216,15 @@ async fn an_image_is_taken_back_to_its_snapshot() {
         // A snapshot in between takes the marks of what changed with it when it goes.
         image.create_snapshot("newer").await.expect("snapshot");
         image.remove_snapshot("newer").await.expect("remove");
-        let cancelled = CancellationToken::new();
-        cancelled.cancel();
+        let cancelled = Job::default();
+        cancelled.cancel.cancel();
         let broken_off = take_back(&image, "then", &options, &cancelled).await;
         assert!(matches!(broken_off, Err(TransferError::Cancelled)));
-        let stats = take_back(&image, "then", &options, &cancel).await;
+        let stats = take_back(&image, "then", &options, &job).await;
         let stats = stats.expect("taken back");
         assert_same(&content(&image).await, &then);
         assert!(stats.bytes_written <= 8 * MIB, "{stats:?}");
-        let stats = take_back(&image, "then", &options, &cancel).await;
+        let stats = take_back(&image, "then", &options, &job).await;
         // Without an object map what was written since is all that is known.
         if features == usual_features() {
             assert!(stats.expect("again").bytes_written <= 8 * MIB);

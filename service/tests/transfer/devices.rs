@@ -1,12 +1,9 @@
 //! Between images and block devices.
 
-use std::sync::Arc;
-
 use cinderblock::rbd::ErrorKind;
 use cinderblock::transfer::{
-    Access, Destination, Device, Progress, PumpOptions, TransferError, copy_diff, copy_whole,
+    Access, Destination, Device, Job, PumpOptions, TransferError, copy_diff, copy_whole,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::loop_device::LoopDevice;
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
@@ -28,13 +25,13 @@ async fn a_device_goes_to_an_image_without_its_zeros() {
     // As large as the volume is said to be: the device is smaller.
     let (_name, image) = backups.usual_image(64 * MIB).await;
     let source = open(&device, Access::Read).await;
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
+    let job = Job::default();
     let options = options(Destination::Fresh);
-    let stats = copy_whole(&source, &image, &options, &progress, &cancel).await;
+    let stats = copy_whole(&source, &image, &options, &job).await;
     let stats = stats.expect("copied");
     assert!(stats.bytes_written < 128 << 10, "{stats:?}");
     assert_eq!(stats.bytes_read, 40 * MIB);
-    assert_eq!(progress.done(), 64 * MIB);
+    assert_eq!(job.progress.done(), 64 * MIB);
     held.resize(64 << 20, 0);
     assert_same(&content(&image).await, &held);
     image.close().await;
@@ -58,8 +55,8 @@ async fn an_image_goes_over_what_a_device_held() {
             zero_grain: 64 << 10,
             ..options(Destination::MayHoldData)
         };
-        let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-        let copying = copy_diff(&image, None, &target, &options, &progress, &cancel);
+        let job = Job::default();
+        let copying = copy_diff(&image, None, &target, &options, &job);
         copying.await.expect("copied");
         target.close().await;
         expected.truncate(24 << 20);
@@ -87,17 +84,17 @@ async fn a_copy_to_a_device_can_be_cancelled() {
         depth: 2,
         ..options(Destination::MayHoldData)
     };
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
+    let job = Job::default();
     let watcher = async {
-        while progress.done() < 8 * MIB {
+        while job.progress.done() < 8 * MIB {
             tokio::task::yield_now().await;
         }
-        cancel.cancel();
+        job.cancel.cancel();
     };
-    let copying = copy_whole(&image, &target, &options, &progress, &cancel);
+    let copying = copy_whole(&image, &target, &options, &job);
     let (copied, ()) = tokio::join!(copying, watcher);
     assert!(matches!(copied, Err(TransferError::Cancelled)));
-    assert!(progress.done() < 64 * MIB);
+    assert!(job.progress.done() < 64 * MIB);
     assert_eq!(options.budget.allocated(), 0);
     target.close().await;
     image.close().await;
@@ -113,9 +110,9 @@ async fn a_device_that_is_too_small_or_only_read_is_told() {
     let error = target.sized(8 * MIB).await.expect_err("too small");
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     let reader = open(&device, Access::Read).await;
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
+    let job = Job::default();
     let options = options(Destination::MayHoldData);
-    let error = copy_whole(&image, &reader, &options, &progress, &cancel).await;
+    let error = copy_whole(&image, &reader, &options, &job).await;
     let error = error.expect_err("opened for reading");
     assert!(matches!(error, TransferError::Write { .. }), "{error}");
     assert_ne!(error.kind(), Some(ErrorKind::NotFound));

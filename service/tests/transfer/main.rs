@@ -7,15 +7,12 @@ mod clones;
 mod copies;
 mod devices;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use ceph_lab::{Scratch, Site, assert_same, backups, content, usual_features, volumes};
 use cinderblock::rbd::{Image, ImageOptions};
 use cinderblock::transfer::{
-    Budget, Destination, Progress, PumpOptions, Stats, TransferError, copy_diff,
+    Budget, Destination, Job, PumpOptions, Stats, TransferError, copy_diff,
 };
-use tokio_util::sync::CancellationToken;
 
 fn options(destination: Destination) -> PumpOptions {
     PumpOptions::new(Budget::new(64 << 20), destination)
@@ -27,11 +24,10 @@ async fn try_copy(
     target: &Image,
     to: Destination,
 ) -> Result<Stats, TransferError> {
-    let progress = Arc::new(Progress::default());
-    let cancel = CancellationToken::new();
+    let job = Job::default();
     let options = options(to);
-    let stats = copy_diff(source, since, target, &options, &progress, &cancel).await?;
-    assert_eq!(progress.done(), progress.planned());
+    let stats = copy_diff(source, since, target, &options, &job).await?;
+    assert_eq!(job.progress.done(), job.progress.planned());
     assert!(options.budget.peak() <= options.budget.capacity());
     assert_eq!(options.budget.allocated(), 0);
     Ok(stats)

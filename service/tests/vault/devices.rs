@@ -1,13 +1,10 @@
 //! Backups of block devices.
 
-use std::sync::Arc;
-
 use chrono::Utc;
-use cinderblock::transfer::{Access, Device, Progress};
+use cinderblock::transfer::{Access, Device, Job};
 use cinderblock::vault::{
     BackupPlan, BackupRecord, BackupSpec, Error, Method, Parent, TargetSize, Vault,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::loop_device::LoopDevice;
 use crate::ceph_lab::{MIB, Noise, assert_same, conf, tool};
@@ -39,10 +36,10 @@ fn record(spec: &BackupSpec, plan: &BackupPlan) -> BackupRecord {
 }
 
 async fn store(vault: &Vault, plan: &BackupPlan, device: &LoopDevice) -> Result<u64, Error> {
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let source = Device::open(device.path(), Access::Read).await;
     let source = source.expect("it opens");
-    let stored = vault.store_device(plan, &source, progress, &cancel).await;
+    let stored = vault.store_device(plan, &source, &job).await;
     source.close().await;
     stored.map(|stats| stats.bytes_read)
 }
@@ -53,12 +50,12 @@ async fn restore(
     device: &LoopDevice,
     size: u64,
 ) -> Result<(), Error> {
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let point = vault.find_restore_point(record).await?;
     let target = Device::open(device.path(), Access::Write).await;
     let target = target.expect("it opens");
     let size = TargetSize::Exactly(size);
-    let restoring = vault.restore_device(&point, &target, size, false, progress, &cancel);
+    let restoring = vault.restore_device(&point, &target, size, false, &job);
     let restored = restoring.await;
     target.close().await;
     restored.map(drop)
@@ -118,10 +115,9 @@ async fn a_backup_that_was_broken_off_is_made_anew_or_undone() {
     let plan = plan.expect("a plan");
     let opened = Device::open(source.path(), Access::Read).await;
     let device = opened.expect("it opens");
-    let cancel = CancellationToken::new();
-    cancel.cancel();
-    let progress = Arc::new(Progress::default());
-    let storing = vault.store_device(&plan, &device, progress, &cancel);
+    let job = Job::default();
+    job.cancel.cancel();
+    let storing = vault.store_device(&plan, &device, &job);
     storing.await.expect_err("cancelled");
     let record = record(&spec, &plan);
     let point = vault.find_restore_point(&record).await;
@@ -159,8 +155,8 @@ async fn a_file_that_is_shorter_than_its_volume_ends_in_zeros() {
     let spec = spec(None);
     let plan = vault.plan_copy(&spec, SIZE, Utc::now()).await;
     let plan = plan.expect("a plan");
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-    let stored = vault.store_device(&plan, &source, progress, &cancel).await;
+    let job = Job::default();
+    let stored = vault.store_device(&plan, &source, &job).await;
     stored.expect("stored");
     let _ = std::fs::remove_file(&path);
     held.resize(SIZE as usize, 0);

@@ -1,11 +1,9 @@
 //! Another way to make a backup after one that failed.
 
 use std::pin::pin;
-use std::sync::Arc;
 
-use cinderblock::transfer::Progress;
+use cinderblock::transfer::Job;
 use cinderblock::vault::{BackupPlan, Method};
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
 use crate::{Source, assert_waits, restore_point, vault};
@@ -19,8 +17,8 @@ async fn byte_by_byte_it_is_the_same_backup() {
         method: Method::Whole,
         ..source.plan(&vault, None).await
     };
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-    let storing = vault.store(&whole, &source.volume, progress, &cancel);
+    let job = Job::default();
+    let storing = vault.store(&whole, &source.volume, &job);
     let stats = storing.await.expect("stored");
     assert_eq!(stats.bytes_read, 24 * MIB);
     assert!(stats.bytes_written < 6 * MIB, "{stats:?}");

@@ -12,7 +12,6 @@ mod trust;
 mod verify;
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::Duration;
 
 use api_compat::ids::{BackupId, VolumeId};
@@ -20,12 +19,11 @@ use bytes::Bytes;
 use ceph_lab::{MIB, Noise, Scratch, assert_same, backups, conf, content, tool, volumes};
 use chrono::Utc;
 use cinderblock::rbd::{ClusterOptions, Image};
-use cinderblock::transfer::{Budget, Progress};
+use cinderblock::transfer::{Budget, Job};
 use cinderblock::vault::{
     BackupPlan, BackupRecord, BackupSpec, Engine, Error, ImageFormat, Method, Parent, Vault, Volume,
 };
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const POOL: &str = "backups";
@@ -95,9 +93,8 @@ impl Source {
     }
 
     async fn try_store(&self, vault: &Vault, plan: &BackupPlan) -> Result<(), Error> {
-        let progress = Arc::new(Progress::default());
-        let cancel = CancellationToken::new();
-        let stored = vault.store(plan, &self.volume, progress, &cancel).await;
+        let job = Job::default();
+        let stored = vault.store(plan, &self.volume, &job).await;
         stored.map(drop)
     }
 

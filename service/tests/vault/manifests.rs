@@ -1,11 +1,9 @@
 //! What a backup's data was when it was stored, and what comes of it when it is something else.
 
 use std::fs;
-use std::sync::Arc;
 
-use cinderblock::transfer::Progress;
+use cinderblock::transfer::Job;
 use cinderblock::vault::{BackupPlan, Error, Method, TargetSize, Vault};
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, content};
 use crate::{Source, objects_of, rados, restore_point, vault, vault_that};
@@ -18,9 +16,9 @@ async fn restore(vault: &Vault, source: &Source, plan: &BackupPlan) -> Result<()
     let point = vault.find_restore_point(&record).await.expect("found");
     let target = Source::new(SIZE).await;
     target.write(3 * MIB, Noise::new(99).bytes(5 * MIB)).await;
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let size = TargetSize::Exactly(SIZE);
-    let restoring = vault.restore(&point, &target.volume, size, false, progress, &cancel);
+    let restoring = vault.restore(&point, &target.volume, size, false, &job);
     let restored = restoring.await;
     if restored.is_ok() {
         let mut expected = restore_point(plan).await;
@@ -131,9 +129,9 @@ async fn a_manifest_lists_what_the_backup_wrote_and_goes_with_it() {
 
     // One that fails leaves nothing.
     let plan = source.plan(&vault, None).await;
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-    cancel.cancel();
-    let storing = vault.store(&plan, &source.volume, progress, &cancel);
+    let job = Job::default();
+    job.cancel.cancel();
+    let storing = vault.store(&plan, &source.volume, &job);
     storing.await.expect_err("cancelled");
     vault.undo(&plan, &source.volume).await;
     assert_eq!(objects_of(&plan), Vec::<String>::new());
@@ -229,9 +227,9 @@ async fn what_a_volume_holds_already_is_not_read_of_its_backup() {
     source.write(25 * MIB, noise.bytes(MIB)).await;
 
     let point = vault.find_restore_point(&source.record(&full, true)).await;
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let (point, size) = (point.expect("found"), TargetSize::Exactly(SIZE));
-    let restoring = vault.restore(&point, &source.volume, size, false, progress, &cancel);
+    let restoring = vault.restore(&point, &source.volume, size, false, &job);
     let stats = restoring.await.expect("restored");
     assert_same(&content(&source.image).await, &held);
     assert_eq!(stats.bytes_read, 64 << 10, "{stats:?}");

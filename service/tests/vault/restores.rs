@@ -1,10 +1,7 @@
 //! Restores into images.
 
-use std::sync::Arc;
-
-use cinderblock::transfer::Progress;
+use cinderblock::transfer::Job;
 use cinderblock::vault::TargetSize;
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, content};
 use crate::{Source, vault_that};
@@ -20,9 +17,9 @@ async fn a_volume_in_ceph_is_cleared_behind_the_backups_end_in_any_case() {
     target.write(0, noise.bytes(24 * MIB)).await;
     let record = source.record(&full, true);
     let point = vault.find_restore_point(&record).await.expect("found");
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let size = TargetSize::Exactly(24 * MIB);
-    let restoring = vault.restore(&point, &target.volume, size, false, progress, &cancel);
+    let restoring = vault.restore(&point, &target.volume, size, false, &job);
     restoring.await.expect("restored");
     let mut expected = content(&source.image).await;
     expected.resize(24 << 20, 0);

@@ -1,10 +1,7 @@
 //! Reading backups again, and writing down what they hold.
 
-use std::sync::Arc;
-
-use cinderblock::transfer::Progress;
+use cinderblock::transfer::Job;
 use cinderblock::vault::{BackupPlan, Error, Known, Vault, Verified};
-use tokio_util::sync::CancellationToken;
 
 use crate::ceph_lab::{MIB, Noise, assert_same};
 use crate::manifests::{object_at, spoil};
@@ -18,9 +15,9 @@ async fn try_verify(
     plan: &BackupPlan,
     record: bool,
 ) -> Result<Verified, Error> {
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
+    let job = Job::default();
     let backup = source.record(plan, false);
-    vault.verify(&backup, record, progress, &cancel).await
+    vault.verify(&backup, record, &job).await
 }
 
 async fn verify(vault: &Vault, source: &Source, plan: &BackupPlan) -> Verified {
@@ -169,10 +166,10 @@ async fn what_is_known_in_part_becomes_known_as_a_whole() {
     assert_eq!((partly.known, partly.damage.len()), (Known::Partly, 0));
 
     // One that breaks off leaves what was known.
-    let (progress, cancel) = (Arc::new(Progress::default()), CancellationToken::new());
-    cancel.cancel();
+    let job = Job::default();
+    job.cancel.cancel();
     let backup = source.record(&next, false);
-    let broken_off = vault.verify(&backup, true, progress, &cancel).await;
+    let broken_off = vault.verify(&backup, true, &job).await;
     broken_off.expect_err("cancelled");
     let partly = verify(&vault, &source, &next).await;
     assert_eq!(

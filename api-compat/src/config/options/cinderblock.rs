@@ -10,6 +10,19 @@ options! {
         /// Bytes that all transfers of this worker together keep in flight. The default is
         /// 128 MiB.
         transfer_memory: u64 = default("134217728").min(16_777_216.0),
+        /// Number of reads and writes that all transfers of this worker together keep in flight; they are
+        /// shared fairly between projects. Zero does not limit them. Read again at SIGHUP.
+        transfer_operations: usize = default("32"),
+        /// Bytes a second that all backups of this worker together read of their volumes, at most. Zero
+        /// does not limit them. Read again at SIGHUP.
+        backup_bandwidth: u64 = default("0"),
+        /// Bytes a second that all restores of this worker together read of their backups, at most. Zero
+        /// does not limit them. Read again at SIGHUP.
+        restore_bandwidth: u64 = default("0"),
+        /// Number of backups and restores of one project that run at once on this worker. Zero means all of
+        /// backup_max_operations but an eighth, which is left to others. Read again at SIGHUP, as
+        /// backup_max_operations is.
+        max_operations_per_project: usize = default("0"),
         /// Number of parts of a volume whose changes are looked for at once.
         diff_scanners: usize = default("8").min(1.0).max(64.0),
         /// Believe the object map of a volume about what did not change since its last backup, where
