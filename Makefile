@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build release test test-clouds unit lint docs deny bench demo sample clean
+.PHONY: help tools setup build release test test-clouds unit lint docs deny bench bench-worker demo sample clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ lint: ## Formatting, clippy, documentation, dependencies
 
 bench: setup release ## Our diff transfer against `rbd export-diff | rbd import-diff`, in turns
 	@tests/bench.sh
+
+bench-worker: setup release ## Our worker against Python's, in turns, in a real cloud
+	@tests/bench_worker.sh
 
 sample: ## Write etc/cinder-backup.conf.sample anew from the option registry
 	UPDATE_SAMPLE=1 $(CARGO) test -q -p cinderblock-api-compat --test sample_config

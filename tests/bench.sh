@@ -15,4 +15,4 @@ for conf in "$LAB_VOLUMES_CEPH_CONF" "$LAB_BACKUPS_CEPH_CONF"; do
     ceph --conf "$conf" tell 'mon.*' config set paxos_propose_interval 0.05 >/dev/null
     ceph --conf "$conf" tell 'mon.*' config set paxos_min_wait 0.01 >/dev/null
 done
-cargo bench --locked -p cinderblock-service --bench diff_transfer "$@"
+cargo bench --locked -p cinderblock-service --bench diff_transfer -- "$@"

@@ -178,9 +178,12 @@ pub fn manifest_object(backup: BackupId) -> String {
     format!("backup.{backup}.manifest")
 }
 
-/// One part of that.
-pub fn manifest_chunk_object(backup: BackupId, part: u32) -> String {
-    format!("backup.{backup}.manifest.{part:08x}")
+/// One part of that; of those that belong to a set, its name stands before the number.
+pub fn manifest_chunk_object(backup: BackupId, set: Option<&str>, part: u32) -> String {
+    match set {
+        Some(set) => format!("backup.{backup}.manifest.{set}.{part:08x}"),
+        None => format!("backup.{backup}.manifest.{part:08x}"),
+    }
 }
 
 /// The object that names the worker that is at work on a backup. Python's workers know none.

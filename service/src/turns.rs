@@ -35,7 +35,7 @@ pub struct Turns {
 struct State {
     places: Places,
     taken: usize,
-    /// How often a place was given away.
+    /// Counts by two how often a place was given away.
     served: u64,
     groups: HashMap<Group, Holding>,
 }
@@ -88,7 +88,13 @@ impl Turns {
                 return self.turn(group.clone());
             }
             let (sender, receiver) = oneshot::channel();
-            let holding = state.groups.entry(group.clone()).or_default();
+            // Whoever comes, perhaps again, is next but for those that wait already: before whoever was
+            // served last, and behind all others.
+            let newcomer = Holding {
+                served: state.served.saturating_sub(1),
+                ..Holding::default()
+            };
+            let holding = state.groups.entry(group.clone()).or_insert(newcomer);
             holding.waiting.push_back(sender);
             receiver
         };
@@ -142,7 +148,7 @@ impl State {
 
     fn give(&mut self, group: &Group) {
         self.taken += 1;
-        self.served += 1;
+        self.served += 2;
         let holding = self.groups.entry(group.clone()).or_default();
         holding.taken += 1;
         holding.served = self.served;
@@ -209,6 +215,39 @@ mod tests {
         let last = crowd.pop().and_then(|last| last.now_or_never());
         drop(last.expect("its turn"));
         assert!(turns.lock().groups.is_empty());
+    }
+
+    #[tokio::test]
+    async fn any_number_of_groups_take_turns_at_one_place() {
+        let turns = Turns::new(places(1, 1));
+        let groups = ["one", "one", "one", "two", "three", "four"];
+        let (log, passes) = (Mutex::new(Vec::new()), 100);
+        let each = groups.map(|name| {
+            let (turns, log) = (&turns, &log);
+            async move {
+                let group = group(name);
+                loop {
+                    let _turn = turns.take(&group).await;
+                    let length = {
+                        let mut log = log.lock().expect("nobody panicked");
+                        log.push(name);
+                        log.len()
+                    };
+                    if length >= passes {
+                        break;
+                    }
+                    // The others come to wait.
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        futures_util::future::join_all(each).await;
+        let log = log.lock().expect("nobody panicked");
+        for name in ["one", "two", "three", "four"] {
+            let share = log[..passes].iter().filter(|passed| **passed == name);
+            let share = share.count();
+            assert!((24..=26).contains(&share), "{name}: {share} of {passes}");
+        }
     }
 
     #[tokio::test]

@@ -321,9 +321,15 @@ impl Cloud {
 
     /// Asks for a resource's deletion and waits until it is gone.
     pub async fn delete(&self, what: Resource, id: &str) -> Result<()> {
+        self.begin_delete(what, id).await?;
+        self.wait_gone(what, id).await
+    }
+
+    /// Asks for a resource's deletion.
+    pub async fn begin_delete(&self, what: Resource, id: &str) -> Result<()> {
         let path = format!("/{}s/{id}", what.key());
         self.expect(Method::DELETE, &path, None).await?;
-        self.wait_gone(what, id).await
+        Ok(())
     }
 
     /// An action on a resource, such as `os-reset_status`.

@@ -66,6 +66,16 @@ impl Database {
         Ok(())
     }
 
+    /// The statuses of the rows of a table with these ids.
+    pub async fn statuses(&self, table: &str, ids: &[String]) -> Result<Vec<String>> {
+        let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+        let ids = ids.join(", ");
+        let select = format!("SELECT status FROM {table} WHERE id IN ({ids})");
+        let rows = self.rows(&select).await?;
+        let status = |row: &Value| row["status"].as_str().unwrap_or_default().to_owned();
+        Ok(rows.iter().map(status).collect())
+    }
+
     /// Waits until a column of a backup's row holds something.
     pub async fn wait_written(&self, backup: &str, column: &str) -> Result<()> {
         let select = format!("SELECT {column} FROM backups WHERE id = '{backup}'");

@@ -152,6 +152,17 @@ impl Lab {
         Ok(running.map(|(part, _)| part.to_owned()).collect())
     }
 
+    /// The process of a part of the lab.
+    pub async fn pid(&self, part: &str) -> Result<u32> {
+        let status = self.command(&["status"]).await?;
+        let mut lines = status.lines().map(|line| line.split_whitespace());
+        let mut found = lines
+            .find(|words| words.clone().next() == Some(part))
+            .with_context(|| format!("there is no {part}"))?;
+        let pid = found.nth(2).with_context(|| format!("{part} is down"))?;
+        Ok(pid.parse()?)
+    }
+
     /// Sends a signal, such as `STOP`, to a part of the lab.
     pub async fn signal(&self, part: &str, signal: &str) -> Result<()> {
         self.command(&["send", signal, part]).await?;
@@ -217,7 +228,10 @@ impl Reconfigured {
 
     /// Has other lines at the end of its configuration, which it does not read by itself.
     pub fn rewrite(&self, options: &str) -> Result<()> {
-        Ok(fs::write(&self.file, format!("{}{options}", self.original))?)
+        Ok(fs::write(
+            &self.file,
+            format!("{}{options}", self.original),
+        )?)
     }
 
     /// Kills it; it is started as it was.

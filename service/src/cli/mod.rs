@@ -19,6 +19,9 @@ use crate::settings::{self, ConfigFiles};
 use crate::vault::Vault;
 use bar::Bars;
 
+/// How long what is interrupted may take to end in order: a cluster may not answer.
+const IN_ORDER: Duration = Duration::from_secs(15);
+
 /// Sees to the backups that cinder-backup keeps in Ceph.
 ///
 /// Reads the cinder.conf of a cinder-backup worker, Python's or ours, and works on the database and the
@@ -109,9 +112,17 @@ pub fn run() -> ExitCode {
     };
     let done = runtime.block_on(async {
         let config = settings::load(&paths, Vec::new())?;
-        let tool = Tool::new(config, bars).await?;
-        match &command_line.verb {
-            Verb::Verify(arguments) => verify::run(&tool, arguments).await,
+        let cancel = CancellationToken::new();
+        let interrupted = interrupted(cancel.clone())?;
+        let working = async {
+            let tool = Tool::new(config, bars, cancel).await?;
+            match &command_line.verb {
+                Verb::Verify(arguments) => verify::run(&tool, arguments).await,
+            }
+        };
+        tokio::select! {
+            done = working => done,
+            () = interrupted => Ok(Outcome::Interrupted),
         }
     });
     // A thread that is blocked on a cluster that does not answer is not waited for.
@@ -149,42 +160,40 @@ fn start_log(verbose: u8, bars: &Bars) {
 }
 
 impl Tool {
-    async fn new(config: Config, bars: Bars) -> anyhow::Result<Self> {
-        let cancel = CancellationToken::new();
-        tokio::spawn(cancel_when_interrupted(cancel.clone())?);
+    async fn new(config: Config, bars: Bars, cancel: CancellationToken) -> anyhow::Result<Self> {
         let options = db::Options {
             // Somebody waits.
             start_tries: Some(0),
             ..settings::database(&config)
         };
-        let database = tokio::select! {
-            connected = Database::connect(&options) => connected?,
-            () = cancel.cancelled() => anyhow::bail!("interrupted"),
-        };
         Ok(Self {
+            database: Database::connect(&options).await?,
             vault: settings::vault(&config)?,
             config,
-            database,
             bars,
             cancel,
         })
     }
 }
 
-fn cancel_when_interrupted(
-    cancel: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+/// Returns when the user does not want to wait any more: cancels what is under way at the first signal, and
+/// gives it a moment to end in order, or until the second.
+fn interrupted(cancel: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
     let (mut interrupt, mut terminate) = (
         listen(SignalKind::interrupt())?,
         listen(SignalKind::terminate())?,
     );
     Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut heard = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        heard().await;
         cancel.cancel();
+        let _ = tokio::time::timeout(IN_ORDER, heard()).await;
     })
 }
 

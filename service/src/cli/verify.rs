@@ -227,7 +227,8 @@ async fn record(tool: &Tool, id: BackupId, all: bool) -> anyhow::Result<Option<B
             bail!("driver {} made it", service.unwrap_or_default())
         }
         (Some(BackupStatus::Available | BackupStatus::Restoring), _) => {
-            Ok(Some(BackupRecord::of(&row, false)?))
+            let sole = !tool.database.shares_base(&row).await?;
+            Ok(Some(BackupRecord::of(&row, sole)?))
         }
         (Some(status), _) => bail!("it is {status}, not available"),
         (None, _) => bail!("its status is none that is known"),

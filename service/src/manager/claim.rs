@@ -312,7 +312,8 @@ impl Manager {
                 None => {}
                 Some(Motion::Stopped) => warn!(
                     backup = %claim.backup,
-                    "No data has been moved for {} s; a cluster may not answer", LONG.as_secs()
+                    "No data has been moved for {} s; a cluster may not answer, or limits hold it up",
+                    LONG.as_secs()
                 ),
                 Some(Motion::Resumed) => info!(backup = %claim.backup, "The data is moved again"),
             }

@@ -11,6 +11,7 @@ use api_compat::service_metadata;
 use api_compat::state::driver::{self, Operation};
 use api_compat::state::{BackupStatus, Event, VolumeStatus, transition};
 use api_compat::user_message::{Action, Detail};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::claim::Claim;
@@ -191,6 +192,9 @@ impl Manager {
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
         let record = self.record(row).await?;
+        // Side by side: each is a snapshot that takes monitors their time. What builds on this backup, if it
+        // cannot be deleted, is compared with it.
+        let releasing = self.begin_release(context, row);
         {
             let _turn = tokio::select! {
                 turn = self.deleting.acquire() => turn,
@@ -198,17 +202,7 @@ impl Manager {
             };
             claim.carry(self.vault.delete(&record)).await?;
         }
-        // A backup of a snapshot leaves none, nor does one of a device or without a base image.
-        let metadata = row.service_metadata.as_deref();
-        let of_image = metadata.is_some_and(|text| !service_metadata::is_of_device(text));
-        if row.snapshot_id.is_none() && of_image {
-            // In a task of its own: calls to a cluster that is gone cannot be taken back.
-            let (manager, context) = (Arc::clone(self), context.clone());
-            let (backup, volume) = (row.id, row.volume_id);
-            let releasing = tokio::spawn(async move {
-                let _turn = manager.releasing.acquire().await;
-                manager.release_source(&context, backup, volume).await
-            });
+        if let Some(releasing) = releasing {
             let released = claim.carry(tokio::time::timeout(RELEASE, releasing)).await;
             let error = match released {
                 Ok(Ok(Ok(()))) => return Ok(()),
@@ -216,11 +210,31 @@ impl Manager {
                 Ok(Err(panicked)) => panicked.to_string(),
             };
             warn!(
-                %backup, %volume, error,
+                backup = %row.id, volume = %row.volume_id, error,
                 "Cannot remove the backup's snapshot from its volume; the volume's next backup will"
             );
         }
         Ok(())
+    }
+
+    /// Begins to remove a backup's snapshot from its source volume, if there can be one: a backup of a
+    /// snapshot leaves none, nor does one of a device or without a base image. In a task of its own, since
+    /// calls to a cluster that is gone cannot be taken back.
+    fn begin_release(
+        self: &Arc<Self>,
+        context: &Context,
+        row: &Backup,
+    ) -> Option<JoinHandle<Result<(), Error>>> {
+        let metadata = row.service_metadata.as_deref()?;
+        if row.snapshot_id.is_some() || service_metadata::is_of_device(metadata) {
+            return None;
+        }
+        let (manager, context) = (Arc::clone(self), context.clone());
+        let (backup, volume) = (row.id, row.volume_id);
+        Some(tokio::spawn(async move {
+            let _turn = manager.releasing.acquire().await;
+            manager.release_source(&context, backup, volume).await
+        }))
     }
 
     /// Removes the backup's snapshot from its source volume, where that still exists: nothing

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::memory::{Disk, Fault};
 use super::{
-    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Job,
+    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Job, Nowhere,
     PumpOptions, Recorded, Recorder, Reference, Stats, TransferError, copy_whole,
 };
 
@@ -131,6 +131,23 @@ async fn what_the_destination_holds_already_is_not_read() {
     book.forget(12);
     let stats = copy(&checked, &Disk::new(content)).await.expect("restored");
     assert_eq!(stats.bytes_read, GRAIN);
+}
+
+/// As it is read where nobody tells what is in it.
+#[tokio::test]
+async fn what_is_read_to_be_looked_at_is_read_as_a_whole() {
+    let size = 10 * GRAIN as usize;
+    let (device, book) = (Disk::new(vec![0; size]), Book::default());
+    let recorded = Recorded::new(&device, &book, size as u64);
+    let nowhere = Nowhere::new(size as u64);
+    copy(&recorded, &nowhere).await.expect("read");
+    let mut spoilt = vec![0; size];
+    spoilt[5 * GRAIN as usize] = 1;
+    let spoilt = Disk::new(spoilt);
+    let noting = Checked::noting(&spoilt, &book);
+    let stats = copy(&noting, &nowhere).await.expect("read");
+    assert_eq!(stats.bytes_read, size as u64);
+    assert_eq!(noting.into_damage(), vec![5 * GRAIN..6 * GRAIN]);
 }
 
 #[test]

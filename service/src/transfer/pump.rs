@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+
 use super::block::{BlockSink, BlockSource};
 use super::budget::Budget;
 use super::error::TransferError;
@@ -12,9 +16,6 @@ use super::mover::Mover;
 use super::plan::Plan;
 use super::progress::Stats;
 use super::share::Job;
-use futures_util::future::OptionFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 
 /// How long a transfer that failed or was cancelled waits for what it has under way. A cluster that
 /// is gone would keep it forever.

@@ -104,8 +104,9 @@ impl Share {
     /// dropped.
     pub(super) async fn admit(self, bytes: u64) -> Turn {
         let shared = &self.limits.shared;
-        let turn = shared.operations.take(&self.group).await;
+        // First, so that what waits for bandwidth keeps no place from what need not.
         shared.rate(self.direction).pass(&self.group, bytes).await;
+        let turn = shared.operations.take(&self.group).await;
         let mut paused = shared.paused.subscribe();
         // Whoever could change it is alive: it is shared.
         let _ = paused.wait_for(|paused| !paused).await;

@@ -21,20 +21,25 @@ fn options() -> PumpOptions {
 
 #[tokio::test(start_paused = true)]
 async fn a_transfer_that_is_paused_begins_nothing_and_goes_on() {
-    let source = Disk::new(vec![1; 64 * PAGE]);
-    let sink = Disk::new(vec![0; 64 * PAGE]);
+    // More steps than are under way at a time.
+    const SIZE: usize = 4 * 100 * PAGE;
+    let (source, sink) = (Disk::new(vec![1; SIZE]), Disk::new(vec![0; SIZE]));
     let (limits, options) = (Limits::none(), options());
     let job = Job::new(limits.share(Direction::Backup, "one".into()));
-    let plan = Plan::of(vec![Extent::data(0..64 * PAGE as u64)], &job.progress);
+    let plan = Plan::of(vec![Extent::data(0..SIZE as u64)], &job.progress);
     let transfer = pump(plan, &source, &sink, &options, &job);
     let meddle = async {
+        while job.progress.done() == 0 {
+            tokio::task::yield_now().await;
+        }
         assert!(limits.pause(true));
         assert!(!limits.pause(true));
         // What is under way comes to its end, and no more.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let calls = sink.calls().len();
+        let done = job.progress.done();
+        assert!(done < SIZE as u64);
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        assert_eq!(sink.calls().len(), calls);
+        assert_eq!(job.progress.done(), done);
         assert!(limits.pause(false));
     };
     let (stats, ()) = tokio::join!(transfer, meddle);
@@ -43,7 +48,7 @@ async fn a_transfer_that_is_paused_begins_nothing_and_goes_on() {
 
     // While it rests it can be ended.
     limits.pause(true);
-    let plan = Plan::of(vec![Extent::data(0..64 * PAGE as u64)], &job.progress);
+    let plan = Plan::of(vec![Extent::data(0..SIZE as u64)], &job.progress);
     let transfer = pump(plan, &source, &sink, &options, &job);
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -91,4 +96,27 @@ async fn two_groups_move_as_much_as_each_other_however_many_transfers_they_have(
     let done = |jobs: &[Job]| jobs.iter().map(|job| job.progress.done()).sum::<u64>();
     let (many, one) = (done(&jobs[..9]), done(&jobs[9..]));
     assert!(many * 9 < one * 10 && one * 9 < many * 10, "{many} {one}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_bandwidth_keeps_no_place_from_others() {
+    const SIZE: usize = 40 * PAGE;
+    let limits = Limits::none();
+    limits.set_operations(2);
+    limits.set_bandwidth(Direction::Backup, Some(1));
+    let run = async |direction| {
+        let job = Job::new(limits.share(direction, "one".into()));
+        let (source, sink) = (Disk::new(vec![1; SIZE]), Disk::new(vec![0; SIZE]));
+        let plan = Plan::of(vec![Extent::data(0..SIZE as u64)], &job.progress);
+        pump(plan, &source, &sink, &options(), &job).await
+    };
+    let held_up = join_all([Direction::Backup; 5].map(&run));
+    tokio::select! {
+        biased;
+        _ = held_up => panic!("they are not done for hours"),
+        restored = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            run(Direction::Restore).await
+        } => restored.map(drop).expect("restored"),
+    }
 }

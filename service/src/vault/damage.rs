@@ -37,12 +37,27 @@ impl fmt::Display for Damage {
     }
 }
 
-/// In which objects of an image a damaged range lies, in order; at least one.
+/// A damaged range of an image as a whole, with the object in which it begins.
+pub async fn begin(image: &Image, range: Range<u64>) -> Damage {
+    Damage {
+        offset: range.start,
+        length: range.end - range.start,
+        image: image.name().to_owned(),
+        object: image.object_at(range.start),
+        pool: pool_of(image).await,
+    }
+}
+
+async fn pool_of(image: &Image) -> String {
+    image.data_pool().await.unwrap_or_else(|_| "?".to_owned())
+}
+
+/// In which objects of an image a damaged range lies, in order.
 pub async fn locate(image: &Image, range: Range<u64>) -> Vec<Damage> {
-    let pool = image.data_pool().await.unwrap_or_else(|_| "?".to_owned());
+    let pool = pool_of(image).await;
     let mut found: Vec<Damage> = Vec::new();
     let mut at = range.start;
-    while at < range.end || found.is_empty() {
+    while at < range.end {
         let length = image.room_in_object(at).min(range.end - at);
         let object = image.object_at(at);
         match found.last_mut() {

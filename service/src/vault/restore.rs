@@ -99,8 +99,8 @@ impl Opened<'_> {
     }
 
     async fn describe(&self, damage: Range<u64>) -> String {
-        let first = damage::locate(self.image, damage).await.swap_remove(0);
-        format!("The backup is damaged: {first}")
+        let whole = damage::begin(self.image, damage).await;
+        format!("The backup is damaged: {whole}")
     }
 }
 

@@ -122,7 +122,10 @@ impl Verification<'_> {
         let mut verified = self.verified(known, bytes_read);
         verified.bytes_unknown = source.unknown();
         verified.and_more = beyond.is_some();
-        for range in source.into_damage().into_iter().chain(beyond) {
+        let mut damage = source.into_damage();
+        damage.extend(beyond);
+        damage.sort_by_key(|range| range.start);
+        for range in damage {
             verified.damage.extend(locate(self.image, range).await);
         }
         Ok(verified)
@@ -144,7 +147,7 @@ impl Verification<'_> {
         let stats = match (read, stands) {
             (Ok(stats), Ok(())) => stats,
             (read, stands) => {
-                if let Err(error) = supplement.give_up(self.pool, backup).await {
+                if let Err(error) = supplement.give_up().await {
                     warn!(%backup, %error, "Cannot leave the manifest as it was");
                 }
                 stands?;
@@ -154,7 +157,7 @@ impl Verification<'_> {
                 };
             }
         };
-        supplement.writer.finish().await?;
+        supplement.finish().await?;
         if let Err(gone) = self.opened.still_stands().await {
             // Deleted just now, perhaps before there was anything to be deleted of a manifest.
             manifest::remove(self.pool, backup).await?;

@@ -26,7 +26,7 @@ Signals:
   TERM, INT  Take no new requests, let running operations end, and stop; a second one stops at once
   HUP        Open the log file anew; read the log level, the limits of what runs at once and the other
              services' versions again
-  TSTP       Let backups and restores rest: they read and write nothing more until CONT
+  TSTP       Let backups and restores rest: they begin to read and write nothing more until CONT
   CONT       Let them go on
   USR2       Log what the worker does at the moment
 

@@ -309,6 +309,7 @@ impl Worker {
                 ended = &mut drained => return ended.is_ok(),
                 signal = signals.next() => match signal {
                     Signal::Terminate => return false,
+                    Signal::Pause => info!("Transfers do not rest while the worker stops"),
                     other => self.heed(other),
                 },
             }

@@ -206,3 +206,74 @@ async fn what_is_known_in_part_becomes_known_as_a_whole() {
     source.delete(&vault, [&next]).await;
     source.image.close().await;
 }
+
+#[tokio::test]
+async fn what_is_recorded_anew_is_not_mixed_with_what_was_known() {
+    let (vault, mut noise) = (vault(), Noise::new(64));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(9 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    source.write(MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    forget_manifest(&full);
+    // With digests of another seed than those of what builds on it.
+    let recorded = record(&vault, &source, &full).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!((partly.known, partly.damage.len()), (Known::Partly, 0));
+    let gone = source.record(&full, false);
+    vault.delete(&gone).await.expect("delete");
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!((partly.known, partly.damage.len()), (Known::Partly, 0));
+    let recorded = record(&vault, &source, &next).await;
+    assert_eq!(recorded.known, Known::Recorded);
+
+    // A part that is damaged itself.
+    let objects = objects_of(&next);
+    let part = objects.iter().find(|name| name.contains(".manifest."));
+    spoil(part.expect("a part"), 100, &[1, 2, 3]);
+    let partly = verify(&vault, &source, &next).await;
+    assert_eq!((partly.bytes_unknown, partly.damage.len()), (9 * MIB, 0));
+    let recorded = record(&vault, &source, &next).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    source.delete(&vault, [&next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn whoever_ends_a_record_in_the_middle_leaves_what_was_known() {
+    let (vault, mut noise) = (vault(), Noise::new(65));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(30 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    forget_manifest(&full);
+    source.write(MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    for (plan, known) in [(&full, Known::Nothing), (&next, Known::Partly)] {
+        // As by `kill -9`, once it reads.
+        let job = Job::default();
+        let backup = source.record(plan, false);
+        tokio::select! {
+            biased;
+            () = async {
+                while job.progress.done() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+            recorded = vault.verify(&backup, true, &job) => {
+                panic!("it was too fast: {:?}", recorded.map(|it| it.known));
+            }
+        }
+        let found = verify(&vault, &source, plan).await;
+        assert_eq!((found.known, found.damage.len()), (known, 0));
+    }
+    // The next one takes its place; another one goes with its backup.
+    let recorded = record(&vault, &source, &next).await;
+    assert_eq!(recorded.known, Known::Recorded);
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}

@@ -5,19 +5,19 @@ use crate::config::registry::{default, options};
 options! {
     /// What only this implementation can be told.
     pub struct Cinderblock in "cinderblock" {
-        /// Number of reads and writes that one transfer keeps in flight.
+        /// Number of parts of up to 4 MiB that one transfer reads and writes at a time.
         transfer_depth: usize = default("16").min(1.0).max(1024.0),
         /// Bytes that all transfers of this worker together keep in flight. The default is
         /// 128 MiB.
         transfer_memory: u64 = default("134217728").min(16_777_216.0),
-        /// Number of reads and writes that all transfers of this worker together keep in flight; they are
-        /// shared fairly between projects. Zero does not limit them. Read again at SIGHUP.
+        /// Number of parts of up to 4 MiB that all transfers of this worker together read and write at a
+        /// time; they are shared fairly between projects. Zero does not limit them. Read again at SIGHUP.
         transfer_operations: usize = default("32"),
         /// Bytes a second that all backups of this worker together read of their volumes, at most. Zero
         /// does not limit them. Read again at SIGHUP.
         backup_bandwidth: u64 = default("0"),
-        /// Bytes a second that all restores of this worker together read of their backups, at most. Zero
-        /// does not limit them. Read again at SIGHUP.
+        /// Bytes a second that all restores of this worker together read or compare, at most. Zero does not
+        /// limit them. Read again at SIGHUP.
         restore_bandwidth: u64 = default("0"),
         /// Number of backups and restores of one project that run at once on this worker. Zero means all of
         /// backup_max_operations but an eighth, which is left to others. Read again at SIGHUP, as

@@ -1,5 +1,7 @@
 //! What a manifest says of itself: the JSON object `backup.<id>.manifest`.
 
+use std::ops::Range;
+
 use api_compat::ids::BackupId;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -43,6 +45,10 @@ pub struct Header {
     /// The chunks that there are, as runs: the first and the last. None in a draft, which is there while
     /// the manifest is being made, when any chunk may be there.
     chunks: Option<Vec<(u32, u32)>>,
+    /// The set to which they belong.
+    pub set: Option<String>,
+    /// A set that is being written to take their place: any chunk of it may be there.
+    pub pending: Option<String>,
     /// XXH3 (64 bits, hexadecimal) of the same text without a character here; only as it is stored.
     check: String,
 }
@@ -105,6 +111,8 @@ impl Header {
             rollback: None,
             whole: true,
             chunks: Some(Vec::new()),
+            set: None,
+            pending: None,
             check: String::new(),
         }
     }
@@ -126,6 +134,11 @@ impl Header {
     pub fn seed(&self) -> u64 {
         // Checked when it was read.
         u64::from_str_radix(&self.seed, 16).unwrap_or_default()
+    }
+
+    /// All chunks that there can be.
+    pub fn possible_chunks(&self) -> Range<u32> {
+        0..self.size.div_ceil(BYTES) as u32
     }
 
     /// The chunks that there are.
@@ -223,6 +236,8 @@ mod tests {
         });
         header.whole = false;
         header.rollback = Some(Rollback::Changes(vec![(4 << 20, 65536)]));
+        header.set = Some("5e7".to_owned());
+        header.pending = Some("5e8".to_owned());
         let read = Header::decode(&header.encode()).expect("a header");
         assert_eq!(read, header);
         assert_eq!(read.seed(), 0xfeed_0000_0000_0001);

@@ -10,6 +10,7 @@
 
 mod chunk;
 mod header;
+mod parts;
 mod reader;
 mod supplement;
 mod writer;
@@ -18,7 +19,6 @@ use std::collections::BTreeSet;
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupSnapshot};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::warn;
 
 use super::plan::Method;
@@ -26,13 +26,11 @@ use super::{BackupPlan, Result, Vault, random};
 use crate::rbd::Pool;
 use chunk::Chunk;
 use header::{Header, Older};
+use parts::Parts;
 pub(super) use reader::Manifest;
-use reader::{read_chunk, read_header, read_stored};
+use reader::{read_header, read_stored};
 pub(super) use supplement::Supplement;
 pub(super) use writer::Writer;
-
-/// How many objects are removed at a time.
-const REMOVALS: usize = 16;
 
 impl Vault {
     /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile.
@@ -97,25 +95,20 @@ pub(super) async fn remove(pool: &Pool, backup: BackupId) -> Result<()> {
     };
     match stored {
         Ok(header) => {
-            let chunks: Vec<u32> = match header.is_draft() {
-                true => (0..header.size.div_ceil(chunk::BYTES) as u32).collect(),
-                false => header.chunks().collect(),
-            };
-            remove_chunks(pool, backup, chunks).await?;
+            let parts = Parts::new(pool, backup, header.set.as_deref());
+            match (header.is_draft(), &header.pending) {
+                (false, _) => parts.remove(header.chunks()).await?,
+                (true, None) => parts.remove(header.possible_chunks()).await?,
+                (true, Some(_)) => {}
+            }
+            if let Some(set) = &header.pending {
+                let pending = Parts::new(pool, backup, Some(set));
+                pending.remove(header.possible_chunks()).await?;
+            }
         }
         Err(error) => warn!(object = name, %error, "The parts of a manifest are left behind"),
     }
     pool.remove_object(&name).await?;
-    Ok(())
-}
-
-async fn remove_chunks(pool: &Pool, backup: BackupId, chunks: Vec<u32>) -> Result<()> {
-    let removals = chunks.into_iter().map(|index| {
-        let name = names::manifest_chunk_object(backup, index);
-        async move { pool.remove_object(&name).await.map(drop) }
-    });
-    let mut removals = stream::iter(removals).buffer_unordered(REMOVALS);
-    while removals.try_next().await?.is_some() {}
     Ok(())
 }
 
@@ -134,7 +127,8 @@ pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) 
             continue;
         };
         let builds = |older: &Older| older.backup == backup && older.snapshot == given.snapshot;
-        if !header.older.as_ref().is_some_and(builds) {
+        // One of another seed was recorded anew: its digests cannot be told beside those of this one.
+        if !header.older.as_ref().is_some_and(builds) || header.seed() != given.seed() {
             continue;
         }
         let taken = take_over(pool, (backup, &given), (*other, header)).await?;
@@ -151,19 +145,20 @@ async fn take_over(
 ) -> Result<Header> {
     let mut chunks: BTreeSet<u32> = header.chunks().collect();
     let mut lost = false;
+    let from = Parts::new(pool, backup, given.set.as_deref());
+    let to = Parts::new(pool, other, header.set.as_deref());
     for index in given.chunks() {
-        let Some(older) = read_chunk(pool, backup, index).await? else {
+        let Some(older) = from.read(index).await? else {
             lost = true;
             continue;
         };
         let mut own = match header.has(index) {
-            true => read_chunk(pool, other, index).await?,
+            true => to.read(index).await?,
             false => Some(Chunk::default()),
         };
         if let Some(own) = &mut own {
             own.lay_over(&older);
-            let name = names::manifest_chunk_object(other, index);
-            pool.write_object(&name, &own.encode()).await?;
+            to.write(index, own).await?;
             chunks.insert(index);
         }
     }

@@ -11,8 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::chunk::{self, Chunk, GRAINS};
+use super::chunk::GRAINS;
 use super::header::{self, Header, NotAHeader};
+use super::parts::Parts;
 use crate::rbd::{self, ErrorKind, Pool};
 use crate::transfer::{BlockError, Digest, Reference};
 use crate::vault::{Error, Result};
@@ -109,10 +110,10 @@ impl Manifest {
         let mut there = Vec::new();
         for (backup, header) in self.chain.iter().rev() {
             if header.has(index) {
-                there.push(*backup);
+                there.push(Parts::new(&self.pool, *backup, header.set.as_deref()));
             }
         }
-        let chunks = stream::iter(there).map(|backup| read_chunk(&self.pool, backup, index));
+        let chunks = stream::iter(there).map(|parts| async move { parts.read(index).await });
         let mut chunks = chunks.buffered(READS);
         while let Some(chunk) = chunks.try_next().await? {
             match chunk {
@@ -226,30 +227,7 @@ pub(super) async fn read_stored(
 
 /// Whether nothing else will work either. A manifest that cannot be read for another reason is as good as
 /// none: the data may well be right.
-fn ends_it(error: &rbd::Error) -> bool {
+pub(super) fn ends_it(error: &rbd::Error) -> bool {
     use ErrorKind::{Permission, Shutdown, Unreachable};
     matches!(error.kind(), Permission | Shutdown | Unreachable)
-}
-
-/// A chunk that its header lists; none if it is gone or damaged.
-pub(super) async fn read_chunk(pool: &Pool, backup: BackupId, index: u32) -> Result<Option<Chunk>> {
-    let name = names::manifest_chunk_object(backup, index);
-    let stored = match pool.read_object(&name, chunk::LIMIT).await {
-        Err(error) if !ends_it(&error) => {
-            warn!(object = name, %error, "A part of a manifest cannot be read");
-            return Ok(None);
-        }
-        stored => stored?,
-    };
-    let Some(stored) = stored else {
-        warn!(object = name, "A part of a manifest is gone");
-        return Ok(None);
-    };
-    match Chunk::decode(&stored) {
-        Ok(chunk) => Ok(Some(chunk)),
-        Err(error) => {
-            warn!(object = name, %error, "A part of a manifest cannot be used");
-            Ok(None)
-        }
-    }
 }

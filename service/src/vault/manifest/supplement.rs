@@ -2,60 +2,149 @@
 
 use api_compat::ids::BackupId;
 use api_compat::names;
+use tracing::{info, warn};
 
-use super::chunk;
-use super::header::Header;
-use super::reader::{Manifest, read_header};
+use super::header::{Header, NotAHeader};
+use super::parts::Parts;
+use super::reader::{Manifest, read_stored};
 use super::writer::Writer;
 use super::{Result, random, remove};
 use crate::rbd::Pool;
+use crate::vault::Error;
 
 /// A manifest that gets what it does not have, while the backup is read from its beginning to its end.
+///
+/// Its parts are a set of their own until it is complete, so that whoever reads the manifest meanwhile, and
+/// after whatever ends this before its time, finds what was there before. The header tells of the set, so
+/// that it goes with the backup. Of two that supplement one manifest, the one that began last counts.
 pub struct Supplement {
     /// What is known of the backup: it must not be recorded if it reads as anything else.
     pub known: Manifest,
     /// Takes the digests.
     pub writer: Writer,
-    /// The header until then; none where nothing was known.
-    before: Option<Header>,
+    pool: Pool,
+    backup: BackupId,
+    set: String,
 }
 
 impl Supplement {
     /// Begins with the manifest of a backup in this snapshot, which is of so many bytes.
+    ///
+    /// # Errors
+    /// `Damaged` if there is a manifest that this release, or just now nobody, can read.
     pub async fn begin(pool: &Pool, backup: BackupId, snapshot: &str, size: u64) -> Result<Self> {
-        let before = read_header(pool, backup, snapshot).await?;
-        let seed = before.as_ref().map_or_else(random, Header::seed);
-        let finished = Header::new(snapshot, size, seed);
-        let (interim, known) = match &before {
-            Some(before) => {
-                // Whatever ends this before its time, no chunk is left of which nobody knows.
-                let mut interim = before.clone();
-                interim.list(0..size.div_ceil(chunk::BYTES) as u32);
-                (interim, Manifest::open(pool, backup, snapshot).await?)
-            }
-            None => {
-                // What cannot be used is in the way.
-                remove(pool, backup).await?;
-                (finished.draft(), None)
-            }
+        let before = found(pool, backup, snapshot).await?;
+        let known = match &before {
+            Some(_) => Manifest::open(pool, backup, snapshot).await?,
+            None => None,
         };
-        let known = known.unwrap_or_else(|| Manifest::unknown(pool, backup, finished.clone()));
+        if before.is_none() {
+            // What cannot be used is in the way.
+            remove(pool, backup).await?;
+        }
+        let set = format!("{:08x}", random() as u32);
+        let seed = before.as_ref().map_or_else(random, Header::seed);
+        let mut finished = Header::new(snapshot, size, seed);
+        finished.set = Some(set.clone());
+        let mut interim = match &before {
+            Some(before) => {
+                finished.rollback = before.rollback.clone();
+                before.clone()
+            }
+            None => finished.draft(),
+        };
+        if let Some(left) = interim.pending.replace(set.clone()) {
+            info!(%backup, "Taking the place of an attempt that was broken off, or of another one");
+            let left = Parts::new(pool, backup, Some(&left));
+            left.remove(interim.possible_chunks()).await?;
+        }
+        if before.is_none() {
+            interim.set = None;
+        }
         pool.write_object(&names::manifest_object(backup), &interim.encode())
             .await?;
-        let chunks: Vec<u32> = before.iter().flat_map(Header::chunks).collect();
-        let writer = Writer::new(pool.clone(), backup, finished, None).onto(chunks);
         Ok(Self {
-            known,
-            writer,
-            before,
+            known: known.unwrap_or_else(|| Manifest::unknown(pool, backup, finished.clone())),
+            writer: Writer::new(pool.clone(), backup, finished, None),
+            pool: pool.clone(),
+            backup,
+            set,
         })
     }
 
-    /// Ends it where the backup could not be read to its end: what is known by then is known.
-    pub async fn give_up(self, pool: &Pool, backup: BackupId) -> Result<()> {
-        match self.before {
-            Some(before) => self.writer.give_up(before).await,
-            None => remove(pool, backup).await,
+    /// Puts what was written in the place of what was there.
+    ///
+    /// # Errors
+    /// `Missing` if the manifest went meanwhile, or somebody else has begun to supplement it.
+    pub async fn finish(self) -> Result<()> {
+        let Self {
+            writer,
+            pool,
+            backup,
+            set,
+            ..
+        } = self;
+        let finished = writer.complete().await?;
+        let Some(before) = still_pending(&pool, backup, &set).await? else {
+            discard(&pool, backup, &set, &finished).await?;
+            return Err(Error::missing(format!(
+                "The manifest of backup {backup} was removed or begun anew meanwhile"
+            )));
+        };
+        let name = names::manifest_object(backup);
+        pool.write_object(&name, &finished.encode()).await?;
+        let old = Parts::new(&pool, backup, before.set.as_deref());
+        old.remove(before.chunks()).await
+    }
+
+    /// Leaves what was there before.
+    pub async fn give_up(self) -> Result<()> {
+        let Self {
+            writer,
+            pool,
+            backup,
+            set,
+            ..
+        } = self;
+        let header = writer.header().clone();
+        discard(&pool, backup, &set, &header).await?;
+        match still_pending(&pool, backup, &set).await? {
+            Some(draft) if draft.is_draft() => remove(&pool, backup).await,
+            Some(mut before) => {
+                before.pending = None;
+                let name = names::manifest_object(backup);
+                Ok(pool.write_object(&name, &before.encode()).await?)
+            }
+            None => Ok(()),
         }
     }
+}
+
+/// The header of a manifest that can be supplemented.
+async fn found(pool: &Pool, backup: BackupId, snapshot: &str) -> Result<Option<Header>> {
+    let name = names::manifest_object(backup);
+    match read_stored(pool, &name).await? {
+        Some(Ok(header)) if !header.is_draft() && header.snapshot == snapshot => Ok(Some(header)),
+        // It may be right.
+        Some(Err(error @ (NotAHeader::Unreadable(_) | NotAHeader::Unknown { .. }))) => {
+            Err(Error::damaged(format!("{name} is left alone: {error}")))
+        }
+        Some(Err(error)) => {
+            warn!(object = name, %error, "A manifest is made anew");
+            Ok(None)
+        }
+        None | Some(Ok(_)) => Ok(None),
+    }
+}
+
+/// The header, if it still tells of this set.
+async fn still_pending(pool: &Pool, backup: BackupId, set: &str) -> Result<Option<Header>> {
+    let stored = read_stored(pool, &names::manifest_object(backup)).await?;
+    let header = stored.and_then(std::result::Result::ok);
+    Ok(header.filter(|header| header.pending.as_deref() == Some(set)))
+}
+
+async fn discard(pool: &Pool, backup: BackupId, set: &str, header: &Header) -> Result<()> {
+    let parts = Parts::new(pool, backup, Some(set));
+    parts.remove(header.possible_chunks()).await
 }

@@ -6,8 +6,9 @@ use api_compat::ids::BackupId;
 use api_compat::names;
 use tokio::sync::Mutex;
 
-use super::chunk::{self, Chunk, GRAINS};
+use super::chunk::{Chunk, GRAINS};
 use super::header::Header;
+use super::parts::Parts;
 use super::reader::block_error;
 use crate::rbd::Pool;
 use crate::transfer::{BlockError, Digest, Recorder};
@@ -21,6 +22,7 @@ const KEPT: usize = 1 << 15;
 pub struct Writer {
     pool: Pool,
     backup: BackupId,
+    parts: Parts,
     header: Header,
     /// What the parent's manifest says of rollbacks.
     inherited: Option<Rollback>,
@@ -42,6 +44,7 @@ impl Writer {
         inherited: Option<Rollback>,
     ) -> Self {
         Self {
+            parts: Parts::new(&pool, backup, header.set.as_deref()),
             pool,
             backup,
             header,
@@ -50,10 +53,9 @@ impl Writer {
         }
     }
 
-    /// Keeps what was written before of these chunks.
-    pub(super) fn onto(mut self, chunks: impl IntoIterator<Item = u32>) -> Self {
-        self.state.get_mut().written.extend(chunks);
-        self
+    /// What the manifest will say of itself, but for the chunks.
+    pub(super) fn header(&self) -> &Header {
+        &self.header
     }
 
     /// How a rollback to a snapshot older than the parent would show.
@@ -68,17 +70,21 @@ impl Writer {
 
     /// Writes what is left, and the header last: until then there is no manifest.
     pub async fn finish(self) -> Result<()> {
-        let mut state = self.state.into_inner();
-        while let Some((index, chunk)) = state.open.pop_first() {
-            write(&self.pool, self.backup, &mut state.written, index, chunk).await?;
-        }
-        write_header(&self.pool, self.backup, self.header, state.written).await
+        let (pool, backup) = (self.pool.clone(), self.backup);
+        let header = self.complete().await?;
+        let name = names::manifest_object(backup);
+        Ok(pool.write_object(&name, &header.encode()).await?)
     }
 
-    /// Ends with what has been written so far, for which `header` holds.
-    pub(super) async fn give_up(self, header: Header) -> Result<()> {
-        let written = self.state.into_inner().written;
-        write_header(&self.pool, self.backup, header, written).await
+    /// Writes what is left; the header that lists everything.
+    pub(super) async fn complete(self) -> Result<Header> {
+        let mut state = self.state.into_inner();
+        while let Some((index, chunk)) = state.open.pop_first() {
+            write(&self.parts, &mut state.written, index, chunk).await?;
+        }
+        let mut header = self.header;
+        header.list(state.written);
+        Ok(header)
     }
 
     async fn take(&self, first: u64, digests: Vec<Digest>) -> Result<()> {
@@ -105,7 +111,7 @@ impl Writer {
                 break;
             };
             state.kept -= chunk.len();
-            write(&self.pool, self.backup, &mut state.written, index, chunk).await?;
+            write(&self.parts, &mut state.written, index, chunk).await?;
         }
         Ok(())
     }
@@ -125,34 +131,19 @@ impl Recorder for Writer {
     }
 }
 
-async fn write_header(
-    pool: &Pool,
-    backup: BackupId,
-    mut header: Header,
-    chunks: BTreeSet<u32>,
-) -> Result<()> {
-    header.list(chunks);
-    let name = names::manifest_object(backup);
-    Ok(pool.write_object(&name, &header.encode()).await?)
-}
-
 /// Writes a chunk, over what of it was written before.
 async fn write(
-    pool: &Pool,
-    backup: BackupId,
+    parts: &Parts,
     written: &mut BTreeSet<u32>,
     index: u32,
     mut chunk: Chunk,
 ) -> Result<()> {
-    let name = names::manifest_chunk_object(backup, index);
-    if written.contains(&index)
-        && let Some(stored) = pool.read_object(&name, chunk::LIMIT).await?
-    {
-        let older =
-            Chunk::decode(&stored).map_err(|error| Error::damaged(format!("{name}: {error}")))?;
+    if written.contains(&index) {
+        let older = parts.read(index).await?;
+        let older = older.ok_or_else(|| Error::damaged("A part of the manifest is gone again"))?;
         chunk.lay_over(&older);
     }
-    pool.write_object(&name, &chunk.encode()).await?;
+    parts.write(index, &chunk).await?;
     written.insert(index);
     Ok(())
 }
