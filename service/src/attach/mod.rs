@@ -213,8 +213,13 @@ impl Attacher {
         Ok(VolumeApi::new(queue, history))
     }
 
-    /// What cinder-volume is told of this host. os-brick is asked at the first volume; without it
-    /// volumes in Ceph are reached all the same.
+    /// Has os-brick asked about this host before the first volume needs it: that takes a second.
+    pub async fn look_around(&self) {
+        self.host().await;
+    }
+
+    /// What cinder-volume is told of this host. os-brick is asked once; without it volumes in Ceph are
+    /// reached all the same.
     async fn host(&self) -> Arc<Host> {
         if let Some(host) = &*self.known_host() {
             return Arc::clone(host);

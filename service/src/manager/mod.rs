@@ -188,6 +188,11 @@ impl Manager {
         *lock(&self.history)
     }
 
+    /// Finds out what takes a while, before the first request needs it.
+    pub async fn look_around(&self) {
+        self.attacher.look_around().await;
+    }
+
     /// Changes how much is done at once, also by what is under way.
     pub fn limit(&self, ceilings: &Ceilings) {
         self.capacity.set(ceilings);

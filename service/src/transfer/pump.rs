@@ -50,7 +50,7 @@ pub struct PumpOptions {
     pub budget: Budget,
     /// What the destination holds already.
     pub destination: Destination,
-    /// The most that one operation moves, in bytes; best the object size of both sides.
+    /// The most that one operation moves, in bytes; a part or a multiple of the object size of both sides.
     pub operation_size: u64,
     /// The shortest run of zeros that counts, in bytes.
     pub zero_grain: usize,
@@ -62,7 +62,7 @@ pub struct PumpOptions {
 }
 
 impl PumpOptions {
-    /// The usual: 16 operations of 4 MiB, 8 scanners, zeros from 4 KiB on, as `rbd import-diff` has
+    /// The usual: 16 operations of half an object of 4 MiB, which keeps OSDs busier than whole ones; 8 scanners, zeros from 4 KiB on, as `rbd import-diff` has
     /// it, and longer ones where the destination is compared.
     pub fn new(budget: Budget, destination: Destination) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl PumpOptions {
             believe_map: false,
             budget,
             destination,
-            operation_size: 4 << 20,
+            operation_size: 2 << 20,
             zero_grain: match destination {
                 Destination::Similar => COMPARED_GRAIN,
                 _ => 4096,
