@@ -3,11 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cinderblock::rbd::Image;
+use cinderblock::rbd::{self, Image};
 use cinderblock::transfer::{
     self, BlockError, Budget, Destination, Digest, ImageSource, PumpOptions, Recorded, Recorder,
     TransferError, copy_diff,
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::data::{SOURCE_POOL, Sites, TARGET_POOL};
@@ -60,6 +61,35 @@ pub async fn ours(job: &Job, digested: bool) -> Result<()> {
     Ok(())
 }
 
+/// What the child process does that only reads, and then only writes.
+pub async fn raw(job: &Job) -> Result<()> {
+    const AT_ONCE: usize = 16;
+    const LENGTH: u64 = 4 << 20;
+    let sites = Sites::connect().await?;
+    let (source, target) = tokio::try_join!(
+        sites.source.open(&job.image, Some(&job.to)),
+        sites.target.open_rw(&job.image),
+    )?;
+    let size = source.known_size();
+    let memory = Budget::new(usize::try_from(size)? * 2);
+    let parts = (0..size).step_by(LENGTH as usize);
+    let reads = stream::iter(parts).map(async |at| {
+        let buffer = memory.buffer(LENGTH.min(size - at) as usize).await;
+        Ok::<_, rbd::Error>((at, source.read(at, buffer).await?))
+    });
+    let read: Vec<_> = reads.buffered(AT_ONCE).try_collect().await?;
+    let writes = read
+        .into_iter()
+        .map(|(at, buffer)| target.write(at, bytes::Bytes::from_owner(buffer)));
+    let mut writes = stream::iter(writes).buffer_unordered(AT_ONCE);
+    while writes.try_next().await?.is_some() {}
+    drop(writes);
+    target.create_snapshot(&job.to).await?;
+    source.close().await;
+    target.close().await;
+    Ok(())
+}
+
 /// Takes digests and forgets them: a manifest is one or two small objects.
 struct Digests;
 
@@ -102,6 +132,10 @@ async fn copy<S: ImageSource>(
 pub enum Contender {
     /// `rbd export-diff | rbd import-diff`.
     Pipe,
+    /// `rbd export | rbd import`.
+    WholePipe,
+    /// All of it read into memory, then all of it written, as fast as the cluster takes it.
+    Raw,
     /// Our engine as a backup uses it.
     Ours,
     /// The same without digests.
@@ -117,16 +151,43 @@ pub struct Cost {
 pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
     let (before, start) = (cpu_of_children()?, Instant::now());
     match contender {
-        Contender::Ours | Contender::Undigested => {
+        Contender::Ours | Contender::Undigested | Contender::Raw => {
             let from = job.from.as_deref().unwrap_or_default();
             let what = match contender {
                 Contender::Undigested => "undigested",
+                Contender::Raw => "raw",
                 _ => "ours",
             };
             let status = Command::new(std::env::current_exe()?)
                 .args([what, &job.image, from, &job.to])
                 .status()?;
             check(what, status)?;
+        }
+        Contender::WholePipe => {
+            let spec = format!("{TARGET_POOL}/{}", job.image);
+            let target = |arguments: &[&str]| {
+                let mut rbd = Command::new("rbd");
+                rbd.arg("--conf").arg(&sites.target_conf).args(arguments);
+                rbd
+            };
+            // It makes the image itself.
+            check("rm", target(&["rm", "--no-progress", &spec]).status()?)?;
+            let mut export = Command::new("rbd")
+                .arg("--conf")
+                .arg(&sites.source_conf)
+                .args(["export", "--no-progress"])
+                .args([&format!("{SOURCE_POOL}/{}@{}", job.image, job.to), "-"])
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let pipe = export.stdout.take().ok_or("no pipe")?;
+            let import = target(&["import", "--no-progress", "-", &spec])
+                .stdin(pipe)
+                .status()?;
+            check("import", import)?;
+            check("export", export.wait()?)?;
+            let snapshot = format!("{spec}@{}", job.to);
+            let snapped = target(&["snap", "create", "--no-progress", &snapshot]).status()?;
+            check("snap create", snapped)?;
         }
         Contender::Pipe => {
             let mut export = Command::new("rbd");

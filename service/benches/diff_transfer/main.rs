@@ -2,8 +2,9 @@
 //!
 //! Needs the two clusters of the lab (`LAB_VOLUMES_CEPH_CONF`, `LAB_BACKUPS_CEPH_CONF`). Options
 //! after `--`: `--pairs N` (5), `--dense-mib N` (1024), `--thin-gib N` (100), `--only SET`. The sets are
-//! `dense`, `digests` (the same with and without them), `few` (little that changed in dense data), `thin`,
-//! `scattered` and `unchanged`.
+//! `dense`, `whole` and `raw` (the same against `rbd export | rbd import`, and against reading all of it and
+//! then writing all of it), `digests` (the same with and without them), `few` (little that changed in dense
+//! data), `thin`, `scattered` and `unchanged`.
 //!
 //! Both contenders run as child processes, connections included, and end with a snapshot of the
 //! destination. The destination is made anew or rolled back before each run, and compared with the
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use cinderblock::transfer::{self, Budget, Destination, PumpOptions, take_back};
 
-use contenders::{Contender, Job, job, job_of, ours, run};
+use contenders::{Contender, Job, job, job_of, ours, raw, run};
 use data::{Noise, Sites, destroy, make, scatter, verify};
 use report::report;
 
@@ -37,6 +38,9 @@ fn main() -> Result<()> {
         if let Some(at) = arguments.iter().position(|argument| argument == what) {
             return runtime.block_on(ours(&job_of(&arguments[at + 1..])?, digested));
         }
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "raw") {
+        return runtime.block_on(raw(&job_of(&arguments[at + 1..])?));
     }
     let settings = Settings::of(&arguments)?;
     runtime.block_on(bench(&settings))
@@ -78,7 +82,7 @@ async fn bench(settings: &Settings) -> Result<()> {
         "| data | peer: wall s (CPU s), MiB/s | ours: wall s (CPU s), MiB/s | wall ratio, median (min-max) | CPU ratio |"
     );
     println!("|---|---|---|---|---|");
-    if ["dense", "digests", "few"]
+    if ["dense", "whole", "raw", "digests", "few"]
         .iter()
         .any(|set| settings.wants(set))
     {
@@ -118,6 +122,22 @@ async fn dense(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<
             &full,
         )
         .await?;
+    }
+    for (set, title, peer) in [
+        (
+            "whole",
+            "the same, peer: rbd export | rbd import",
+            Contender::WholePipe,
+        ),
+        (
+            "raw",
+            "the same, peer: all read, then all written",
+            Contender::Raw,
+        ),
+    ] {
+        if settings.wants(set) {
+            rounds(title, settings.dense, peer, settings, sites, &full).await?;
+        }
     }
     if settings.wants("digests") {
         let title = "the same, peer: ours without digests";

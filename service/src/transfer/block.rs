@@ -14,6 +14,15 @@ use crate::rbd::{self, ErrorKind, Image};
 /// How the space of a sink is divided whose own division is not known, in bytes.
 const UNKNOWN_PERIOD: u64 = 4 << 20;
 
+/// A part of a source that is not what somebody else holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlike {
+    /// Where it is, in bytes.
+    pub range: Range<u64>,
+    /// Whether that is known: otherwise it may be the same all the same.
+    pub certain: bool,
+}
+
 /// Something that bytes are read from: an image at a snapshot, a block device, a file.
 ///
 /// A future that is dropped must leave nothing behind that still uses the caller's memory; the
@@ -43,13 +52,16 @@ pub trait BlockSource: Sync {
         false
     }
 
-    /// Which parts of it, from `offset` on, may not be `held`; in order, whole grains.
+    /// Which parts of it, from `offset` on, are not `held`, or may not be; in order, whole grains.
     fn unlike(
         &self,
         offset: u64,
         held: &[u8],
-    ) -> impl Future<Output = Result<Vec<Range<u64>>, BlockError>> + Send {
-        let everything = offset..offset + held.len() as u64;
+    ) -> impl Future<Output = Result<Vec<Unlike>, BlockError>> + Send {
+        let everything = Unlike {
+            range: offset..offset + held.len() as u64,
+            certain: false,
+        };
         async { Ok(vec![everything]) }
     }
 

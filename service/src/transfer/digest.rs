@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use twox_hash::XxHash3_128;
 
-use super::block::{BlockError, BlockSource, ImageSource};
+use super::block::{BlockError, BlockSource, ImageSource, Unlike};
 use super::budget::Buffer;
 use super::runs::is_zero;
 use crate::rbd::Image;
@@ -262,21 +262,24 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
         true
     }
 
-    async fn unlike(&self, offset: u64, held: &[u8]) -> Result<Vec<Range<u64>>, BlockError> {
+    async fn unlike(&self, offset: u64, held: &[u8]) -> Result<Vec<Unlike>, BlockError> {
         let first = offset / GRAIN;
         let found = digests(held, self.reference.seed());
         let grains = first..first + found.len() as u64;
         let expected = self.reference.expected(grains.clone()).await?;
         let end = offset + held.len() as u64;
-        let mut unlike: Vec<Range<u64>> = Vec::new();
+        let mut unlike: Vec<Unlike> = Vec::new();
         for ((grain, found), expected) in grains.zip(found).zip(expected) {
             if expected == Some(found) {
                 continue;
             }
             let range = grain * GRAIN..((grain + 1) * GRAIN).min(end);
+            let certain = expected.is_some();
             match unlike.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => unlike.push(range),
+                Some(last) if last.range.end == range.start && last.certain == certain => {
+                    last.range.end = range.end;
+                }
+                _ => unlike.push(Unlike { range, certain }),
             }
         }
         Ok(unlike)

@@ -38,7 +38,7 @@ mod pump_tests;
 mod share_tests;
 
 pub use audit::{audit, changed_parts, has_changed};
-pub use block::{BlockError, BlockSink, BlockSource, ImageSource};
+pub use block::{BlockError, BlockSink, BlockSource, ImageSource, Unlike};
 pub use budget::{Budget, Buffer};
 pub use copy::{copy_all, copy_diff, copy_whole, take_back};
 pub use device::{Access, Device};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::block::{BlockError, BlockSink, BlockSource};
+use super::block::{BlockError, BlockSink, BlockSource, Unlike};
 use super::budget::Buffer;
 use super::error::TransferError;
 use super::extent::{Extent, ExtentKind, Step};
@@ -94,13 +94,7 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
                 .await;
         }
         if !self.source.is_known() {
-            let (buffer, other) = self.options.budget.pair(length(&span)).await;
-            let (data, old) = tokio::join!(
-                self.read(&span, buffer),
-                self.sink.read_at(span.start, other)
-            );
-            // What cannot be read of the destination can perhaps be written.
-            return self.write(&span, parts, data?, old.ok()).await;
+            return self.compare(&span, parts).await;
         }
         let mut stats = self.write_what_differs(&span, parts).await?;
         let end = parts.last().map_or(span.end, Extent::end);
@@ -124,24 +118,45 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
             bytes_unchanged: bytes(&within(span)),
             ..Stats::default()
         };
-        for range in self.differing(span).await? {
+        for Unlike { range, certain } in self.unlike(span).await? {
             let parts = within(&range);
             if parts.is_empty() {
                 continue;
             }
             stats.bytes_unchanged -= bytes(&parts);
-            let buffer = self.options.budget.buffer(length(&range)).await;
-            let data = self.read(&range, buffer).await?;
-            stats.add(&self.write(&range, &parts, data, None).await?);
+            let written = match certain {
+                true => {
+                    let buffer = self.options.budget.buffer(length(&range)).await;
+                    let data = self.read(&range, buffer).await?;
+                    self.write(&range, &parts, data, None).await
+                }
+                false => self.compare(&range, &parts).await,
+            };
+            stats.add(&written?);
         }
         Ok(stats)
     }
 
+    /// Reads a span of both sides, and takes what differs to the destination.
+    async fn compare(&self, span: &Range<u64>, parts: &[Extent]) -> Result<Stats, TransferError> {
+        let (buffer, other) = self.options.budget.pair(length(span)).await;
+        let (data, old) = tokio::join!(
+            self.read(span, buffer),
+            self.sink.read_at(span.start, other)
+        );
+        // What cannot be read of the destination can perhaps be written.
+        self.write(span, parts, data?, old.ok()).await
+    }
+
     /// The parts of a span that the destination is not known to hold as the source does.
-    async fn differing(&self, span: &Range<u64>) -> Result<Vec<Range<u64>>, TransferError> {
+    async fn unlike(&self, span: &Range<u64>) -> Result<Vec<Unlike>, TransferError> {
         let buffer = self.options.budget.buffer(length(span)).await;
         let Ok(held) = self.sink.read_at(span.start, buffer).await else {
-            return Ok(vec![span.clone()]);
+            let range = span.clone();
+            return Ok(vec![Unlike {
+                range,
+                certain: true,
+            }]);
         };
         let unlike = self.source.unlike(span.start, held.as_ref()).await;
         unlike.map_err(|error| failed(span, error))

@@ -117,10 +117,11 @@ impl Header {
         }
     }
 
-    /// The same for as long as it is not known which chunks there will be.
+    /// The same for as long as it is not known which chunks there will be; they are not to be read.
     pub fn draft(&self) -> Self {
         Self {
             chunks: None,
+            set: None,
             ..self.clone()
         }
     }

@@ -58,9 +58,6 @@ impl Supplement {
             let left = Parts::new(pool, backup, Some(&left));
             left.remove(interim.possible_chunks()).await?;
         }
-        if before.is_none() {
-            interim.set = None;
-        }
         pool.write_object(&names::manifest_object(backup), &interim.encode())
             .await?;
         Ok(Self {
