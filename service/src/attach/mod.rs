@@ -42,6 +42,8 @@ pub struct Attacher {
     os_brick: OsBrick,
     /// What os-brick says of this host, once it was asked.
     host: Mutex<Option<Arc<Host>>>,
+    /// Held by whoever asks it.
+    asking: tokio::sync::Mutex<()>,
     links: Links,
 }
 
@@ -123,6 +125,7 @@ impl Attacher {
             amqp,
             os_brick,
             host: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             links: Links::default(),
         }
     }
@@ -221,6 +224,10 @@ impl Attacher {
     /// What cinder-volume is told of this host. os-brick is asked once; without it volumes in Ceph are
     /// reached all the same.
     async fn host(&self) -> Arc<Host> {
+        if let Some(host) = &*self.known_host() {
+            return Arc::clone(host);
+        }
+        let _asking = self.asking.lock().await;
         if let Some(host) = &*self.known_host() {
             return Arc::clone(host);
         }
