@@ -16,6 +16,10 @@ def main() -> None:
         from paste.deploy import loadapp
 
         application = loadapp(f"config:{arguments[0]}")
+        # Made at the first request otherwise: another one at the same time finds it without its rules.
+        from barbican.common import policy
+
+        policy.init()
     elif name == "glance":
         os.environ["OS_GLANCE_CONFIG_DIR"] = arguments[0]
         sys.argv = [name]
