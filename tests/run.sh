@@ -49,8 +49,9 @@ suites() {
 # Each room on real parts, then the whole.
 rooms_and_whole() {
     cloud 1
-    service --test start --test rbd --test transfer --test vault --test db --test openstack \
-        --test attach
+    service --test start --test rbd --test db --test openstack --test attach
+    # These wait for monitors most of the time.
+    service --test transfer --test vault -- --test-threads=4
     LAB_DATABASE_URL=$("$lab" sqlite "$PWD/.lab/$name/cinder.sqlite") \
         service --test db -- --skip server:: --skip mysql::
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
