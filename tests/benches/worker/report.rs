@@ -20,8 +20,10 @@ pub fn report(pairs: &[(Played, Played)]) {
                 .filter_map(|(theirs, ours)| Some(pick(&theirs.get(at)?.1, &ours.get(at)?.1)))
                 .collect();
             values.sort_by(f64::total_cmp);
+            let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
             let last = values.len().saturating_sub(1);
-            [0, last / 2, last].map(|at| values.get(at).copied().unwrap_or(f64::NAN))
+            let median = f64::midpoint(at(last / 2), at(values.len() / 2));
+            [at(0), median, at(last)]
         };
         let [_, theirs, _] = of(&|theirs, _| theirs.wall);
         let [_, ours, _] = of(&|_, ours| ours.wall);
