@@ -22,6 +22,11 @@ pub struct Supplement {
     pub known: Manifest,
     /// Takes the digests.
     pub writer: Writer,
+    pending: Pending,
+}
+
+/// The set of parts that is being written.
+struct Pending {
     pool: Pool,
     backup: BackupId,
     set: String,
@@ -63,9 +68,11 @@ impl Supplement {
         Ok(Self {
             known: known.unwrap_or_else(|| Manifest::unknown(pool, backup, finished.clone())),
             writer: Writer::new(pool.clone(), backup, finished, None),
-            pool: pool.clone(),
-            backup,
-            set,
+            pending: Pending {
+                pool: pool.clone(),
+                backup,
+                set,
+            },
         })
     }
 
@@ -74,46 +81,51 @@ impl Supplement {
     /// # Errors
     /// `Missing` if the manifest went meanwhile, or somebody else has begun to supplement it.
     pub async fn finish(self) -> Result<()> {
-        let Self {
-            writer,
-            pool,
-            backup,
-            set,
-            ..
-        } = self;
-        let finished = writer.complete().await?;
-        let Some(before) = still_pending(&pool, backup, &set).await? else {
-            discard(&pool, backup, &set, &finished).await?;
+        let pending = self.pending;
+        let finished = self.writer.complete().await?;
+        let Some(before) = pending.header().await? else {
+            pending.discard(&finished).await?;
             return Err(Error::missing(format!(
-                "The manifest of backup {backup} was removed or begun anew meanwhile"
+                "The manifest of backup {} was removed or begun anew meanwhile",
+                pending.backup
             )));
         };
-        let name = names::manifest_object(backup);
-        pool.write_object(&name, &finished.encode()).await?;
-        let old = Parts::new(&pool, backup, before.set.as_deref());
+        pending.write(&finished).await?;
+        let old = Parts::new(&pending.pool, pending.backup, before.set.as_deref());
         old.remove(before.chunks()).await
     }
 
     /// Leaves what was there before.
     pub async fn give_up(self) -> Result<()> {
-        let Self {
-            writer,
-            pool,
-            backup,
-            set,
-            ..
-        } = self;
-        let header = writer.header().clone();
-        discard(&pool, backup, &set, &header).await?;
-        match still_pending(&pool, backup, &set).await? {
-            Some(draft) if draft.is_draft() => remove(&pool, backup).await,
+        let pending = self.pending;
+        pending.discard(self.writer.header()).await?;
+        match pending.header().await? {
+            Some(draft) if draft.is_draft() => remove(&pending.pool, pending.backup).await,
             Some(mut before) => {
                 before.pending = None;
-                let name = names::manifest_object(backup);
-                Ok(pool.write_object(&name, &before.encode()).await?)
+                pending.write(&before).await
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Pending {
+    /// The header, if it still tells of this set.
+    async fn header(&self) -> Result<Option<Header>> {
+        let stored = read_stored(&self.pool, &names::manifest_object(self.backup)).await?;
+        let header = stored.and_then(std::result::Result::ok);
+        Ok(header.filter(|header| header.pending.as_ref() == Some(&self.set)))
+    }
+
+    async fn write(&self, header: &Header) -> Result<()> {
+        let name = names::manifest_object(self.backup);
+        Ok(self.pool.write_object(&name, &header.encode()).await?)
+    }
+
+    async fn discard(&self, header: &Header) -> Result<()> {
+        let parts = Parts::new(&self.pool, self.backup, Some(&self.set));
+        parts.remove(header.possible_chunks()).await
     }
 }
 
@@ -132,16 +144,4 @@ async fn found(pool: &Pool, backup: BackupId, snapshot: &str) -> Result<Option<H
         }
         None | Some(Ok(_)) => Ok(None),
     }
-}
-
-/// The header, if it still tells of this set.
-async fn still_pending(pool: &Pool, backup: BackupId, set: &str) -> Result<Option<Header>> {
-    let stored = read_stored(pool, &names::manifest_object(backup)).await?;
-    let header = stored.and_then(std::result::Result::ok);
-    Ok(header.filter(|header| header.pending.as_deref() == Some(set)))
-}
-
-async fn discard(pool: &Pool, backup: BackupId, set: &str, header: &Header) -> Result<()> {
-    let parts = Parts::new(pool, backup, Some(set));
-    parts.remove(header.possible_chunks()).await
 }
