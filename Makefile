@@ -41,7 +41,7 @@ bench: setup release ## Our diff transfer against `rbd export-diff | rbd import-
 	@tests/bench.sh
 
 bench-worker: setup release ## Our worker against Python's, in turns, in a real cloud
-	@tests/bench_worker.sh
+	@tests/bench.sh worker
 
 sample: ## Write etc/cinder-backup.conf.sample anew from the option registry
 	UPDATE_SAMPLE=1 $(CARGO) test -q -p cinderblock-api-compat --test sample_config
