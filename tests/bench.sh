@@ -21,9 +21,4 @@ trap 'exit 130' INT TERM
 cargo build --locked --release -p "$package" --benches
 "$lab" up --name "$name" "${parts[@]}"
 eval "$("$lab" env --name "$name" --user demo)"
-# Monitors let up to a second pass before they take a snapshot down, whoever asks: chance would be measured.
-for conf in "$LAB_VOLUMES_CEPH_CONF" "$LAB_BACKUPS_CEPH_CONF"; do
-    ceph --conf "$conf" tell 'mon.*' config set paxos_propose_interval 0.05 >/dev/null
-    ceph --conf "$conf" tell 'mon.*' config set paxos_min_wait 0.01 >/dev/null
-done
 cargo bench --locked -p "$package" --bench "$bench" -- "$@"

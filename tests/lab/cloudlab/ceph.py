@@ -100,7 +100,8 @@ class Cluster:
     def _write_conf(self) -> None:
         # An OSD alone gets no answer to the leases of its placement groups: one whose lease ended while
         # the OSD was stopped could stay laggy for good, so leases last longer than any test. Nor do pools
-        # split their placement groups in the middle of a test.
+        # split their placement groups in the middle of a test. A monitor would let up to a second pass
+        # before it takes a snapshot down, whoever asks: tests would wait for it, and benchmarks measure chance.
         for folder in ("mon", "mgr", *(f"osd{osd}" for osd in self.osds)):
             (self.dir / folder).mkdir(parents=True, exist_ok=True)
         runtime, log = self.lab.runtime, self.lab.path("log")
@@ -128,6 +129,8 @@ mon_allow_pool_delete = true
 mon_warn_on_pool_no_redundancy = false
 mon_data_avail_warn = 2
 mon_data_avail_crit = 1
+paxos_propose_interval = 0.05
+paxos_min_wait = 0.01
 osd_objectstore = bluestore
 bluestore_block_size = {20 << 30}
 osd_memory_target = 939524096
