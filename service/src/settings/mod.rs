@@ -239,6 +239,7 @@ pub fn vault(config: &Config) -> anyhow::Result<Vault> {
         scanners: config.cinderblock.diff_scanners,
         restore_damaged: config.cinderblock.restore_damaged,
         trust_object_map: config.cinderblock.trust_object_map,
+        checkpoint_interval: Duration::from_secs(config.cinderblock.checkpoint_interval),
         // A page, at least: zero means nothing.
         chunk_size: ceph.backup_ceph_chunk_size.max(4096),
         zero_excess: ceph.restore_discard_excess_bytes,

@@ -65,6 +65,27 @@ pub trait BlockSource: Sync {
         async { Ok(vec![everything]) }
     }
 
+    /// Whether the destination holds a range already, as an attempt that was broken off has noted.
+    fn is_stored(
+        &self,
+        _range: Range<u64>,
+    ) -> impl Future<Output = Result<bool, BlockError>> + Send {
+        async { Ok(false) }
+    }
+
+    /// Whether it has heard of so much, or for so long, that it is time to note that.
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    /// Sets what it has heard of until now apart from what it hears later.
+    fn mark(&self) {}
+
+    /// Notes what it had heard of when it was last marked: all of it is safe in the destination by now.
+    fn checkpoint(&self) -> impl Future<Output = Result<(), BlockError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Fills the whole buffer with the bytes from `offset` on and gives it back.
     fn read_at(
         &self,

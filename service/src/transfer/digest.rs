@@ -49,11 +49,26 @@ pub trait Recorder: Sync {
     fn seed(&self) -> u64;
 
     /// Takes the digests of successive grains.
-    fn record(
-        &self,
-        first: u64,
-        digests: Vec<Digest>,
-    ) -> impl Future<Output = Result<(), BlockError>> + Send;
+    fn record(&self, first: u64, digests: Vec<Digest>);
+
+    /// Whether digests of a range of grains have been noted by an attempt that was broken off: what they
+    /// are of is safe.
+    fn has(&self, _grains: Range<u64>) -> impl Future<Output = Result<bool, BlockError>> + Send {
+        async { Ok(false) }
+    }
+
+    /// Whether it has taken so many, or for so long, that it is time to note them.
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    /// Sets the digests that it has taken until now apart from later ones.
+    fn mark(&self) {}
+
+    /// Notes the digests that it had when it was last marked: what they are of is safe.
+    fn checkpoint(&self) -> impl Future<Output = Result<(), BlockError>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// Knows what digests there must be.
@@ -121,12 +136,29 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
     async fn read_at(&self, offset: u64, buffer: Buffer) -> Result<Buffer, BlockError> {
         let buffer = self.source.read_at(offset, buffer).await?;
         let digests = digests(buffer.as_ref(), self.recorder.seed());
-        self.recorder.record(offset / GRAIN, digests).await?;
+        self.recorder.record(offset / GRAIN, digests);
         Ok(buffer)
     }
 
     fn wants_zeros(&self) -> bool {
         self.source.wants_zeros()
+    }
+
+    async fn is_stored(&self, range: Range<u64>) -> Result<bool, BlockError> {
+        let grains = range.start / GRAIN..range.end.div_ceil(GRAIN);
+        self.recorder.has(grains).await
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.recorder.wants_checkpoint()
+    }
+
+    fn mark(&self) {
+        self.recorder.mark();
+    }
+
+    async fn checkpoint(&self) -> Result<(), BlockError> {
+        self.recorder.checkpoint().await
     }
 
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
@@ -135,7 +167,7 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
         while at < end {
             let count = (end - at).min(1 << 10);
             let zeros = vec![Digest::ZEROS; count as usize];
-            self.recorder.record(at, zeros).await?;
+            self.recorder.record(at, zeros);
             at += count;
         }
         Ok(())

@@ -40,6 +40,9 @@ pub enum TransferError {
     /// What was written could not be made safe.
     #[error("cannot flush the destination: {0}")]
     Flush(BlockError),
+    /// How far the transfer is could not be noted.
+    #[error("cannot note how far the transfer is: {0}")]
+    Checkpoint(BlockError),
 }
 
 impl TransferError {
@@ -51,7 +54,8 @@ impl TransferError {
             Self::Plan(error)
             | Self::Read { error, .. }
             | Self::Write { error, .. }
-            | Self::Flush(error) => Some(error.kind()),
+            | Self::Flush(error)
+            | Self::Checkpoint(error) => Some(error.kind()),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod audit;
 mod block;
 mod budget;
+mod checkpoints;
 mod copy;
 mod device;
 mod diff_plan;
@@ -26,6 +27,8 @@ mod rate;
 mod runs;
 mod share;
 
+#[cfg(test)]
+mod checkpoint_tests;
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]

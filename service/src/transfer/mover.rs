@@ -284,7 +284,8 @@ fn length(span: &Range<u64>) -> usize {
     usize::try_from(span.end - span.start).unwrap_or(usize::MAX)
 }
 
-fn failed(span: &Range<u64>, error: BlockError) -> TransferError {
+/// That a span of the source could not be read.
+pub(super) fn failed(span: &Range<u64>, error: BlockError) -> TransferError {
     TransferError::Read {
         offset: span.start,
         length: span.end - span.start,

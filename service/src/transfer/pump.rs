@@ -10,12 +10,14 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::block::{BlockSink, BlockSource};
 use super::budget::Budget;
+use super::checkpoints::Checkpoints;
 use super::error::TransferError;
 use super::extent::{Cut, Extent, Splitter, Step};
-use super::mover::Mover;
+use super::mover::{self, Mover};
 use super::plan::Plan;
 use super::progress::Stats;
 use super::share::Job;
+use crate::turns::Turn;
 
 /// How long a transfer that failed or was cancelled waits for what it has under way. A cluster that
 /// is gone would keep it forever.
@@ -129,30 +131,63 @@ where
     let mut next: OptionFuture<_> = None.into();
     let mut waits = false;
     let mut under_way = FuturesUnordered::new();
+    let mut checkpoints = Checkpoints::default();
+    let mut noting: OptionFuture<_> = None.into();
+    let mut notes = false;
     let mut stats = Stats::default();
     let outcome = loop {
-        if steps.ended && !waits && under_way.is_empty() {
+        if steps.ended && !waits && !notes && under_way.is_empty() {
             break Ok(());
+        }
+        let wants_checkpoint = source.wants_checkpoint();
+        // Data may pass faster than is noted what it was, which takes memory.
+        let goes_on = !(wants_checkpoint && checkpoints.is_marked());
+        if wants_checkpoint && !checkpoints.is_marked() {
+            source.mark();
+            checkpoints.mark();
+        }
+        if checkpoints.is_due() && !notes {
+            noting = Some(Box::pin(note(source, sink))).into();
+            notes = true;
         }
         tokio::select! {
             biased;
             () = job.cancel.cancelled() => break Err(TransferError::Cancelled),
-            Some(moved) = under_way.next() => match moved {
-                Ok((length, moved)) => {
-                    job.progress.advance(length);
-                    stats.add(&moved);
+            Some((step, moved)) = under_way.next() => {
+                checkpoints.end(step);
+                match moved {
+                    Ok((length, moved)) => {
+                        job.progress.advance(length);
+                        stats.add(&moved);
+                    }
+                    Err(error) => break Err(error),
                 }
-                Err(error) => break Err(error),
-            },
-            Some((step, turn)) = &mut next, if waits => {
+            }
+            Some(noted) = &mut noting, if notes => {
+                notes = false;
+                checkpoints.noted();
+                if let Err(error) = noted {
+                    break Err(error);
+                }
+            }
+            Some(admitted) = &mut next, if waits => {
                 waits = false;
-                under_way.push(mover.run(step, turn));
+                match admitted {
+                    Ok((step, Some(turn))) => {
+                        let number = checkpoints.begin();
+                        under_way.push(mover.run(step, turn).map(move |moved| (number, moved)));
+                    }
+                    Ok((step, None)) => {
+                        job.progress.advance(step.length());
+                        stats.bytes_unchanged += step.length();
+                    }
+                    Err(error) => break Err(error),
+                }
             }
             found = steps.next(&mut plan),
-                if !waits && !steps.ended && under_way.len() < options.depth.max(1) => match found {
+                if !waits && goes_on && !steps.ended && under_way.len() < options.depth.max(1) => match found {
                 Ok(Some(step)) => {
-                    let admission = job.share.clone().admit(step.bytes());
-                    next = Some(Box::pin(admission.map(|turn| (step, turn)))).into();
+                    next = Some(Box::pin(admit(step, source, job))).into();
                     waits = true;
                 }
                 Ok(None) => {}
@@ -161,7 +196,7 @@ where
         }
     };
     // The planner has no use any more for what it still holds, nor has anybody for a turn.
-    drop((plan, next));
+    drop((plan, next, noting));
     if outcome.is_err() {
         let _ = tokio::time::timeout(DRAIN, under_way.for_each(|_| async {})).await;
     }
@@ -173,6 +208,29 @@ where
     }
     stats.extents = steps.extents;
     Ok(stats)
+}
+
+/// Waits for a step's turn; there is none for what the sink holds already.
+async fn admit<S: BlockSource>(
+    step: Step,
+    source: &S,
+    job: &Job,
+) -> Result<(Step, Option<Turn>), TransferError> {
+    if let Step::Copy { span, .. } = &step {
+        let stored = source.is_stored(span.clone()).await;
+        if stored.map_err(|error| mover::failed(span, error))? {
+            return Ok((step, None));
+        }
+    }
+    let turn = job.share.clone().admit(step.bytes()).await;
+    Ok((step, Some(turn)))
+}
+
+/// Makes safe what has been written, and has the source note it.
+async fn note<S: BlockSource, K: BlockSink>(source: &S, sink: &K) -> Result<(), TransferError> {
+    sink.flush().await.map_err(TransferError::Flush)?;
+    let noted = source.checkpoint().await;
+    noted.map_err(TransferError::Checkpoint)
 }
 
 /// The plan, cut into steps.

@@ -45,6 +45,7 @@ impl Vault {
             base,
             method,
             no_diff,
+            begun: false,
             snapshot,
             size,
             made: Arc::default(),
@@ -92,7 +93,7 @@ impl Vault {
             // What a file lacks is zeros, whatever the image of the chain holds there.
             options.zero_excess = true;
             plan.made.manifest.store(true, Ordering::Relaxed);
-            let manifest = self.begin_manifest(&pool, plan, plan.size).await?;
+            let manifest = self.begin_manifest(&pool, plan, plan.size, None).await?;
             let source = Recorded::new(source, &manifest, plan.size);
             let copying = transfer::copy_whole(&source, &base, &options, job);
             let stats = copying.await?;

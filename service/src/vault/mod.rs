@@ -28,6 +28,8 @@ pub use store::BackupPlan;
 pub use undo::Made;
 pub use verify::{Known, Verified};
 
+use std::time::Duration;
+
 use crate::rbd::{ClusterOptions, Image, Link, Pool};
 use crate::transfer::Budget;
 
@@ -56,6 +58,8 @@ pub struct Engine {
     pub trust_object_map: bool,
     /// Whether a restore point that is damaged is restored as it is (`restore_damaged`).
     pub restore_damaged: bool,
+    /// How often it is noted how far a full backup is, at least (`checkpoint_interval`).
+    pub checkpoint_interval: Duration,
     /// Bytes of a device that are read at once, at most (`backup_ceph_chunk_size`).
     pub chunk_size: u64,
     /// Whether a restore clears what a larger volume has behind the backup's end

@@ -10,6 +10,7 @@ use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use tracing::info;
 
+use super::manifest::{self, Way};
 use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
 use super::trust::{Snapshots, rollback_of};
 use super::undo::Made;
@@ -36,6 +37,8 @@ pub struct BackupPlan {
     pub snapshot: String,
     /// The source's size in bytes.
     pub size: u64,
+    /// Whether an attempt before this one has taken the snapshot of the source.
+    pub begun: bool,
     /// What this attempt has made so far.
     pub made: Arc<Made>,
 }
@@ -79,9 +82,8 @@ impl Vault {
         }
 
         // A snapshot that carries this backup's id was taken by an attempt that did not end.
-        let snapshot = plan::snapshots_of(spec.backup, &source_snapshots)
-            .pop()
-            .unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
+        let begun = plan::snapshots_of(spec.backup, &source_snapshots).pop();
+        let new = || BackupSnapshot::new(spec.backup, now).to_string();
         let (base, method, no_diff) = self.choose(spec, Some(source_snapshots)).await?;
         Ok(BackupPlan {
             backup: spec.backup,
@@ -89,7 +91,8 @@ impl Vault {
             base,
             method,
             no_diff,
-            snapshot,
+            begun: begun.is_some(),
+            snapshot: begun.unwrap_or_else(new),
             size,
             made: Arc::default(),
         })
@@ -121,8 +124,9 @@ impl Vault {
 
     /// Makes the backup: when this returns, its restore point stands.
     ///
-    /// Repeating it after an interruption is safe: the source's snapshot is kept, the bytes are
-    /// moved again, and a restore point that stands already ends it at once.
+    /// Repeating it after an interruption is safe: the source's snapshot is kept, and a restore point that
+    /// stands already ends it at once. Of a full backup only those bytes are moved again of which it was
+    /// not noted that they are safe.
     pub async fn store(&self, plan: &BackupPlan, source: &Volume, job: &Job) -> Result<Stats> {
         let pool = self.pool(&plan.pool).await?;
         let base = plan.base.to_string();
@@ -133,7 +137,11 @@ impl Vault {
             info!(image = %plan.base, "The restore point is complete already");
             return Ok(Stats::default());
         }
-        let destination = self.prepare_base(&pool, plan).await?;
+        let resumes = self.can_resume(&pool, plan, source).await?;
+        let destination = match resumes {
+            true => Destination::Fresh,
+            false => self.prepare_base(&pool, plan).await?,
+        };
 
         let head = source.open().await?;
         let before = head.snapshots().await;
@@ -157,7 +165,15 @@ impl Vault {
             };
             plan.made.manifest.store(true, Ordering::Relaxed);
             let size = from.known_size();
-            let mut manifest = self.begin_manifest(&pool, plan, size).await?;
+            let mut manifest = match (way_of(plan, &from, &base).await?, resumes) {
+                (Some(way), true) => {
+                    // Whoever made them works on them no more.
+                    plan.made.image.store(true, Ordering::Relaxed);
+                    plan.made.on_source.store(true, Ordering::Relaxed);
+                    self.resume_manifest(&pool, plan, way).await?
+                }
+                (way, _) => self.begin_manifest(&pool, plan, size, way).await?,
+            };
             let mut options = self.pump_options(destination);
             if let Method::Incremental { from: parent } = &plan.method {
                 self.settle(&base, parent, job).await?;
@@ -192,6 +208,35 @@ impl Vault {
         base.close().await;
         from.close().await;
         stats
+    }
+
+    /// Whether what an attempt that was broken off has written can be kept.
+    async fn can_resume(&self, pool: &Pool, plan: &BackupPlan, source: &Volume) -> Result<bool> {
+        if !plan.begun || plan.method.builds_on_parent() {
+            return Ok(false);
+        }
+        let Some((_, reached)) = manifest::broken_off(pool, plan).await? else {
+            return Ok(false);
+        };
+        let base = match pool.open(&plan.base.to_string(), None).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        let from = source.pool.open(&source.image, Some(&plan.snapshot)).await;
+        let way = match &from {
+            Ok(from) => way_of(plan, from, &base).await,
+            Err(_) => Ok(None),
+        };
+        base.close().await;
+        if let Ok(from) = from {
+            from.close().await;
+        }
+        let resumes = way?.is_some_and(|way| way == reached.way);
+        if resumes {
+            let chunks = reached.chunks.iter().count();
+            info!(image = %plan.base, chunks, "Taking up what an attempt before this one has written");
+        }
+        Ok(resumes)
     }
 
     pub(super) async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
@@ -307,6 +352,19 @@ impl Vault {
         let own: Vec<&str> = own.iter().map(String::as_str).collect();
         remove_snapshots(&source.pool, &source.image, &own).await
     }
+}
+
+/// Between what the data of a backup is moved that has an image of its own.
+async fn way_of(plan: &BackupPlan, from: &Image, base: &Image) -> Result<Option<Way>> {
+    if plan.method.builds_on_parent() {
+        return Ok(None);
+    }
+    let snapshots = from.snapshots().await?;
+    let read = snapshots.iter().find(|it| it.name == plan.snapshot);
+    Ok(read.map(|read| Way {
+        snapshot: read.id,
+        image: base.object_at(0),
+    }))
 }
 
 /// Becomes the only writer of a base image; the snapshots that it has by then, or `None` if the restore

@@ -2,6 +2,7 @@
 
 #[path = "../ceph_lab/mod.rs"]
 mod ceph_lab;
+mod checkpoints;
 mod deletions;
 mod devices;
 mod fallback;
@@ -43,6 +44,7 @@ fn vault_of(cluster: ClusterOptions, change: impl FnOnce(&mut Engine)) -> Vault 
         depth: 16,
         scanners: 8,
         trust_object_map: true,
+        checkpoint_interval: Duration::from_secs(30),
         restore_damaged: false,
         chunk_size: 128 << 20,
         zero_excess: true,

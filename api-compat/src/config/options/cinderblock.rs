@@ -32,6 +32,9 @@ options! {
         /// interrupted, and where Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4 wrote while a
         /// snapshot was taken (Ceph tracker 61616): a backup would miss what they do not mark.
         trust_object_map: bool = default("false"),
+        /// Seconds of work that an interruption of a full backup costs at most: as often it is noted, beside
+        /// the backup, how far that is, and a worker that starts again goes on from there.
+        checkpoint_interval: u64 = default("30").min(1.0),
         /// Restore a backup of which some parts are not what was stored as it is, and name those parts
         /// in the log. Otherwise the restore fails at the first of them.
         restore_damaged: bool = default("false"),

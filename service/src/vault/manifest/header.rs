@@ -6,7 +6,9 @@ use api_compat::ids::BackupId;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use super::checkpoint::Checkpoint;
 use super::chunk::BYTES;
+use super::list::ChunkList;
 use crate::rbd;
 use crate::transfer::GRAIN;
 use crate::vault::trust::Rollback;
@@ -42,13 +44,16 @@ pub struct Header {
     /// Whether grains of which neither this nor an older manifest has a digest are zeros. Otherwise
     /// nothing is known of them.
     pub whole: bool,
-    /// The chunks that there are, as runs: the first and the last. None in a draft, which is there while
-    /// the manifest is being made, when any chunk may be there.
-    chunks: Option<Vec<(u32, u32)>>,
+    /// The chunks that there are. None in a draft, which is there while the manifest is being made, when any
+    /// chunk may be there.
+    chunks: Option<ChunkList>,
     /// The set to which they belong.
     pub set: Option<String>,
     /// A set that is being written to take their place: any chunk of it may be there.
     pub pending: Option<String>,
+    /// In a draft, how far the backup is, if an attempt that is broken off can be taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// XXH3 (64 bits, hexadecimal) of the same text without a character here; only as it is stored.
     check: String,
 }
@@ -110,9 +115,10 @@ impl Header {
             older: None,
             rollback: None,
             whole: true,
-            chunks: Some(Vec::new()),
+            chunks: Some(ChunkList::default()),
             set: None,
             pending: None,
+            checkpoint: None,
             check: String::new(),
         }
     }
@@ -144,27 +150,17 @@ impl Header {
 
     /// The chunks that there are.
     pub fn chunks(&self) -> impl Iterator<Item = u32> + '_ {
-        let runs = self.chunks.iter().flatten();
-        runs.flat_map(|(first, last)| *first..=*last)
+        self.chunks.iter().flat_map(ChunkList::iter)
     }
 
     /// Whether there is this chunk.
     pub fn has(&self, chunk: u32) -> bool {
-        let runs = self.chunks.as_deref().unwrap_or_default();
-        let at = runs.partition_point(|(_, last)| *last < chunk);
-        runs.get(at).is_some_and(|(first, _)| *first <= chunk)
+        self.chunks.as_ref().is_some_and(|list| list.has(chunk))
     }
 
-    /// Sets the chunks that there are, given in ascending order.
-    pub fn list(&mut self, chunks: impl IntoIterator<Item = u32>) {
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for chunk in chunks {
-            match runs.last_mut() {
-                Some((_, last)) if last.checked_add(1) == Some(chunk) => *last = chunk,
-                _ => runs.push((chunk, chunk)),
-            }
-        }
-        self.chunks = Some(runs);
+    /// Sets the chunks that there are.
+    pub fn list(&mut self, chunks: ChunkList) {
+        self.chunks = Some(chunks);
     }
 
     /// As it is stored.
@@ -194,14 +190,14 @@ impl Header {
         if header.size > LARGEST {
             return Err(NotAHeader::Size(header.size));
         }
-        let mut next = 0;
-        for (first, last) in header.chunks.iter().flatten() {
-            if u64::from(*first) < next || last < first {
-                return Err(NotAHeader::Chunks);
-            }
-            next = u64::from(*last) + 1;
-        }
-        if next > header.size.div_ceil(BYTES) {
+        let end = u64::from(header.possible_chunks().end);
+        let reached = header.checkpoint.as_ref().map(|it| &it.chunks);
+        if !header
+            .chunks
+            .iter()
+            .chain(reached)
+            .all(|list| list.is_sound(end))
+        {
             return Err(NotAHeader::Chunks);
         }
         Ok(header)
@@ -218,11 +214,12 @@ fn to_json(header: &Header) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checkpoint::Way;
     use super::*;
 
     fn header() -> Header {
         let mut header = Header::new("backup.x.snap.1.23", 11 << 30, 0xfeed_0000_0000_0001);
-        header.list([0, 1, 2, 7, 9, 10]);
+        header.list(ChunkList::from_iter([0, 1, 2, 7, 9, 10]));
         header
     }
 
@@ -245,13 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_listed_as_runs() {
-        let header = header();
-        assert_eq!(header.chunks, Some(vec![(0, 2), (7, 7), (9, 10)]));
-        assert!(header.draft().is_draft() && !header.is_draft());
-        assert_eq!(header.chunks().collect::<Vec<_>>(), [0, 1, 2, 7, 9, 10]);
-        let there: Vec<u32> = (0..12).filter(|chunk| header.has(*chunk)).collect();
-        assert_eq!(there, [0, 1, 2, 7, 9, 10]);
+    fn a_draft_tells_how_far_the_backup_is() {
+        let mut draft = header().draft();
+        assert!(draft.is_draft() && !header().is_draft());
+        draft.checkpoint = Some(Checkpoint {
+            way: Way {
+                snapshot: 7,
+                image: "rbd_data.1f.0000000000000000".to_owned(),
+            },
+            chunks: ChunkList::from_iter([3, 10]),
+        });
+        let read = Header::decode(&draft.encode()).expect("a header");
+        assert_eq!(read, draft);
+        draft.size = 10 << 30;
+        Header::decode(&draft.encode()).expect_err("a chunk behind the end");
     }
 
     #[test]
@@ -273,12 +277,10 @@ mod tests {
             let changed = stored.replace(was, is);
             assert!(Header::decode(changed.as_bytes()).is_err(), "{changed}");
         }
-        let mut wrong = [header(), header(), header(), header(), header()];
-        wrong[0].chunks = Some(vec![(0, 2), (1, 7)]);
-        wrong[1].chunks = Some(vec![(10, 9)]);
-        wrong[2].size = 10 << 30;
-        wrong[3].size = u64::MAX;
-        wrong[4].seed = "feel".to_owned();
+        let mut wrong = [header(), header(), header()];
+        wrong[0].size = 10 << 30;
+        wrong[1].size = u64::MAX;
+        wrong[2].seed = "feel".to_owned();
         for wrong in wrong {
             assert!(Header::decode(&wrong.encode()).is_err(), "{wrong:?}");
         }

@@ -8,8 +8,10 @@
 //! Python's workers know none of this: a backup of theirs has no manifest, and one of ours that builds on
 //! it knows only what it wrote itself.
 
+mod checkpoint;
 mod chunk;
 mod header;
+mod list;
 mod parts;
 mod reader;
 mod supplement;
@@ -22,23 +24,28 @@ use api_compat::names::{self, BackupSnapshot};
 use tracing::warn;
 
 use super::plan::Method;
-use super::{BackupPlan, Result, Vault, random};
+use super::{BackupPlan, Error, Result, Vault, random};
 use crate::rbd::Pool;
+use checkpoint::Checkpoint;
+pub(super) use checkpoint::Way;
 use chunk::Chunk;
 use header::{Header, Older};
 use parts::Parts;
 pub(super) use reader::Manifest;
 use reader::{read_header, read_stored};
 pub(super) use supplement::Supplement;
+use writer::Resumption;
 pub(super) use writer::Writer;
 
 impl Vault {
-    /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile.
+    /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile. With a
+    /// `way` an attempt that is broken off can be taken up.
     pub(super) async fn begin_manifest(
         &self,
         pool: &Pool,
         plan: &BackupPlan,
         size: u64,
+        way: Option<Way>,
     ) -> Result<Writer> {
         // What an attempt that was broken off has written would be told of as this one's.
         remove(pool, plan.backup).await?;
@@ -52,11 +59,63 @@ impl Vault {
                 (Header::new(&plan.snapshot, size, random()), None)
             }
         };
-        let draft = header.draft();
-        let name = names::manifest_object(plan.backup);
-        pool.write_object(&name, &draft.encode()).await?;
-        Ok(Writer::new(pool.clone(), plan.backup, header, inherited))
+        let resumption = way.map(|way| self.resumption(way, None));
+        let writer = Writer::new(pool.clone(), plan.backup, header, inherited, resumption);
+        writer.write_draft().await?;
+        Ok(writer)
     }
+
+    /// Takes up the manifest of a full backup whose making was broken off. Nobody else may write the backup
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// `Missing` if there is none that was made in this way.
+    pub(super) async fn resume_manifest(
+        &self,
+        pool: &Pool,
+        plan: &BackupPlan,
+        way: Way,
+    ) -> Result<Writer> {
+        let found = broken_off(pool, plan).await?;
+        let Some((header, reached)) = found.filter(|(_, reached)| reached.way == way) else {
+            let gone = "What an attempt before this one has noted was removed or begun anew";
+            return Err(Error::missing(gone));
+        };
+        let mut known = header.clone();
+        known.list(reached.chunks);
+        let found = Manifest::unknown(pool, plan.backup, known);
+        let resumption = self.resumption(way, Some(found));
+        Ok(Writer::new(
+            pool.clone(),
+            plan.backup,
+            header,
+            None,
+            Some(resumption),
+        ))
+    }
+
+    fn resumption(&self, way: Way, found: Option<Manifest>) -> Resumption {
+        Resumption {
+            way,
+            interval: self.engine.checkpoint_interval,
+            found,
+        }
+    }
+}
+
+/// The draft of a backup whose making was broken off, and how far that was; none if it cannot be taken up.
+pub(super) async fn broken_off(
+    pool: &Pool,
+    plan: &BackupPlan,
+) -> Result<Option<(Header, Checkpoint)>> {
+    let stored = read_stored(pool, &names::manifest_object(plan.backup)).await?;
+    let draft = stored.and_then(std::result::Result::ok);
+    let draft =
+        draft.filter(|it| it.is_draft() && it.snapshot == plan.snapshot && it.size == plan.size);
+    Ok(draft.and_then(|mut draft| {
+        let reached = draft.checkpoint.take()?;
+        Some((draft, reached))
+    }))
 }
 
 /// The header of the parent's manifest, if it has one, and the parent.
@@ -162,7 +221,7 @@ async fn take_over(
             chunks.insert(index);
         }
     }
-    header.list(chunks);
+    header.list(chunks.into_iter().collect());
     header.older = given.older.clone().filter(|_| !lost);
     header.whole = given.whole && !lost;
     Ok(header)

@@ -67,7 +67,7 @@ impl Supplement {
             .await?;
         Ok(Self {
             known: known.unwrap_or_else(|| Manifest::unknown(pool, backup, finished.clone())),
-            writer: Writer::new(pool.clone(), backup, finished, None),
+            writer: Writer::new(pool.clone(), backup, finished, None, None),
             pending: Pending {
                 pool: pool.clone(),
                 backup,

@@ -1,0 +1,143 @@
+//! Full backups that are broken off in the middle, and made by another attempt.
+
+use std::time::Duration;
+
+use api_compat::ids::BackupId;
+use api_compat::names;
+use chrono::Utc;
+use cinderblock::transfer::{Job, Stats};
+use cinderblock::vault::{BackupPlan, BackupSpec, Vault};
+use serde_json::Value;
+
+use crate::ceph_lab::{MIB, Noise, assert_same, backups, conf, content, tool};
+use crate::{POOL, Source, restore_point, vault_that};
+
+const SIZE: u64 = 96 * MIB;
+
+/// A vault that notes at once how far a backup is, which it makes step by step.
+fn vault() -> Vault {
+    vault_that(|engine| {
+        engine.checkpoint_interval = Duration::ZERO;
+        engine.depth = 1;
+    })
+}
+
+async fn plan(vault: &Vault, source: &Source, backup: BackupId) -> BackupPlan {
+    let spec = BackupSpec {
+        backup,
+        volume: source.id,
+        pool: POOL.to_owned(),
+        parent: None,
+    };
+    let planned = vault.plan_backup(&spec, &source.volume, Utc::now()).await;
+    planned.expect("a plan")
+}
+
+/// Begins a backup, and breaks it off when some of it has been noted, but not all.
+async fn break_off(vault: &Vault, source: &Source) -> BackupPlan {
+    let plan = plan(vault, source, crate::new_id().parse().expect("an id")).await;
+    let (job, pool) = (Job::default(), backups().await.pool);
+    let manifest = names::manifest_object(plan.backup);
+    let watching = async {
+        while !is_noted(&pool.read_object(&manifest, 1 << 20).await.expect("read")) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        job.cancel.cancel();
+    };
+    let storing = vault.store(&plan, &source.volume, &job);
+    let (stored, ()) = tokio::join!(storing, watching);
+    stored.expect_err("cancelled");
+    assert!(job.progress.done() < job.progress.planned());
+    plan
+}
+
+fn is_noted(header: &Option<Vec<u8>>) -> bool {
+    let header: Option<Value> = header
+        .as_deref()
+        .and_then(|it| serde_json::from_slice(it).ok());
+    let chunks = header.as_ref().map(|it| &it["checkpoint"]["chunks"]);
+    chunks
+        .and_then(Value::as_array)
+        .is_some_and(|chunks| !chunks.is_empty())
+}
+
+/// Makes a backup that was broken off; how many bytes of it did not have to be moved.
+async fn go_on(vault: &Vault, source: &Source, backup: BackupId) -> (BackupPlan, Stats) {
+    let plan = plan(vault, source, backup).await;
+    let job = Job::default();
+    let stored = vault.store(&plan, &source.volume, &job).await;
+    (plan, stored.expect("stored"))
+}
+
+async fn source(noise: &mut Noise) -> Source {
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(90 * MIB)).await;
+    // Grains that hold nothing, in the middle of others.
+    let zeroed = source.image.write_zeroes(MIB + (64 << 10), 3 * MIB);
+    zeroed.await.expect("zero");
+    source
+}
+
+#[tokio::test]
+async fn what_is_safe_is_not_moved_again() {
+    let (vault, mut noise) = (vault(), Noise::new(61));
+    let source = source(&mut noise).await;
+    let broken = break_off(&vault, &source).await;
+    let then = content(&source.image).await;
+    // What the volume becomes meanwhile is nothing to this backup.
+    source.write(0, noise.bytes(20 * MIB)).await;
+
+    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
+    assert_eq!(plan.snapshot, broken.snapshot);
+    assert!(stats.bytes_unchanged >= 2 * MIB, "{stats:?}");
+    assert!(
+        stats.bytes_read <= 90 * MIB - stats.bytes_unchanged,
+        "{stats:?}"
+    );
+    assert_same(&restore_point(&plan).await, &then);
+    let record = source.record(&plan, true);
+    let verified = vault.verify(&record, false, &Job::default()).await;
+    let verified = verified.expect("verified");
+    assert!(verified.damage.is_empty() && verified.bytes_unknown == 0);
+    let next = source.back_up(&vault, Some(&plan)).await;
+    assert_same(&restore_point(&next).await, &content(&source.image).await);
+    source.delete(&vault, [&plan, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn an_image_that_was_made_anew_is_not_taken_for_the_one_that_was_written() {
+    let (vault, mut noise) = (vault(), Noise::new(62));
+    let source = source(&mut noise).await;
+    let broken = break_off(&vault, &source).await;
+    let (conf, image) = (
+        conf("LAB_BACKUPS_CEPH_CONF"),
+        format!("{POOL}/{}", broken.base),
+    );
+    tool("rbd", &conf, &["rm", "--no-progress", &image]);
+    tool("rbd", &conf, &["create", "--size", "96M", &image]);
+
+    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
+    assert_eq!(stats.bytes_unchanged, 0);
+    assert_same(&restore_point(&plan).await, &content(&source.image).await);
+    source.delete(&vault, [&plan]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_taken_anew_is_not_taken_for_the_one_that_was_read() {
+    let (vault, mut noise) = (vault(), Noise::new(63));
+    let source = source(&mut noise).await;
+    let broken = break_off(&vault, &source).await;
+    let removed = source.image.remove_snapshot(&broken.snapshot).await;
+    removed.expect("removed");
+    source.write(0, noise.bytes(90 * MIB)).await;
+    let taken = source.image.create_snapshot(&broken.snapshot).await;
+    taken.expect("taken");
+
+    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
+    assert_eq!(stats.bytes_unchanged, 0);
+    assert_same(&restore_point(&plan).await, &content(&source.image).await);
+    source.delete(&vault, [&plan]).await;
+    source.image.close().await;
+}
