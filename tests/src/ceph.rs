@@ -1,6 +1,7 @@
 //! A lab's Ceph cluster, looked at with Ceph's own commands.
 
 use std::process::Stdio;
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -62,6 +63,22 @@ impl Cluster {
             .arg(&self.conf)
             .args(arguments))
         .await
+    }
+
+    /// The JSON in an object.
+    pub async fn json(&self, pool: &str, object: &str) -> Result<Value> {
+        let text = self.rados(&["-p", pool, "get", object, "-"]).await?;
+        serde_json::from_str(&text).with_context(|| format!("{object} holds no JSON"))
+    }
+
+    /// Writes JSON into an object.
+    pub async fn put_json(&self, pool: &str, object: &str, value: &Value) -> Result<()> {
+        let file = env::temp_dir().join(format!("cinderblock-{object}"));
+        fs::write(&file, value.to_string())?;
+        let path = file.to_str().context("no text")?;
+        let put = self.rados(&["-p", pool, "put", object, path]).await;
+        fs::remove_file(&file)?;
+        put.map(drop)
     }
 
     /// Waits until a pool answers everywhere: an OSD that was stopped for longer than a read lease

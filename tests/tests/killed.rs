@@ -120,7 +120,7 @@ async fn the_temporary_volume_of_a_snapshot_is_given_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_snapshot_that_nobody_deleted_fails_and_gives_all_back() -> Result<()> {
+async fn a_snapshots_backup_without_data_fails_and_gives_all_back() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let cloud = &setup.cloud;

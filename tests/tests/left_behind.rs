@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Broker, Reconfigured, Resource, Setup, eventually};
+use serde_json::json;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -67,7 +68,7 @@ async fn what_waits_in_the_queue_is_carried_out_by_the_next_start() -> Result<()
 }
 
 #[tokio::test]
-async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> Result<()> {
+async fn what_a_start_finds_goes_on_or_ends_once_it_is_seen_that_nobody_is_at_it() -> Result<()> {
     let _alone = ALONE.lock().await;
     let setup = Setup::new().await?;
     let (lab, cloud, database) = (&setup.lab, &setup.cloud, &setup.database);
@@ -110,6 +111,13 @@ async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> R
     for volume in &volumes {
         database.change("volumes", volume, previous).await?;
     }
+    // Nobody is going to try that one again.
+    let deaths = json!({"host": "somewhere", "id": Uuid::new_v4(), "died": 5});
+    let owner = format!("backup.{old}.owner");
+    cloud
+        .backups()?
+        .put_json("backups", &owner, &deaths)
+        .await?;
     let mut attached = Vec::new();
     for volume in [source, target] {
         attached.push(attach(&setup, volume).await?);
@@ -120,7 +128,8 @@ async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> R
     let starting = async {
         // Longer than it takes to see that `held` is kept for `new`, shorter than a request waits for
         // cinder-volume.
-        let options = "[cinderblock]\ncontinue_timeout = 20\n";
+        let options = "[DEFAULT]\nrpc_response_timeout = 180\n\
+                       [cinderblock]\ncontinue_timeout = 20\n";
         let impatient = Reconfigured::broken_worker(lab, options).await?;
         let told = "Ceph does not tell whether a worker is at work";
         lab.wait_logged(made, told).await?;
@@ -133,13 +142,16 @@ async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> R
     ensure!(cloud.status(Resource::Volume, held).await? == "backing-up");
     let broker = Broker::connect(lab).await?;
     let asked = async || broker.waiting(&queue).await;
-    let asked = eventually("two requests", asked, |asked| asked.len() == 2).await?;
-    ensure!(asked == ["detach_volume"; 2], "{asked:?}");
+    eventually("two requests", asked, |asked| {
+        *asked == ["initialize_connection", "detach_volume"]
+    })
+    .await?;
     lab.command(&["start", "cinder-volume", "--wait"]).await?;
 
-    for backup in [made, new] {
-        cloud.becomes(Resource::Backup, backup, "error").await?;
-    }
+    cloud.becomes(Resource::Backup, new, "error").await?;
+    cloud.wait(Resource::Backup, made, "available").await?;
+    lab.wait_logged(made, "The restore point is complete already")
+        .await?;
     for (volume, status) in [
         (source, "available"),
         // cinder-volume has called it `available` with the end of its attachment.
@@ -153,8 +165,8 @@ async fn what_a_start_finds_is_ended_once_it_is_seen_that_nobody_is_at_it() -> R
         .await?;
     for attachment in attached {
         let select = format!("SELECT deleted FROM volume_attachment WHERE id = '{attachment}'");
-        let rows = database.rows(&select).await?;
-        ensure!(rows[0]["deleted"] == "1", "{rows:?}");
+        let deleted = async || Ok(database.rows(&select).await?[0]["deleted"].clone());
+        eventually("the attachment is ended", deleted, |it| it == "1").await?;
     }
     for backup in &backups {
         cloud.delete(Resource::Backup, backup).await?;

@@ -141,30 +141,39 @@ async fn what_another_worker_is_at_work_on_is_left_to_it_while_it_lives() -> Res
     lab.command(&["stop", "worker-2"]).await?;
 
     // One that is killed lives no more.
-    let (given_up, _) = twins
+    let (taken_over, ()) = twins
         .meet(async |backup| {
             let kill = ["stop", "--signal", "KILL", "worker"];
             lab.command(&kill).await?;
-            cloud.becomes(Resource::Backup, backup, "error").await
+            let told = "Going on with the backup";
+            lab.wait_logged_by("worker-2", backup, told).await
         })
         .await?;
-    let source = cloud.show(Resource::Volume, &twins.volume).await?;
-    let source = source.unwrap_or_default();
-    ensure!(source["status"] == "available", "{source}");
     volumes.wait_answers("volumes").await?;
-    cloud.delete(Resource::Backup, &given_up).await?;
+    cloud
+        .wait(Resource::Backup, &taken_over, "available")
+        .await?;
+    cloud
+        .wait(Resource::Volume, &twins.volume, "available")
+        .await?;
 
-    let restored = cloud.restore(&kept, None).await?;
-    let found = volumes.content(&image(&restored)).await?;
-    ensure!(found == content, "the backup holds something else");
+    let mut restored = Vec::new();
+    for backup in [&kept, &taken_over] {
+        let volume = cloud.restore(backup, None).await?;
+        let found = volumes.content(&image(&volume)).await?;
+        ensure!(found == content, "the backup holds something else");
+        restored.push(volume);
+    }
     lab.command(&["stop", "worker-2"]).await?;
     lab.command(&["start", "worker", "--wait"]).await?;
-    cloud.delete(Resource::Backup, &kept).await?;
-    for volume in [&restored, &twins.volume] {
+    for backup in [&kept, &taken_over] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    for volume in restored.iter().chain([&twins.volume]) {
         cloud.delete(Resource::Volume, volume).await?;
     }
     let left = cloud.backups()?.rados(&["-p", "backups", "ls"]).await?;
-    for backup in [&kept, &given_up] {
+    for backup in [&kept, &taken_over] {
         ensure!(!left.contains(backup.as_str()), "{left}");
     }
     Ok(())

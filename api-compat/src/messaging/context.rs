@@ -68,6 +68,19 @@ impl RequestContext {
         }
     }
 
+    /// The same for work on what belongs to a user and a project.
+    pub fn for_owner(mut self, user: &str, project: &str) -> Self {
+        for (item, id) in [
+            ("user", user),
+            ("user_id", user),
+            ("project", project),
+            ("project_id", project),
+        ] {
+            self.items.insert(item.to_owned(), json!(id));
+        }
+        self
+    }
+
     /// Takes all `_context_*` items out of a message's payload.
     pub fn take_from(payload: &mut Map<String, Value>) -> Self {
         let keys: Vec<String> = payload

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use cinderblock::rbd::{self, Image};
 use cinderblock::transfer::{
-    self, BlockError, Budget, Destination, Digest, ImageSource, PumpOptions, Recorded, Recorder,
-    TransferError, copy_diff,
+    self, Budget, Destination, Digest, ImageSource, PumpOptions, Recorded, Recorder, TransferError,
+    copy_diff,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};

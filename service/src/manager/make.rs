@@ -14,7 +14,7 @@ use super::claim::Claim;
 use super::disk::{Disk, undo};
 use super::ending::Reached;
 use super::place::made_by_another;
-use super::volumes::Making;
+use super::volumes::{Making, Prepared};
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
 use crate::transfer::Direction;
@@ -41,8 +41,12 @@ impl Manager {
             called_back.cancel();
         }
         let claim = self.claim_next(id).await;
-        let outcome = match self.admit(&claim).await {
-            Ok(_) => self.make_in_turn(&context, &device, &claim).await,
+        let outcome = match self.admit(&claim, Reached::Nothing).await {
+            Ok(making) => {
+                let prepared = Prepared::told(&making.backup, &device);
+                self.make_in_turn(&context, &prepared, &claim, Reached::Nothing)
+                    .await
+            }
             Err(error) => {
                 warn!(backup = %id, %error, "The backup is not continued");
                 // What this process has begun holds its source.
@@ -53,15 +57,38 @@ impl Manager {
                 Err(error)
             }
         };
-        // Whoever makes it may be reading from what cinder-volume made for it.
+        self.end_make(&context, id, outcome).await
+    }
+
+    /// Makes a backup on which an attempt before this one has died, after it had recorded where that lies.
+    pub(super) async fn make_again(&self, mut context: Context, id: BackupId) -> Result<(), Error> {
+        about(&mut context, id, Action::Create);
+        let claim = self.claim_next(id).await;
+        let making = async {
+            let prepared = Prepared::noted(&self.backup(id).await?)?;
+            self.make_in_turn(&context, &prepared, &claim, Reached::Placed)
+                .await
+        };
+        let outcome = making.await;
+        self.end_make(&context, id, outcome).await
+    }
+
+    /// Gives back what cinder-volume made only for the backup.
+    async fn end_make(
+        &self,
+        context: &Context,
+        id: BackupId,
+        outcome: Result<(), Error>,
+    ) -> Result<(), Error> {
+        // Whoever makes it may be reading from that.
         if matches!(outcome, Err(Error::Elsewhere(_))) {
             self.disown(id).await;
             return outcome;
         }
         // Whoever has been told of a failure need not hear of another.
-        if !self.remove_temporary(&context, id).await && outcome.is_ok() {
+        if !self.remove_temporary(context, id).await && outcome.is_ok() {
             let detail = Detail::BackupCreateCleanupError;
-            self.tell_user(&context, Action::Create, id, detail).await;
+            self.tell_user(context, Action::Create, id, detail).await;
         }
         outcome
     }
@@ -70,24 +97,27 @@ impl Manager {
     async fn make_in_turn(
         &self,
         context: &Context,
-        device: &BackupDeviceInfo,
+        prepared: &Prepared,
         claim: &Claim<'_>,
+        reached: Reached,
     ) -> Result<(), Error> {
         let id = claim.backup;
         self.own(id).await;
         let room = claim.admit(context, BackupStatus::Creating).await;
-        match self.admit(claim).await {
-            Ok(making) => self.make(context, device, &making, claim, room).await,
+        match self.admit(claim, reached).await {
+            Ok(making) => {
+                let making = (&making, prepared);
+                self.make(context, making, claim, room, reached).await
+            }
             Err(error) => {
-                self.fail_create(context, id, &error, None, Reached::Nothing)
-                    .await;
+                self.fail_create(context, id, &error, None, reached).await;
                 Err(error)
             }
         }
     }
 
     /// Looks whether a backup for which cinder-volume has answered is still to be made, and here.
-    async fn admit(&self, claim: &Claim<'_>) -> Result<Making, Error> {
+    async fn admit(&self, claim: &Claim<'_>, reached: Reached) -> Result<Making, Error> {
         if claim.cancel().is_cancelled() {
             return Err(Error::CalledOff);
         }
@@ -104,7 +134,7 @@ impl Manager {
                 row.host.as_deref().unwrap_or("none")
             )));
         }
-        if row.service_metadata.is_some() {
+        if reached == Reached::Nothing && row.service_metadata.is_some() {
             return Err(made_by_another(row.id));
         }
         Ok(making)
@@ -113,14 +143,13 @@ impl Manager {
     async fn make(
         &self,
         context: &Context,
-        device: &BackupDeviceInfo,
-        making: &Making,
+        (making, prepared): (&Making, &Prepared),
         claim: &Claim<'_>,
         room: Option<Turn>,
+        mut reached: Reached,
     ) -> Result<(), Error> {
         let row = &making.backup;
-        let mut reached = Reached::Nothing;
-        let attached = match self.attach_device(context, device, making, claim).await {
+        let attached = match self.attach_prepared(context, prepared, claim).await {
             Ok(attached) => attached,
             Err(error) => {
                 let detail = Some(Detail::AttachError);
@@ -198,7 +227,11 @@ impl Manager {
         let size = making.size(making.source_volume()?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
-        let mut placed = None;
+        // By this attempt, or by the one before it.
+        let mut placed = match *reached {
+            Reached::Nothing => None,
+            Reached::Placed | Reached::Data => row.service_metadata.clone(),
+        };
         let mut told = false;
         loop {
             placed = Some(self.place(row, source, &plan, placed).await?);
@@ -256,6 +289,7 @@ impl Manager {
         info!(
             backup = %plan.backup, image = %plan.base, method = %plan.method,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
+            bytes_unchanged = stats.bytes_unchanged,
             seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Stored the volume's data"
         );

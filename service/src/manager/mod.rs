@@ -22,6 +22,7 @@ mod place;
 mod records;
 mod report;
 mod restore;
+mod resume;
 mod stall;
 mod startup;
 mod status;

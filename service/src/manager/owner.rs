@@ -242,7 +242,7 @@ impl Manager {
 
     /// What the cluster answers in good time. The question stays open until it does, and counts as one for
     /// as long.
-    async fn ask<T, F>(&self, question: impl FnOnce(Arc<Vault>) -> F) -> Option<T>
+    pub(super) async fn ask<T, F>(&self, question: impl FnOnce(Arc<Vault>) -> F) -> Option<T>
     where
         T: Send + 'static,
         F: Future<Output = vault::Result<T>> + Send + 'static,

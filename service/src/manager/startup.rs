@@ -21,6 +21,8 @@ use crate::vault::{Vault, Worker};
 enum Left {
     /// Its message may still wait in the queue.
     Queued,
+    /// It has ended in the middle, and can be gone on with.
+    Resumable,
     /// It has ended in the middle.
     Interrupted,
     /// Its deletion goes on.
@@ -38,7 +40,12 @@ fn left(row: &Backup, dead: bool, acts_alone: bool) -> Left {
         // Nothing was placed: it waits for a worker, or for cinder-volume's answer.
         Some(BackupStatus::Creating) if is_before_its_data(row) => Left::Queued,
         Some(BackupStatus::Restoring) if !dead => Left::Queued,
-        Some(BackupStatus::Creating | BackupStatus::Restoring) => Left::Interrupted,
+        Some(BackupStatus::Creating) => Left::Resumable,
+        // The message had the token with which the key can be copied.
+        Some(BackupStatus::Restoring) if row.encryption_key_id.is_some() && !acts_alone => {
+            Left::Interrupted
+        }
+        Some(BackupStatus::Restoring) => Left::Resumable,
         Some(BackupStatus::Deleting) if row.encryption_key_id.is_none() || acts_alone => {
             Left::Deleting
         }
@@ -88,6 +95,11 @@ impl Manager {
                 self.expect_message(row.clone());
                 return Ok(());
             }
+            // What tells of the dead one tells how many there were.
+            Left::Resumable => {
+                self.resume(row);
+                return Ok(());
+            }
             Left::Interrupted => self.end_interrupted(row).await?,
             Left::Deleting => {
                 info!(backup = %row.id, "Resuming the deletion of the backup");
@@ -104,7 +116,7 @@ impl Manager {
 
     /// Looks at an unfinished backup again when the worker that is at work on it has ended, or when
     /// it can be seen whether there is any.
-    fn look_again(self: &Arc<Self>, found: Backup, mut owner: Owner) {
+    pub(super) fn look_again(self: &Arc<Self>, found: Backup, mut owner: Owner) {
         let id = found.id;
         match &owner {
             Owner::Living(worker) => info!(
@@ -273,7 +285,7 @@ impl Manager {
 
     /// Has cinder-volume forget attachments of this host's; which of the volume's statuses may be
     /// replaced then. cinder-volume calls a volume free whose last attachment has ended.
-    async fn detach_all(
+    pub(super) async fn detach_all(
         &self,
         id: VolumeId,
         held: &VolumeStatus,
@@ -343,11 +355,12 @@ mod tests {
             (of(B::Creating, |_| ()), false, Left::Queued),
             // cinder-volume may answer yet.
             (of(B::Creating, begun), true, Left::Queued),
-            (of(B::Creating, placed), true, Left::Interrupted),
-            (of(B::Creating, placed), false, Left::Interrupted),
+            (of(B::Creating, placed), true, Left::Resumable),
+            (of(B::Creating, placed), false, Left::Resumable),
             (of(B::Creating, revived), false, Left::Queued),
             (of(B::Restoring, |_| ()), false, Left::Queued),
-            (of(B::Restoring, |_| ()), true, Left::Interrupted),
+            (of(B::Restoring, |_| ()), true, Left::Resumable),
+            (of(B::Restoring, key), true, Left::Interrupted),
             (of(B::Deleting, |_| ()), false, Left::Deleting),
             (of(B::Deleting, key), false, Left::Queued),
             (of(B::Deleting, key), true, Left::Interrupted),
@@ -357,5 +370,6 @@ mod tests {
             assert_eq!(left(&row, dead, false), expected, "{row:?}, dead: {dead}");
         }
         assert_eq!(left(&of(B::Deleting, key), true, true), Left::Deleting);
+        assert_eq!(left(&of(B::Restoring, key), true, true), Left::Resumable);
     }
 }

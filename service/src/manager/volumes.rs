@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_compat::ids::{BackupId, VolumeId};
+use api_compat::ids::{BackupId, SnapshotId, VolumeId};
 use api_compat::objects::{Backup, BackupDevice, BackupDeviceInfo, Lazy, Snapshot, Volume};
 use api_compat::state;
 use api_compat::state::{SnapshotStatus, VolumeStatus};
@@ -96,6 +96,49 @@ impl Making {
     }
 }
 
+/// What cinder-volume has prepared to be read for a backup.
+pub(super) struct Prepared {
+    volume: VolumeId,
+    /// A snapshot of it, if that is read.
+    snapshot: Option<SnapshotId>,
+    /// Whether its files are read with the rights of their owner only; unless it is asked again.
+    secure: Option<bool>,
+}
+
+impl Prepared {
+    /// As cinder-volume tells it.
+    pub fn told(row: &Backup, device: &BackupDeviceInfo) -> Self {
+        let (volume, snapshot) = match &device.device {
+            BackupDevice::Volume(volume) => (volume.id, None),
+            // One of the volume that is backed up.
+            BackupDevice::Snapshot(snapshot) => (row.volume_id, Some(snapshot.id)),
+        };
+        Self {
+            volume,
+            snapshot,
+            secure: Some(device.secure_enabled),
+        }
+    }
+
+    /// As cinder-volume has noted it in the row: what it made for the backup, or else what the backup is
+    /// of.
+    pub fn noted(row: &Backup) -> Result<Self, Error> {
+        let snapshot = match (&row.temp_volume_id, &row.temp_snapshot_id) {
+            (Some(_), _) => None,
+            (None, Some(made)) => Some(made),
+            (None, None) => row.snapshot_id.as_ref(),
+        };
+        Ok(Self {
+            volume: match &row.temp_volume_id {
+                Some(made) => made.parse()?,
+                None => row.volume_id,
+            },
+            snapshot: snapshot.map(|id| id.parse()).transpose()?,
+            secure: None,
+        })
+    }
+}
+
 impl Manager {
     /// Reads a backup with its volume or snapshot; those may be gone.
     pub(super) async fn making(&self, id: BackupId) -> Result<Making, Error> {
@@ -183,25 +226,51 @@ impl Manager {
     }
 
     /// Attaches what cinder-volume has prepared for a backup.
-    pub(super) async fn attach_device(
+    pub(super) async fn attach_prepared(
         &self,
         context: &Context,
-        device: &BackupDeviceInfo,
-        making: &Making,
+        prepared: &Prepared,
         claim: &Claim<'_>,
     ) -> Result<Attached, Error> {
-        let (volume, snapshot) = match &device.device {
-            BackupDevice::Volume(volume) => (volume.id, None),
-            // One of the volume that is backed up.
-            BackupDevice::Snapshot(snapshot) => (making.backup.volume_id, Some(snapshot.id)),
-        };
-        let volume = self.whole_volume(volume).await?;
+        let volume = self.whole_volume(prepared.volume).await?;
         let wanted = Wanted {
             volume: &volume,
-            snapshot,
+            snapshot: prepared.snapshot,
             access: Access::Read,
-            secure: Some(device.secure_enabled),
+            secure: prepared.secure,
         };
         self.attach(context, wanted, claim).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::tests::row;
+    use super::*;
+
+    #[test]
+    fn what_was_made_for_a_backup_is_read_and_else_what_it_is_of() {
+        let id = |number: u128| Some(Uuid::from_u128(number).to_string());
+        for (temp_volume, temp_snapshot, snapshot, expected) in [
+            (None, None, None, (2, None)),
+            (None, None, id(5), (2, Some(5))),
+            (id(3), None, None, (3, None)),
+            (id(3), None, id(5), (3, None)),
+            (None, id(4), None, (2, Some(4))),
+        ] {
+            let row = row(|row| {
+                row.temp_volume_id = temp_volume.clone();
+                row.temp_snapshot_id = temp_snapshot.clone();
+                row.snapshot_id = snapshot.clone();
+            });
+            let noted = Prepared::noted(&row).expect("ids");
+            let (volume, snapshot) = expected;
+            assert_eq!(noted.volume, Uuid::from_u128(volume).into());
+            let expected = snapshot.map(|it| SnapshotId::from(Uuid::from_u128(it)));
+            assert_eq!(noted.snapshot, expected);
+        }
+        assert!(Prepared::noted(&row(|row| row.temp_volume_id = Some("x".into()))).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_compat::backup_record;
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::{BackupStatus, is_wanted};
 use api_compat::user_message::Detail;
@@ -140,7 +140,7 @@ impl Manager {
         let Some(volume) = self.db.volume(row.volume_id).await? else {
             return Ok(false);
         };
-        let lives = self.cinder_volume_lives(row).await?;
+        let lives = self.cinder_volume_lives(row.volume_id).await?;
         // By as much clocks may differ before services count as down.
         let skew = chrono::Duration::from_std(self.settings.service_down_time).unwrap_or_default();
         Ok(lives && self.db.is_being_prepared(row, &volume, skew).await?)
@@ -211,11 +211,13 @@ impl Manager {
         if row.status != Some(BackupStatus::Creating) {
             return true;
         }
-        row.service.is_some() && self.cinder_volume_lives(row).await.unwrap_or(false)
+        let asking = self.cinder_volume_lives(row.volume_id);
+        row.service.is_some() && asking.await.unwrap_or(false)
     }
 
-    async fn cinder_volume_lives(&self, row: &Backup) -> Result<bool, Error> {
-        let Some(volume) = self.db.volume(row.volume_id).await? else {
+    /// Whether cinder-volume serves a volume, as far as its reports tell.
+    pub(super) async fn cinder_volume_lives(&self, volume: VolumeId) -> Result<bool, Error> {
+        let Some(volume) = self.db.volume(volume).await? else {
             return Ok(false);
         };
         let down = chrono::Duration::from_std(self.settings.service_down_time);

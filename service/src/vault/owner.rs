@@ -36,6 +36,26 @@ pub struct Worker {
     pub id: Uuid,
 }
 
+/// What is written beside a backup.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Who is at work on it.
+    #[serde(flatten)]
+    worker: Worker,
+    /// How many workers have died at that.
+    #[serde(default)]
+    died: u32,
+}
+
+/// What came of taking a backup over from a worker that has died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenOver {
+    /// It is taken; so many workers have died at it.
+    After(u32),
+    /// Another worker was faster.
+    By(Worker),
+}
+
 impl Vault {
     /// How often a worker has to show that it lives.
     pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -69,7 +89,16 @@ impl Vault {
 
     /// Records that a worker is at work on a backup, whoever was before.
     pub async fn own(&self, backup: BackupId, worker: &Worker) -> Result<()> {
-        let text = serde_json::to_vec(worker).unwrap_or_default();
+        let found = self.ownership(backup).await?;
+        match found.is_some_and(|found| &found.worker == worker) {
+            true => Ok(()),
+            false => self.write_owner(backup, worker, 0).await,
+        }
+    }
+
+    async fn write_owner(&self, backup: BackupId, worker: &Worker, died: u32) -> Result<()> {
+        let worker = worker.clone();
+        let text = serde_json::to_vec(&Record { worker, died }).unwrap_or_default();
         let object = names::owner_object(backup);
         Ok(self.owners().await?.write_object(&object, &text).await?)
     }
@@ -80,38 +109,72 @@ impl Vault {
         backup: BackupId,
         worker: &Worker,
     ) -> Result<Option<Worker>> {
+        let owning = async {
+            let other = self.living_owner(backup, worker).await?;
+            if other.is_none() {
+                self.own(backup, worker).await?;
+            }
+            Ok(other)
+        };
+        self.in_turn(worker, owning).await
+    }
+
+    /// Records that a worker goes on with what another one was at work on that has died, or nobody knows
+    /// who.
+    pub async fn take_over(&self, backup: BackupId, worker: &Worker) -> Result<TakenOver> {
+        let taking = async {
+            if let Some(other) = self.living_owner(backup, worker).await? {
+                return Ok(TakenOver::By(other));
+            }
+            let found = self.ownership(backup).await?;
+            let died = found.map_or(0, |found| found.died).saturating_add(1);
+            self.write_owner(backup, worker, died).await?;
+            Ok(TakenOver::After(died))
+        };
+        self.in_turn(worker, taking).await
+    }
+
+    /// Does what looks at an owner first and then writes one: two workers that look at the same time would
+    /// both see nobody.
+    async fn in_turn<T>(
+        &self,
+        worker: &Worker,
+        looking: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         // Of this question, not of the worker: that may have several.
         let (object, turn) = (
             names::workers_object(&worker.host),
             Uuid::new_v4().to_string(),
         );
         let pool = self.owners().await?;
-        // Two that look at the same time would both see nobody.
         for _ in 0..LOOKS {
             if pool.take_turn(&object, &turn, TURN).await? {
                 break;
             }
             tokio::time::sleep(TURN_COMES).await;
         }
-        let owned = self.look_and_own(backup, worker).await;
+        let done = looking.await;
         // Where this fails the turn is over by itself in a moment.
         let _ = pool.end_turn(&object, &turn).await;
-        owned
+        done
     }
 
-    async fn look_and_own(&self, backup: BackupId, worker: &Worker) -> Result<Option<Worker>> {
-        if let Some(owner) = self.owner(backup).await?
-            && &owner != worker
-            && self.alive(&owner.host).await?.contains(&owner)
-        {
-            return Ok(Some(owner));
+    /// Another worker that is at work on a backup, and lives.
+    async fn living_owner(&self, backup: BackupId, worker: &Worker) -> Result<Option<Worker>> {
+        let other = self.owner(backup).await?.filter(|owner| owner != worker);
+        match other {
+            Some(owner) if self.alive(&owner.host).await?.contains(&owner) => Ok(Some(owner)),
+            _ => Ok(None),
         }
-        self.own(backup, worker).await?;
-        Ok(None)
     }
 
     /// Who is at work on a backup; `None` when nobody is recorded.
     pub async fn owner(&self, backup: BackupId) -> Result<Option<Worker>> {
+        let found = self.ownership(backup).await?;
+        Ok(found.map(|found| found.worker))
+    }
+
+    async fn ownership(&self, backup: BackupId) -> Result<Option<Record>> {
         let object = names::owner_object(backup);
         let text = self.owners().await?.read_object(&object, LIMIT).await?;
         // What is no record of this kind names nobody.

@@ -17,7 +17,11 @@ pub async fn play(world: &mut World, held: &str, backups: [&str; 3]) -> Result<(
     let restores = format!("status = 'restoring', restore_volume_id = '{target}'");
     let backs_up = "status = 'backing-up', previous_status = 'available'";
     for (table, id, columns) in [
-        ("backups", making, "status = 'creating'"),
+        (
+            "backups",
+            making,
+            "status = 'creating', service_metadata = NULL",
+        ),
         ("volumes", held, backs_up),
         ("backups", restoring, restores.as_str()),
         ("volumes", &target, "status = 'restoring-backup'"),
