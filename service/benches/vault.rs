@@ -172,6 +172,7 @@ impl Bench {
         parent: Option<&BackupPlan>,
     ) -> std::result::Result<BackupPlan, cinderblock::vault::Error> {
         let spec = BackupSpec {
+            again: false,
             backup: Uuid::new_v4().into(),
             volume: volume.into(),
             pool: POOL.to_owned(),

@@ -112,7 +112,7 @@ async fn what_a_start_finds_goes_on_or_ends_once_it_is_seen_that_nobody_is_at_it
         database.change("volumes", volume, previous).await?;
     }
     // Nobody is going to try that one again.
-    let deaths = json!({"host": "somewhere", "id": Uuid::new_v4(), "died": 5});
+    let deaths = json!({"host": "somewhere", "id": Uuid::new_v4(), "died": 10});
     let owner = format!("backup.{old}.owner");
     cloud
         .backups()?

@@ -150,11 +150,25 @@ async fn a_restore_goes_on() -> Result<()> {
     let target = cloud.begin_restore(&backup, None).await?;
     cloud.volumes()?.wait_used(&image(&target), 4 * MIB).await?;
     kill(lab).await?;
+    // Another volume was to be made of the backup, too, and is there already.
+    let other = format!("restore_volume_id = '{volume}'");
+    setup.database.change("backups", &backup, &other).await?;
     start(&worker, lab).await?;
     cloud.wait(Resource::Volume, &target, "available").await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
     lab.wait_logged(&backup, "Going on with the restore")
         .await?;
+    ensure!(cloud.status(Resource::Volume, &volume).await? == "available");
+    let lines = lab.logged(&target)?;
+    let restored = lines
+        .iter()
+        .rfind(|line| line.contains("Restored the volume's data"));
+    let restored = restored.context("nothing was restored")?;
+    let whole = format!("bytes_written={}", 48 * MIB);
+    ensure!(
+        !restored.contains(&whole),
+        "all was written again: {restored}"
+    );
     ensure_same(cloud, &volume, &target).await?;
     cloud.delete(Resource::Backup, &backup).await?;
     for volume in [&volume, &target] {
@@ -173,11 +187,11 @@ async fn a_backup_at_which_workers_die_is_given_up() -> Result<()> {
     let backup = cloud.begin_backup(&volume, false).await?;
     wait_noted(cloud, &backup).await?;
     kill(lab).await?;
-    // As if it had been the fifth.
+    // As if ten had died before it was taken over.
     let (backups, owner) = (cloud.backups()?, format!("backup.{backup}.owner"));
     let mut record = backups.json("backups", &owner).await?;
     ensure!(record["died"] == 0, "{record}");
-    record["died"] = json!(5);
+    record["died"] = json!(10);
     backups.put_json("backups", &owner, &record).await?;
     start(&worker, lab).await?;
     let reason = cloud.wait_failed(&backup).await?;
@@ -188,6 +202,31 @@ async fn a_backup_at_which_workers_die_is_given_up() -> Result<()> {
     cloud.wait(Resource::Volume, &volume, "available").await?;
     cloud.delete(Resource::Backup, &backup).await?;
     let left = backups.rados(&["-p", "backups", "ls"]).await?;
+    ensure!(!left.contains(&backup), "{left}");
+    cloud.delete(Resource::Volume, &volume).await?;
+    worker.restore().await
+}
+
+#[tokio::test]
+async fn a_backup_whose_volume_was_set_free_is_given_up() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new().await?;
+    let (lab, cloud) = (&setup.lab, &setup.cloud);
+    let worker = Reconfigured::worker(lab, SLOWLY).await?;
+    let volume = volume(cloud).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
+    wait_noted(cloud, &backup).await?;
+    kill(lab).await?;
+    setup
+        .admin
+        .reset(Resource::Volume, &volume, "available")
+        .await?;
+    start(&worker, lab).await?;
+    let reason = cloud.wait_failed(&backup).await?;
+    ensure!(reason.contains("no longer being backed up"), "{reason}");
+    ensure!(cloud.status(Resource::Volume, &volume).await? == "available");
+    cloud.delete(Resource::Backup, &backup).await?;
+    let left = cloud.backups()?.rados(&["-p", "backups", "ls"]).await?;
     ensure!(!left.contains(&backup), "{left}");
     cloud.delete(Resource::Volume, &volume).await?;
     worker.restore().await

@@ -1,5 +1,6 @@
 //! What is compared: Ceph's own tools and our engine, each as a child process, and what it costs.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use cinderblock::transfer::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::data::{SOURCE_POOL, Sites, TARGET_POOL};
+use crate::data::{SOURCE_POOL, Sites, TARGET, TARGET_POOL};
 use crate::{MEMORY, Result};
 
 /// One thing to move: from a snapshot, or all, to a snapshot.
@@ -134,6 +135,8 @@ pub enum Contender {
     WholePipe,
     /// All of it read into memory, then all of it written, as fast as the cluster takes it.
     Raw,
+    /// `rbd deep cp`, which knows one cluster only.
+    DeepCopy,
     /// Our engine as a backup uses it.
     Ours,
     /// The same without digests.
@@ -158,16 +161,13 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
             };
             let status = Command::new(std::env::current_exe()?)
                 .args([what, &job.image, from, &job.to])
+                .env(TARGET, &sites.target_conf)
                 .status()?;
             check(what, status)?;
         }
         Contender::WholePipe => {
             let spec = format!("{TARGET_POOL}/{}", job.image);
-            let target = |arguments: &[&str]| {
-                let mut rbd = Command::new("rbd");
-                rbd.arg("--conf").arg(&sites.target_conf).args(arguments);
-                rbd
-            };
+            let target = |arguments: &[&str]| rbd(&sites.target_conf, arguments);
             // It makes the image itself.
             check("rm", target(&["rm", "--no-progress", &spec]).status()?)?;
             let mut export = Command::new("rbd")
@@ -186,6 +186,15 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
             let snapshot = format!("{spec}@{}", job.to);
             let snapped = target(&["snap", "create", "--no-progress", &snapshot]).status()?;
             check("snap create", snapped)?;
+        }
+        Contender::DeepCopy => {
+            let spec = format!("{TARGET_POOL}/{}", job.image);
+            let target = |arguments: &[&str]| rbd(&sites.target_conf, arguments);
+            // It makes the image itself, and takes the snapshot with it.
+            check("rm", target(&["rm", "--no-progress", &spec]).status()?)?;
+            let source = format!("{SOURCE_POOL}/{}@{}", job.image, job.to);
+            let copy = target(&["deep", "cp", "--no-progress", &source, &spec]).status()?;
+            check("deep cp", copy)?;
         }
         Contender::Pipe => {
             let mut export = Command::new("rbd");
@@ -212,6 +221,12 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
         wall: start.elapsed().as_secs_f64(),
         cpu: (cpu_of_children()? - before).as_secs_f64(),
     })
+}
+
+fn rbd(conf: &Path, arguments: &[&str]) -> Command {
+    let mut rbd = Command::new("rbd");
+    rbd.arg("--conf").arg(conf).args(arguments);
+    rbd
 }
 
 pub fn check(what: &str, status: std::process::ExitStatus) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The data that is moved, and whether it arrived.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::Result;
 use crate::contenders::Job;
+
+/// Where the configuration files are named.
+const SOURCE: &str = "LAB_VOLUMES_CEPH_CONF";
+pub const TARGET: &str = "LAB_BACKUPS_CEPH_CONF";
 
 pub const SOURCE_POOL: &str = "volumes";
 pub const TARGET_POOL: &str = "backups";
@@ -31,8 +36,15 @@ pub struct Sites {
 
 impl Sites {
     pub async fn connect() -> Result<Self> {
-        let source_conf = conf("LAB_VOLUMES_CEPH_CONF")?;
-        let target_conf = conf("LAB_BACKUPS_CEPH_CONF")?;
+        Self::of(conf(SOURCE)?, conf(TARGET)?).await
+    }
+
+    /// Both in the source's cluster.
+    pub async fn within_one(&self) -> Result<Self> {
+        Self::of(self.source_conf.clone(), self.source_conf.clone()).await
+    }
+
+    async fn of(source_conf: PathBuf, target_conf: PathBuf) -> Result<Self> {
         let pool = async |conf: &Path, pool: &str| {
             let options = ClusterOptions::new("admin").conf_file(conf);
             Cluster::connect(options).await?.pool(pool).await
@@ -43,6 +55,38 @@ impl Sites {
             source_conf,
             target_conf,
         })
+    }
+}
+
+/// Clients that are slowed down until this is dropped.
+pub struct SlowedDown(Vec<(PathBuf, String)>);
+
+/// Has each message of clients that start from now on wait for up to so many milliseconds.
+pub fn slow_down(sites: &Sites, latency: u64) -> Result<SlowedDown> {
+    let mut slowed = SlowedDown(Vec::new());
+    if latency == 0 {
+        return Ok(slowed);
+    }
+    let seconds = latency as f64 / 1000.0;
+    let delay = format!(
+        "\n[client]\nms_inject_delay_type = osd\nms_inject_delay_probability = 1\n\
+         ms_inject_delay_max = {seconds}\n"
+    );
+    for conf in [&sites.source_conf, &sites.target_conf] {
+        let original = fs::read_to_string(conf)?;
+        fs::write(conf, format!("{original}{delay}"))?;
+        slowed.0.push((conf.clone(), original));
+    }
+    Ok(slowed)
+}
+
+impl Drop for SlowedDown {
+    fn drop(&mut self) {
+        for (conf, original) in &self.0 {
+            if let Err(error) = fs::write(conf, original) {
+                eprintln!("{} still slows clients down: {error}", conf.display());
+            }
+        }
     }
 }
 

@@ -48,6 +48,11 @@ impl Manager {
         detail: Option<Detail>,
         reached: Reached,
     ) {
+        let anothers = matches!(error, Error::Elsewhere(_)) && reached != Reached::Nothing;
+        if anothers || self.is_taken_over(id).await {
+            info!(backup = %id, %error, "Another worker makes the backup, or has made it");
+            return;
+        }
         match (self.backup(id).await, error) {
             (Ok(row), _) if reached.is_anothers(&row) => {
                 info!(backup = %id, "Another attempt makes the backup, or has made it");

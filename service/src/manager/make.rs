@@ -6,7 +6,7 @@ use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupImage};
 use api_compat::notification::BackupEvent;
 use api_compat::objects::{Backup, BackupDeviceInfo};
-use api_compat::state::{BackupStatus, Event, transition};
+use api_compat::state::{BackupStatus, Event, Source, transition};
 use api_compat::user_message::{Action, Detail};
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ use super::place::made_by_another;
 use super::volumes::{Making, Prepared};
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
+use crate::rbd::ErrorKind;
 use crate::transfer::Direction;
 use crate::turns::Turn;
 use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
@@ -64,12 +65,18 @@ impl Manager {
     pub(super) async fn make_again(&self, mut context: Context, id: BackupId) -> Result<(), Error> {
         about(&mut context, id, Action::Create);
         let claim = self.claim_next(id).await;
-        let making = async {
-            let prepared = Prepared::noted(&self.backup(id).await?)?;
-            self.make_in_turn(&context, &prepared, &claim, Reached::Placed)
-                .await
+        let noted = async { Prepared::noted(&self.backup(id).await?) };
+        let outcome = match noted.await {
+            Ok(prepared) => {
+                self.make_in_turn(&context, &prepared, &claim, Reached::Placed)
+                    .await
+            }
+            Err(error) => {
+                self.fail_create(&context, id, &error, None, Reached::Placed)
+                    .await;
+                Err(error)
+            }
         };
-        let outcome = making.await;
         self.end_make(&context, id, outcome).await
     }
 
@@ -124,6 +131,9 @@ impl Manager {
         let making = self.making(claim.backup).await?;
         let row = &making.backup;
         let status = row.status.unwrap_or(BackupStatus::Error);
+        if reached != Reached::Nothing && status == BackupStatus::Available {
+            return Err(made_by_another(row.id));
+        }
         if let Err(refusal) = transition(status, &Event::Continue) {
             return Err(refusal.into());
         }
@@ -136,6 +146,12 @@ impl Manager {
         }
         if reached == Reached::Nothing && row.service_metadata.is_some() {
             return Err(made_by_another(row.id));
+        }
+        if reached != Reached::Nothing && matches!(making.held(), Source::Gone) {
+            // Somebody has given it back, and may use it.
+            return Err(Error::Invalid(
+                "Its volume or snapshot is no longer being backed up.".to_owned(),
+            ));
         }
         Ok(making)
     }
@@ -223,15 +239,16 @@ impl Manager {
         reached: &mut Reached,
     ) -> Result<BackupPlan, Error> {
         let row = &making.backup;
-        let spec = self.spec(row).await?;
+        let again = *reached != Reached::Nothing;
+        let spec = BackupSpec {
+            again,
+            ..self.spec(row).await?
+        };
         let size = making.size(making.source_volume()?);
         let planning = source.plan(&self.vault, &spec, size);
         let mut plan = claim.carry(planning).await?;
-        // By this attempt, or by the one before it.
-        let mut placed = match *reached {
-            Reached::Nothing => None,
-            Reached::Placed | Reached::Data => row.service_metadata.clone(),
-        };
+        // By the attempt before this one.
+        let mut placed = row.service_metadata.clone().filter(|_| again);
         let mut told = false;
         loop {
             placed = Some(self.place(row, source, &plan, placed).await?);
@@ -241,10 +258,15 @@ impl Manager {
             let Err(error) = transfer.await else {
                 return Ok(plan);
             };
+            if self.is_taken_over(row.id).await {
+                return Err(made_by_another(row.id));
+            }
             if !self.undo(row.id, &plan, source.image().as_ref()).await {
                 return Err(error);
             }
             let instead = match &error {
+                // Whoever writes it may be at work on this very backup.
+                Error::Vault(error) if again && error.kind() == Some(ErrorKind::Busy) => None,
                 Error::Vault(error) => plan.instead(error),
                 _ => None,
             };
@@ -339,6 +361,7 @@ impl Manager {
             volume: row.volume_id,
             pool,
             parent,
+            again: false,
         })
     }
 

@@ -63,6 +63,7 @@ use claim::Running;
 pub use error::Error;
 use owner::QUESTIONS;
 use records::ImportRequest;
+use restore::Target;
 
 /// How many deletes work in the backups' cluster at once.
 const DELETES: usize = 16;
@@ -253,10 +254,15 @@ impl Manager {
                 backup,
                 volume_id,
                 volume_is_new,
-            } => self
-                .restore_backup(context, backup.id, volume_id, volume_is_new)
-                .await
-                .map(done),
+            } => {
+                let target = match volume_is_new {
+                    true => Target::New,
+                    false => Target::Used,
+                };
+                self.restore_backup(context, backup.id, volume_id, target)
+                    .await
+                    .map(done)
+            }
             BackupMethod::DeleteBackup { backup } => {
                 self.delete_backup(context, backup.id).await.map(done)
             }

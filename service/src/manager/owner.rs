@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::rpc::backup::TOPIC;
 use api_compat::state::BackupStatus;
@@ -51,9 +51,18 @@ pub(super) enum Owner {
 impl Manager {
     /// Shows that this worker lives, again and again, and what it is no longer at work on.
     pub async fn live(&self) {
+        let mut shown = Instant::now();
         loop {
-            if let Err(error) = self.vault.show_life(&self.me).await {
-                debug!(%error, "Cannot show other workers of this host that this one lives");
+            match self.vault.show_life(&self.me).await {
+                Ok(()) => {
+                    if shown.elapsed() > Vault::LEASE {
+                        self.leave_what_was_taken_over().await;
+                    }
+                    shown = Instant::now();
+                }
+                Err(error) => {
+                    debug!(%error, "Cannot show other workers of this host that this one lives");
+                }
             }
             let _ = self.alive().await;
             self.disown_what_is_left().await;
@@ -81,11 +90,11 @@ impl Manager {
     /// Waits until no other worker of this host is at work on a backup, and records that this one is:
     /// several volumes may be created from one backup at a time. Returns as well when the restore is called
     /// off, or the backup is no longer one to restore.
-    pub(super) async fn own_in_turn(&self, claim: &Claim<'_>) {
+    pub(super) async fn own_in_turn(&self, claim: &Claim<'_>, target: VolumeId) {
         let backup = claim.backup;
         let waiting = async {
             let mut told = false;
-            while let Some(owner) = self.own_unless_owned(backup).await {
+            while let Some(owner) = self.own_unless_owned(backup, target).await {
                 if !told {
                     info!(%backup, worker = %owner.id, "Waiting for another worker of this host");
                 }
@@ -109,9 +118,10 @@ impl Manager {
         claim.enter(Phase::Preparing);
     }
 
-    async fn own_unless_owned(&self, backup: BackupId) -> Option<Worker> {
+    async fn own_unless_owned(&self, backup: BackupId, target: VolumeId) -> Option<Worker> {
         let me = self.me.clone();
-        let owned = self.ask(move |vault| async move { vault.own_unless_owned(backup, &me).await });
+        let owned =
+            self.ask(move |vault| async move { vault.own_unless_owned(backup, &me, target).await });
         owned.await.unwrap_or_else(|| {
             self.cannot_be_seen(backup);
             None
@@ -124,6 +134,24 @@ impl Manager {
         if !self.forget(backup, &self.me).await {
             lock(&self.left_owned).insert(backup);
         }
+    }
+
+    /// Ends what others go on with, for whom this worker was dead for a while: it was stopped, or cut off.
+    async fn leave_what_was_taken_over(&self) {
+        let running: Vec<BackupId> = lock(&self.running).keys().copied().collect();
+        for backup in running {
+            if self.is_taken_over(backup).await
+                && let Some(running) = lock(&self.running).get(&backup)
+            {
+                warn!(%backup, "Another worker has taken the backup over");
+                running.cancel.cancel();
+            }
+        }
+    }
+
+    /// Whether another worker is at work on a backup that this one was at work on.
+    pub(super) async fn is_taken_over(&self, backup: BackupId) -> bool {
+        matches!(self.owner(backup).await, Owner::Living(_))
     }
 
     async fn disown_what_is_left(&self) {

@@ -22,13 +22,24 @@ use crate::db::{Done, Subject};
 use crate::transfer::Direction;
 use crate::vault::{RestorePoint, TargetSize};
 
+/// What a volume is to which a backup is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// It was made for that.
+    New,
+    /// It may hold anything.
+    Used,
+    /// The worker died that restored to it.
+    BrokenOff,
+}
+
 /// A backup, and the volume that it is restored to.
 struct Restoring {
     backup: Backup,
     volume: VolumeObject,
     /// The volume's.
     status: VolumeStatus,
-    new: bool,
+    target: Target,
 }
 
 impl Restoring {
@@ -66,13 +77,13 @@ impl Manager {
         mut context: Context,
         id: BackupId,
         volume: VolumeId,
-        new: bool,
+        target: Target,
     ) -> Result<(), Error> {
         about(&mut context, id, Action::Restore);
         let claim = self.claim_next(id).await;
-        self.own_in_turn(&claim).await;
+        self.own_in_turn(&claim, volume).await;
         info!(backup = %id, %volume, "Restore backup started");
-        let outcome = self.restore(&context, volume, new, &claim).await;
+        let outcome = self.restore(&context, volume, target, &claim).await;
         self.disown(id).await;
         match &outcome {
             Ok(()) => info!(backup = %id, %volume, "Finished restoring the backup"),
@@ -88,10 +99,10 @@ impl Manager {
         &self,
         context: &Context,
         volume_id: VolumeId,
-        new: bool,
+        target: Target,
         claim: &Claim<'_>,
     ) -> Result<(), Error> {
-        let found = self.restoring(context, claim.backup, volume_id, new);
+        let found = self.restoring(context, claim.backup, volume_id, target);
         let restoring = found.await?;
         self.notify(context, &restoring.backup, BackupEvent::RestoreStart)
             .await;
@@ -103,7 +114,7 @@ impl Manager {
             return Err(Error::CalledOff);
         }
         let accepting = || async {
-            let found = self.restoring(context, claim.backup, volume_id, new);
+            let found = self.restoring(context, claim.backup, volume_id, target);
             self.accept(context, found.await?).await
         };
         let restoring = Self::write_anew(accepting).await?;
@@ -114,6 +125,10 @@ impl Manager {
             true => Err(Error::CalledOff),
             false => self.run(context, &restoring, claim).await,
         };
+        if outcome.is_err() && self.is_taken_over(claim.backup).await {
+            // It writes into the volume.
+            return outcome;
+        }
         let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
         if outcome.is_err()
             && let Err(error) = &written
@@ -133,7 +148,7 @@ impl Manager {
         context: &Context,
         id: BackupId,
         volume: VolumeId,
-        new: bool,
+        target: Target,
     ) -> Result<Restoring, Error> {
         let (backup, row) = (self.backup(id).await, self.db.volume(volume).await?);
         let status = row.as_ref().and_then(|row| row.status.clone());
@@ -143,7 +158,7 @@ impl Manager {
                 backup,
                 volume,
                 status,
-                new,
+                target,
             }),
             (Ok(backup), None) => Err(self.volume_is_gone(context, &backup, volume).await),
             (Err(error), _) => {
@@ -337,6 +352,11 @@ impl Manager {
         let attached = self.attach_target(context, volume, claim).await?;
         let target = Disk::from(&attached);
         let written = match self.is_still_asked_for(restoring).await {
+            // Nothing keeps one from writing to it that is not dead after all.
+            Ok(true) if restoring.target == Target::BrokenOff && target.image().is_none() => {
+                let reason = "A restore that broke off is not gone on with on a device.";
+                Err(Error::Invalid(reason.to_owned()))
+            }
             Ok(true) => {
                 let writing = self.write_volume(context, prepared, &target, restoring, claim);
                 writing.await
@@ -393,7 +413,7 @@ impl Manager {
         let size = restoring.size(prepared.keys.encrypted);
         let job = claim.job(Direction::Restore, context);
         let begun = Instant::now();
-        let extent = (size, restoring.new);
+        let extent = (size, restoring.target == Target::New);
         let writing = async {
             let restoring = target.restore(&self.vault, point, extent, &job);
             let stats = restoring.await?;

@@ -1,71 +1,107 @@
 //! Going on with a backup or a restore that an earlier process of this host did not bring to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::{BackupStatus, VolumeChange, VolumeStatus};
+use futures_util::future::{Either, select};
 use tracing::{error, info};
 
 use super::owner::Owner;
+use super::restore::Target;
 use super::startup::own_context;
 use super::{Error, Manager, now};
 use crate::vault::{TakenOver, Vault};
 
 /// How many workers may die at one backup: it may be what kills them.
-const DEATHS: u32 = 5;
+const DEATHS: u32 = 10;
+
+/// After how long a worker is not going to die at it any more.
+const SURVIVED: Duration = Duration::from_secs(600);
 
 impl Manager {
-    /// Goes on with an operation in the background, once the vault can be worked with.
+    /// Goes on with an operation in the background, once it can be worked on.
     pub(super) fn resume(self: &Arc<Self>, found: &Backup) {
         let (manager, found) = (self.clone(), found.clone());
-        self.spawn(async move {
+        tokio::spawn(async move {
+            // One that was cut off counts as dead until it has shown that it lives.
+            tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
             let mut ready = manager.ready.clone();
             if ready.wait_for(|ready| *ready).await.is_err() {
                 return;
             }
-            if let Err(error) = manager.resume_now(&found).await {
-                error!(backup = %found.id, %error, "Cannot go on with what was left unfinished");
+            manager.wait_for_cinder_volume(found.volume_id).await;
+            // A stop leaves it to the next start.
+            if manager.tasks.is_closed() {
+                return;
             }
+            let going_on = manager.clone();
+            manager.spawn(async move {
+                if let Err(error) = going_on.go_on(&found).await {
+                    error!(backup = %found.id, %error, "Cannot go on with what was left unfinished");
+                }
+            });
         });
     }
 
-    async fn resume_now(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
+    async fn go_on(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
         let id = found.id;
-        match self.take_over_from_the_dead(id).await {
+        let (deaths, target) = match self.take_over_from_the_dead(id).await {
+            TakenOver::After { deaths, target } => (deaths, target),
             TakenOver::By(worker) => {
                 self.look_again(found.clone(), Owner::Living(worker));
                 return Ok(());
             }
-            TakenOver::After(deaths) if deaths > DEATHS => {
-                error!(backup = %id, deaths, "No other worker is going to die at this backup");
-                return self.give_up(found).await;
+        };
+        let row = self.db.backup(id).await?;
+        let Some(row) = row.filter(|row| row.status == found.status) else {
+            // Reset or deleted meanwhile.
+            if self
+                .is_abandoned(found, self.db.backup(id).await?.as_ref())
+                .await
+            {
+                self.let_go(id).await;
             }
-            TakenOver::After(_) => {}
+            self.disown(id).await;
+            return Ok(());
+        };
+        if deaths > DEATHS {
+            error!(backup = %id, deaths, "No other worker is going to die at this backup");
+            return self.give_up(&row, target).await;
         }
-        let volume = match found.status {
-            Some(BackupStatus::Restoring) => found.restore_volume_id.as_deref(),
-            _ => None,
+        let context = own_context().for_owner(&row.user_id, &row.project_id);
+        let going_on = async {
+            match (row.status, target) {
+                (Some(BackupStatus::Restoring), Some(volume)) => {
+                    self.end_attachments(volume).await?;
+                    info!(backup = %id, %volume, "Going on with the restore of the backup");
+                    let restoring = self.restore_backup(context, id, volume, Target::BrokenOff);
+                    restoring.await
+                }
+                (Some(BackupStatus::Restoring), None) => self.give_up(&row, target).await,
+                _ => {
+                    if row.snapshot_id.is_none() {
+                        self.end_attachments(row.volume_id).await?;
+                    }
+                    info!(backup = %id, "Going on with the backup");
+                    self.make_again(context, id).await
+                }
+            }
         };
-        let volume = match volume {
-            Some(id) => id.parse()?,
-            None => found.volume_id,
+        let surviving = async {
+            tokio::time::sleep(SURVIVED).await;
+            let me = self.me.clone();
+            let survived = self.ask(move |vault| async move { vault.survive(id, &me).await });
+            survived.await
         };
-        self.wait_for_cinder_volume(volume).await;
-        let attached = self.db.attachments(volume, &self.settings.host).await?;
-        let context = own_context().for_owner(&found.user_id, &found.project_id);
         // What becomes of it is in the rows and in the log.
-        let _ = match found.status {
-            Some(BackupStatus::Restoring) => {
-                info!(backup = %id, %volume, "Going on with the restore of the backup");
-                self.restore_backup(context, id, volume, false).await
-            }
-            _ => {
-                info!(backup = %id, "Going on with the backup");
-                self.make_again(context, id).await
-            }
-        };
-        self.end_attachments(volume, &attached).await
+        let (going_on, surviving) = (Box::pin(going_on), Box::pin(surviving));
+        if let Either::Right((_, going_on)) = select(going_on, surviving).await {
+            let _ = going_on.await;
+        }
+        Ok(())
     }
 
     async fn take_over_from_the_dead(&self, backup: BackupId) -> TakenOver {
@@ -89,28 +125,35 @@ impl Manager {
         let _ = tokio::time::timeout(self.settings.continue_timeout, waiting).await;
     }
 
-    async fn give_up(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
-        let Some(_claim) = self.claim(found.id) else {
+    /// Ends it as Cinder does.
+    async fn give_up(
+        self: &Arc<Self>,
+        row: &Backup,
+        target: Option<VolumeId>,
+    ) -> Result<(), Error> {
+        let Some(_claim) = self.claim(row.id) else {
             return Ok(());
         };
-        let row = self.db.backup(found.id).await?;
-        if let Some(row) = row.filter(|row| row.status == found.status) {
-            self.end_interrupted(&row).await?;
+        let mut row = row.clone();
+        if let Some(target) = target {
+            row.restore_volume_id = Some(target.to_string());
         }
-        self.disown(found.id).await;
-        Ok(())
+        let ended = self.end_interrupted(&row).await;
+        self.disown(row.id).await;
+        ended
     }
 
-    /// Ends what the dead process had attached: not before the volume has its status back, which
-    /// cinder-volume takes from it.
-    async fn end_attachments(&self, id: VolumeId, attached: &[String]) -> Result<(), Error> {
+    /// Ends what attachments of this host's a volume has. cinder-volume calls it free with the last of them,
+    /// and it is not.
+    async fn end_attachments(&self, id: VolumeId) -> Result<(), Error> {
+        let attached = self.db.attachments(id, &self.settings.host).await?;
         let volume = self.db.volume(id).await?;
         let held = match volume.and_then(|volume| volume.status) {
-            Some(held) if !attached.is_empty() => held,
+            Some(held) if is_held(&held) && !attached.is_empty() => held,
             _ => return Ok(()),
         };
-        let found = self.detach_all(id, &held, attached).await?;
-        if matches!(held, VolumeStatus::Available | VolumeStatus::InUse) || found == held {
+        let found = self.detach_all(id, &held, &attached).await?;
+        if found == held {
             return Ok(());
         }
         let change = VolumeChange {
@@ -120,4 +163,9 @@ impl Manager {
         let now = now().naive_utc();
         Ok(self.db.change_volume(id, &found, &change, now).await?)
     }
+}
+
+/// Whether a volume has the status of one that is backed up, or restored to.
+fn is_held(status: &VolumeStatus) -> bool {
+    *status == VolumeStatus::BackingUp || status.awaits_restore()
 }

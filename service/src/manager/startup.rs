@@ -96,11 +96,11 @@ impl Manager {
                 return Ok(());
             }
             // What tells of the dead one tells how many there were.
-            Left::Resumable => {
+            Left::Resumable if self.is_ours(row) => {
                 self.resume(row);
                 return Ok(());
             }
-            Left::Interrupted => self.end_interrupted(row).await?,
+            Left::Resumable | Left::Interrupted => self.end_interrupted(row).await?,
             Left::Deleting => {
                 info!(backup = %row.id, "Resuming the deletion of the backup");
                 self.resume_delete(row);

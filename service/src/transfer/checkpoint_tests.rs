@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-use super::memory::{Disk, Fault};
+use super::memory::{Call, Disk, Fault};
 use super::{
     BlockError, Budget, Destination, Digest, GRAIN, Job, PumpOptions, Recorded, Recorder, Stats,
     TransferError, copy_whole,
@@ -58,11 +58,24 @@ impl Recorder for Notes<'_> {
     }
 
     async fn checkpoint(&self) -> Result<(), BlockError> {
-        let written = self.sink.content();
+        let (written, calls) = (self.sink.content(), self.sink.calls());
+        let flushed = calls.iter().rposition(|call| *call == Call::Flush);
+        let safe = &calls[..flushed.expect("it is flushed")];
         for (grain, digest) in std::mem::take(&mut *lock(&self.marked)) {
             let at = (grain * GRAIN) as usize;
             let found = Digest::of(&written[at..at + GRAIN as usize], self.seed());
-            assert_eq!(found, digest, "grain {grain} is not safe");
+            assert_eq!(found, digest, "grain {grain} is not written");
+            let writes = |call: &Call| match call {
+                Call::Write { offset, length } => {
+                    (*offset..offset + length).contains(&(grain * GRAIN))
+                }
+                _ => false,
+            };
+            let empty = digest == Digest::ZEROS;
+            assert!(
+                empty || safe.iter().any(writes),
+                "grain {grain} is not safe"
+            );
             lock(&self.noted).insert(grain, digest);
         }
         Ok(())

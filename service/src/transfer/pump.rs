@@ -196,9 +196,15 @@ where
         }
     };
     // The planner has no use any more for what it still holds, nor has anybody for a turn.
-    drop((plan, next, noting));
+    drop((plan, next));
     if outcome.is_err() {
-        let _ = tokio::time::timeout(DRAIN, under_way.for_each(|_| async {})).await;
+        let drained = async {
+            under_way.for_each(|_| async {}).await;
+            if notes {
+                noting.await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, drained).await;
     }
     outcome?;
     tokio::select! {

@@ -124,7 +124,7 @@ async fn remove(
 
 /// Removes an image. A watcher keeps it busy: a client that died is forgotten by the cluster after
 /// 30 s, and later where it has much to do: the tries span 65 s.
-async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
+pub(super) async fn remove_image(pool: &Pool, image: &str) -> rbd::Result<()> {
     let patience = ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
         .with_max_delay(Duration::from_secs(10))

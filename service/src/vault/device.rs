@@ -7,7 +7,7 @@ use api_compat::names::BackupSnapshot;
 use chrono::{DateTime, Utc};
 use tracing::info;
 
-use super::plan::{self, BackupSpec};
+use super::plan::BackupSpec;
 use super::store::{complete, own_unless_made, snapshots_if_exists};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Job, PumpOptions, Recorded, Stats};
@@ -33,12 +33,9 @@ impl Vault {
             return Err(Error::invalid("Need non-zero volume size"));
         }
         let (base, method, no_diff) = self.choose(spec, None).await?;
-        let pool = self.pool(&spec.pool).await?;
         // An attempt that did not come to its end may have made the restore point.
-        let there = snapshots_if_exists(&pool, &base.to_string()).await?;
-        let snapshot = plan::snapshots_of(spec.backup, &there.unwrap_or_default())
-            .pop()
-            .unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
+        let made = self.restore_point_of(spec, base).await?;
+        let snapshot = made.unwrap_or_else(|| BackupSnapshot::new(spec.backup, now).to_string());
         Ok(BackupPlan {
             backup: spec.backup,
             pool: spec.pool.clone(),

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::names;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,15 +14,12 @@ use uuid::Uuid;
 use super::{Result, Vault};
 use crate::rbd::Pool;
 
-/// How long a worker counts as alive that says nothing more.
-const LEASE: Duration = Duration::from_secs(15);
-
 /// How long a worker may take to look at an owner and to write itself down. Longer than that it has died.
 const TURN: Duration = Duration::from_secs(10);
 
-/// How often a worker looks whether it is its turn, and how often in all: whoever has it for longer has died.
+/// How often a worker looks whether it is its turn, and how often in all: for longer than a turn lasts.
 const TURN_COMES: Duration = Duration::from_millis(50);
-const LOOKS: usize = 40;
+const LOOKS: usize = 220;
 
 /// More than the object that names an owner can have.
 const LIMIT: usize = 4096;
@@ -42,6 +39,9 @@ struct Record {
     /// Who is at work on it.
     #[serde(flatten)]
     worker: Worker,
+    /// The volume to which it restores it.
+    #[serde(default)]
+    target: Option<VolumeId>,
     /// How many workers have died at that.
     #[serde(default)]
     died: u32,
@@ -50,13 +50,21 @@ struct Record {
 /// What came of taking a backup over from a worker that has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TakenOver {
-    /// It is taken; so many workers have died at it.
-    After(u32),
+    /// It is taken.
+    After {
+        /// How many workers have died at it.
+        deaths: u32,
+        /// The volume to which the last of them restored it.
+        target: Option<VolumeId>,
+    },
     /// Another worker was faster.
     By(Worker),
 }
 
 impl Vault {
+    /// How long a worker counts as alive that says nothing more.
+    pub const LEASE: Duration = Duration::from_secs(15);
+
     /// How often a worker has to show that it lives.
     pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -65,7 +73,7 @@ impl Vault {
         let object = names::workers_object(&worker.host);
         let pool = self.owners().await?;
         Ok(pool
-            .hold_lease(&object, &worker.id.to_string(), LEASE)
+            .hold_lease(&object, &worker.id.to_string(), Self::LEASE)
             .await?)
     }
 
@@ -92,27 +100,54 @@ impl Vault {
         let found = self.ownership(backup).await?;
         match found.is_some_and(|found| &found.worker == worker) {
             true => Ok(()),
-            false => self.write_owner(backup, worker, 0).await,
+            false => {
+                let record = Record {
+                    worker: worker.clone(),
+                    target: None,
+                    died: 0,
+                };
+                self.write_owner(backup, &record).await
+            }
         }
     }
 
-    async fn write_owner(&self, backup: BackupId, worker: &Worker, died: u32) -> Result<()> {
-        let worker = worker.clone();
-        let text = serde_json::to_vec(&Record { worker, died }).unwrap_or_default();
+    /// Records that a worker has been at work on a backup for so long that it is not going to die at it.
+    pub async fn survive(&self, backup: BackupId, worker: &Worker) -> Result<()> {
+        match self.ownership(backup).await? {
+            Some(found) if &found.worker == worker && found.died > 0 => {
+                let record = Record { died: 0, ..found };
+                self.write_owner(backup, &record).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn write_owner(&self, backup: BackupId, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).unwrap_or_default();
         let object = names::owner_object(backup);
         Ok(self.owners().await?.write_object(&object, &text).await?)
     }
 
-    /// Records that a worker is at work on a backup, unless another one is that lives; which one.
+    /// Records that a worker restores a backup to a volume, unless another one is at work on the backup that
+    /// lives; which one.
     pub async fn own_unless_owned(
         &self,
         backup: BackupId,
         worker: &Worker,
+        target: VolumeId,
     ) -> Result<Option<Worker>> {
         let owning = async {
             let other = self.living_owner(backup, worker).await?;
             if other.is_none() {
-                self.own(backup, worker).await?;
+                let found = self.ownership(backup).await?;
+                // That of another volume has ended, or died with its worker.
+                let same = found.filter(|it| it.worker == *worker && it.target == Some(target));
+                let record = Record {
+                    worker: worker.clone(),
+                    target: Some(target),
+                    died: same.map_or(0, |found| found.died),
+                };
+                self.write_owner(backup, &record).await?;
             }
             Ok(other)
         };
@@ -126,10 +161,21 @@ impl Vault {
             if let Some(other) = self.living_owner(backup, worker).await? {
                 return Ok(TakenOver::By(other));
             }
-            let found = self.ownership(backup).await?;
-            let died = found.map_or(0, |found| found.died).saturating_add(1);
-            self.write_owner(backup, worker, died).await?;
-            Ok(TakenOver::After(died))
+            let mut record = self.ownership(backup).await?.unwrap_or(Record {
+                worker: worker.clone(),
+                target: None,
+                died: 0,
+            });
+            // An earlier question of this worker's may have been carried out although nobody waited for it.
+            if record.worker != *worker || record.died == 0 {
+                record.died = record.died.saturating_add(1);
+                record.worker = worker.clone();
+                self.write_owner(backup, &record).await?;
+            }
+            Ok(TakenOver::After {
+                deaths: record.died,
+                target: record.target,
+            })
         };
         self.in_turn(worker, taking).await
     }

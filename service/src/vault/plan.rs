@@ -23,6 +23,8 @@ pub struct BackupSpec {
     pub pool: String,
     /// For an incremental, the backup that it builds on.
     pub parent: Option<Parent>,
+    /// Whether an attempt before this one has died that may have made its restore point.
+    pub again: bool,
 }
 
 /// The backup that an incremental builds on.

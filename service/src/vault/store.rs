@@ -10,6 +10,7 @@ use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use tracing::info;
 
+use super::delete::remove_image;
 use super::manifest::{self, Way};
 use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
 use super::trust::{Snapshots, rollback_of};
@@ -17,7 +18,7 @@ use super::undo::Made;
 use super::{Error, Result, Vault, Volume, snapshot_names};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{
-    self, Destination, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
+    self, Destination, GRAIN, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
 };
 
 /// What will be done to make one backup.
@@ -85,6 +86,11 @@ impl Vault {
         let begun = plan::snapshots_of(spec.backup, &source_snapshots).pop();
         let new = || BackupSnapshot::new(spec.backup, now).to_string();
         let (base, method, no_diff) = self.choose(spec, Some(source_snapshots)).await?;
+        // One that had come to its end may have given that of the source back already.
+        let made = match (&begun, spec.again) {
+            (None, true) => self.restore_point_of(spec, base).await?,
+            _ => None,
+        };
         Ok(BackupPlan {
             backup: spec.backup,
             pool: spec.pool.clone(),
@@ -92,10 +98,21 @@ impl Vault {
             method,
             no_diff,
             begun: begun.is_some(),
-            snapshot: begun.unwrap_or_else(new),
+            snapshot: begun.or(made).unwrap_or_else(new),
             size,
             made: Arc::default(),
         })
+    }
+
+    /// The restore point of a backup that an attempt before this one has made.
+    pub(super) async fn restore_point_of(
+        &self,
+        spec: &BackupSpec,
+        base: BackupImage,
+    ) -> Result<Option<String>> {
+        let pool = self.pool(&spec.pool).await?;
+        let there = snapshots_if_exists(&pool, &base.to_string()).await?;
+        Ok(plan::snapshots_of(spec.backup, &there.unwrap_or_default()).pop())
     }
 
     /// Where a backup goes, and how; `source_snapshots` is `None` for a source that is not in Ceph.
@@ -245,8 +262,9 @@ impl Vault {
             Method::Compared => return Ok(Destination::Similar),
             Method::Full | Method::Whole => {}
         }
-        // What an interrupted attempt left in an image of this backup's own is of no use.
-        remove_if_exists(pool, &plan.base.to_string()).await?;
+        // What an interrupted attempt left in an image of this backup's own is of no use. A client that
+        // died is remembered for half a minute.
+        remove_image(pool, &plan.base.to_string()).await?;
         let mut features = Features::LAYERING
             | Features::EXCLUSIVE_LOCK
             | Features::OBJECT_MAP
@@ -356,7 +374,9 @@ impl Vault {
 
 /// Between what the data of a backup is moved that has an image of its own.
 async fn way_of(plan: &BackupPlan, from: &Image, base: &Image) -> Result<Option<Way>> {
-    if plan.method.builds_on_parent() {
+    // Two steps might share a grain.
+    let cuts_grains = !from.stripe_period().is_multiple_of(GRAIN);
+    if plan.method.builds_on_parent() || cuts_grains {
         return Ok(None);
     }
     let snapshots = from.snapshots().await?;

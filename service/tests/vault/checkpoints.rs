@@ -14,16 +14,17 @@ use crate::{POOL, Source, restore_point, vault_that};
 
 const SIZE: u64 = 96 * MIB;
 
-/// A vault that notes at once how far a backup is, which it makes step by step.
+/// A vault that notes at once how far a backup is, which it makes in a few steps at a time.
 fn vault() -> Vault {
     vault_that(|engine| {
         engine.checkpoint_interval = Duration::ZERO;
-        engine.depth = 1;
+        engine.depth = 3;
     })
 }
 
 async fn plan(vault: &Vault, source: &Source, backup: BackupId) -> BackupPlan {
     let spec = BackupSpec {
+        again: true,
         backup,
         volume: source.id,
         pool: POOL.to_owned(),
@@ -138,6 +139,24 @@ async fn a_snapshot_that_was_taken_anew_is_not_taken_for_the_one_that_was_read()
     let (plan, stats) = go_on(&vault, &source, broken.backup).await;
     assert_eq!(stats.bytes_unchanged, 0);
     assert_same(&restore_point(&plan).await, &content(&source.image).await);
+    source.delete(&vault, [&plan]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_was_complete_is_found_without_its_snapshot_on_the_volume() {
+    let (vault, mut noise) = (vault(), Noise::new(64));
+    let source = source(&mut noise).await;
+    let backup = crate::new_id().parse().expect("an id");
+    let (first, _) = go_on(&vault, &source, backup).await;
+    // A temporary volume gives it back before the row is written.
+    let released = vault.release_source(&source.volume, backup).await;
+    released.expect("released");
+    let held = restore_point(&first).await;
+    let (plan, stats) = go_on(&vault, &source, backup).await;
+    assert_eq!(plan.snapshot, first.snapshot);
+    assert_eq!(stats, Stats::default());
+    assert_same(&restore_point(&plan).await, &held);
     source.delete(&vault, [&plan]).await;
     source.image.close().await;
 }

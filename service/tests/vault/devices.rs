@@ -14,6 +14,7 @@ const SIZE: u64 = 32 * MIB;
 
 fn spec(parent: Option<&BackupSpec>) -> BackupSpec {
     BackupSpec {
+        again: false,
         backup: new_id().parse().expect("an id"),
         volume: new_id().parse().expect("an id"),
         pool: POOL.to_owned(),

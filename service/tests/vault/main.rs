@@ -8,6 +8,7 @@ mod devices;
 mod fallback;
 mod manifests;
 mod meanwhile;
+mod owners;
 mod restores;
 mod trust;
 mod verify;
@@ -82,6 +83,7 @@ impl Source {
 
     async fn plan(&self, vault: &Vault, parent: Option<&BackupPlan>) -> BackupPlan {
         let spec = BackupSpec {
+            again: false,
             backup: new_id().parse().expect("an id"),
             volume: self.id,
             pool: POOL.to_owned(),
