@@ -1,8 +1,9 @@
 //! What is compared: Ceph's own tools and our engine, each as a child process, and what it costs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use cinderblock::rbd::{self, Image};
 use cinderblock::transfer::{
@@ -137,6 +138,8 @@ pub enum Contender {
     Raw,
     /// `rbd deep cp`, which knows one cluster only.
     DeepCopy,
+    /// `benji backup`, which stores in files, with the configuration that is usual for Ceph.
+    Benji,
     /// Our engine as a backup uses it.
     Ours,
     /// The same without digests.
@@ -150,7 +153,7 @@ pub struct Cost {
 }
 
 pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
-    let (before, start) = (cpu_of_children()?, Instant::now());
+    let mut before = (cpu_of_children()?, Instant::now());
     match contender {
         Contender::Ours | Contender::Undigested | Contender::Raw => {
             let from = job.from.as_deref().unwrap_or_default();
@@ -159,7 +162,7 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
                 Contender::Raw => "raw",
                 _ => "ours",
             };
-            let status = Command::new(std::env::current_exe()?)
+            let status = Command::new(env::current_exe()?)
                 .args([what, &job.image, from, &job.to])
                 .env(TARGET, &sites.target_conf)
                 .status()?;
@@ -186,6 +189,12 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
             let snapshot = format!("{spec}@{}", job.to);
             let snapped = target(&["snap", "create", "--no-progress", &snapshot]).status()?;
             check("snap create", snapped)?;
+        }
+        Contender::Benji => {
+            let source = format!("rbd:{SOURCE_POOL}/{}@{}", job.image, job.to);
+            let store = Store::new(sites)?;
+            before = (cpu_of_children()?, Instant::now());
+            check("benji", store.benji(&["backup", &source, &job.image])?)?;
         }
         Contender::DeepCopy => {
             let spec = format!("{TARGET_POOL}/{}", job.image);
@@ -218,9 +227,51 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
         }
     }
     Ok(Cost {
-        wall: start.elapsed().as_secs_f64(),
-        cpu: (cpu_of_children()? - before).as_secs_f64(),
+        wall: before.1.elapsed().as_secs_f64(),
+        cpu: (cpu_of_children()? - before.0).as_secs_f64(),
     })
+}
+
+/// Where Benji stores: gone with this.
+struct Store(PathBuf);
+
+impl Store {
+    fn new(sites: &Sites) -> Result<Self> {
+        let store = Self(env::temp_dir().join(format!("bench-benji-{}", std::process::id())));
+        let (folder, conf) = (store.0.display(), sites.source_conf.display());
+        fs::create_dir_all(store.0.join("data"))?;
+        let configuration = format!(
+            "configurationVersion: '1'\n\
+             databaseEngine: sqlite:///{folder}/versions.sqlite\n\
+             logFile: {folder}/log\n\
+             defaultStorage: files\n\
+             ios: [{{name: rbd, module: rbd, configuration: {{cephConfigFile: {conf}, \
+             clientIdentifier: admin, simultaneousReads: 16, \
+             newImageFeatures: [RBD_FEATURE_LAYERING]}}}}]\n\
+             storages: [{{name: files, module: file, storageId: 1, configuration: {{path: {folder}/data, \
+             simultaneousWrites: 5, simultaneousReads: 5}}}}]\n"
+        );
+        fs::write(store.0.join("benji.yaml"), configuration)?;
+        check("benji", store.benji(&["database-init"])?)?;
+        Ok(store)
+    }
+
+    fn benji(&self, arguments: &[&str]) -> Result<std::process::ExitStatus> {
+        let program = env::var_os("BENJI").ok_or("BENJI names no program")?;
+        let mut benji = Command::new(program);
+        benji.arg("-c").arg(self.0.join("benji.yaml"));
+        // It tells each step.
+        benji.args(arguments).stderr(Stdio::null());
+        Ok(benji.status()?)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} is left: {error}", self.0.display());
+        }
+    }
 }
 
 fn rbd(conf: &Path, arguments: &[&str]) -> Command {

@@ -7,6 +7,8 @@
 //! `deep` (the same within one cluster, against `rbd deep cp`), `digests` (the same with and without them),
 //! `few` (little that changed in dense data), `half` and `zeros` (every second grain of 64 KiB holds zeros,
 //! and all of them do), `thin`, `scattered`, `unchanged`, and `huge` (the same data in 10 GiB and in 10 TiB).
+//! `benji` (dense data against `benji backup`, whose program the variable `BENJI` names) only where it is asked
+//! for.
 //!
 //! Both contenders run as child processes, connections included, and end with a snapshot of the
 //! destination. The destination is made anew or rolled back before each run, and compared with the

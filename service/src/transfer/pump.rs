@@ -139,13 +139,7 @@ where
         if steps.ended && !waits && !notes && under_way.is_empty() {
             break Ok(());
         }
-        let wants_checkpoint = source.wants_checkpoint();
-        // Data may pass faster than is noted what it was, which takes memory.
-        let goes_on = !(wants_checkpoint && checkpoints.is_marked());
-        if wants_checkpoint && !checkpoints.is_marked() {
-            source.mark();
-            checkpoints.mark();
-        }
+        let goes_on = follow(source, &mut checkpoints);
         if checkpoints.is_due() && !notes {
             noting = Some(Box::pin(note(source, sink))).into();
             notes = true;
@@ -230,6 +224,20 @@ async fn admit<S: BlockSource>(
     }
     let turn = job.share.clone().admit(step.bytes()).await;
     Ok((step, Some(turn)))
+}
+
+/// Sets a mark where the source wants a checkpoint; whether more steps may be begun: data may pass faster than
+/// is noted what it was, which takes memory.
+fn follow<S: BlockSource>(source: &S, checkpoints: &mut Checkpoints) -> bool {
+    if !source.wants_checkpoint() {
+        return true;
+    }
+    let goes_on = !checkpoints.is_marked();
+    if goes_on {
+        source.mark();
+        checkpoints.mark();
+    }
+    goes_on
 }
 
 /// Makes safe what has been written, and has the source note it.
