@@ -119,15 +119,14 @@ async fn after_a_second_signal_the_next_start_goes_on_or_cleans_up() -> Result<(
     database.change("volumes", &lost, held).await?;
 
     let impatient = Reconfigured::worker(lab, "[cinderblock]\ncontinue_timeout = 3\n").await?;
-    for (backup, reason) in [
-        (&backup, "incomplete backup reset on manager restart"),
-        (&request_lost, "incomplete backup reset on manager restart"),
-    ] {
-        let mut said = cloud.wait_failed(backup).await?;
-        said.truncate(reason.len());
-        ensure!(said == reason, "{said}");
+    let said = cloud.wait_failed(&request_lost).await?;
+    ensure!(
+        said == "incomplete backup reset on manager restart",
+        "{said}"
+    );
+    for backup in [&backup, &standing] {
+        cloud.wait(Resource::Backup, backup, "available").await?;
     }
-    cloud.wait(Resource::Backup, &standing, "available").await?;
     for volume in [&volume, &lost, &target] {
         cloud.wait(Resource::Volume, volume, "available").await?;
     }

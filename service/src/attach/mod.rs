@@ -10,6 +10,7 @@ mod error;
 mod keyring;
 mod links;
 mod os_brick;
+mod places;
 mod plug;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,7 @@ use crate::amqp::{Amqp, CallError};
 use crate::rbd::Pool;
 use crate::transfer::{Access, Device};
 use links::Links;
+use places::Places;
 use plug::Plugged;
 
 /// What cinder-volume raises where a driver misses something in what it was told of this host.
@@ -45,6 +47,7 @@ pub struct Attacher {
     /// Held by whoever asks it.
     asking: tokio::sync::Mutex<()>,
     links: Links,
+    places: Places,
 }
 
 /// What cinder-volume is told of this host.
@@ -127,6 +130,7 @@ impl Attacher {
             host: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             links: Links::default(),
+            places: Places::default(),
         }
     }
 
@@ -153,7 +157,9 @@ impl Attacher {
             let answer = self.initialize(context, &connection, volume).await?;
             let info = ConnectionInfo::parse(answer.clone())?;
             if info.driver_volume_type == "rbd" {
-                let (pool, image) = self.open(&info).await?;
+                // What was read of a snapshot's says nothing of its volume.
+                let volume = wanted.snapshot.is_none().then_some(volume);
+                let (pool, image) = self.open(&info, volume).await?;
                 return Ok((Medium::Image { pool, image }, None));
             }
             self.usable(&connection.host, &info)?;
@@ -194,13 +200,21 @@ impl Attacher {
         volume: &Volume,
         history: ObjectHistory,
     ) -> Result<(Pool, String), Error> {
+        // Whoever deletes many backups would ask cinder-volume for each of them.
+        if let Some(known) = self.places.find(volume)
+            && let Ok(pool) = self.links.pool(known.clone()).await
+        {
+            return Ok((pool, known.image));
+        }
         let connection = Connection {
             api: Self::api(volume, history)?,
             id: Id::Volume(volume.id),
             host: self.host().await,
         };
         let answer = self.initialize(context, &connection, volume).await?;
-        let located = self.open(&ConnectionInfo::parse(answer)?).await;
+        let located = self
+            .open(&ConnectionInfo::parse(answer)?, Some(volume))
+            .await;
         if let Err(Error::Connection(ConnectionError::NotRbd(_))) = &located
             && volume.status == Some(VolumeStatus::Available)
         {
@@ -306,10 +320,19 @@ impl Attacher {
         }
     }
 
-    async fn open(&self, info: &ConnectionInfo) -> Result<(Pool, String), Error> {
+    /// Opens the pool of an image, and remembers whose that is.
+    async fn open(
+        &self,
+        info: &ConnectionInfo,
+        volume: Option<&Volume>,
+    ) -> Result<(Pool, String), Error> {
         let connection = info.rbd()?;
+        let pool = self.links.pool(connection.clone()).await?;
         let image = connection.image.clone();
-        Ok((self.links.pool(connection).await?, image))
+        if let Some(volume) = volume {
+            self.places.remember(volume, connection);
+        }
+        Ok((pool, image))
     }
 
     /// Gives a volume back, as far as that is possible.

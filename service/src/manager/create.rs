@@ -14,6 +14,7 @@ use super::ending::Reached;
 use super::volumes::Making;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Begin;
+use crate::vault::Stage;
 
 impl Manager {
     /// `create_backup`: checks, records who does it, asks cinder-volume for the device.
@@ -82,7 +83,7 @@ impl Manager {
             return Err(Error::SnapshotNotFound(id));
         }
         let container = self.container(row).await?;
-        self.own(row.id).await;
+        self.own(row.id, Stage::Begun).await;
         let zone = self.record_begin(row, &container).await?;
         message.encryption_key_id = self.key_for_backup(context, row, volume).await?;
         message.service = Some(self.settings.driver.clone());

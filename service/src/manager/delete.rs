@@ -18,6 +18,7 @@ use super::claim::Claim;
 use super::ending::SETTLE;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
+use crate::vault::Stage;
 
 /// How long a delete waits until the backup's snapshot is gone from its volume. The backup itself is
 /// gone by then.
@@ -98,7 +99,7 @@ impl Manager {
             return Err(error);
         }
         if has_begun(row) {
-            self.own(row.id).await;
+            self.own(row.id, Stage::Prepared).await;
             let deleted = self.delete_data(context, row, claim).await;
             if let Err(error) = deleted {
                 // Also where a reset called it off: part of the data may be gone.

@@ -20,7 +20,7 @@ use crate::db::Done;
 use crate::rbd::ErrorKind;
 use crate::transfer::Direction;
 use crate::turns::Turn;
-use crate::vault::{BackupPlan, BackupSpec, Parent, Volume};
+use crate::vault::{BackupPlan, BackupSpec, Parent, Stage, Volume};
 
 /// How long removing what a failed backup wrote is waited for. The removal of a large image goes on.
 const UNDO: Duration = Duration::from_secs(30);
@@ -61,19 +61,27 @@ impl Manager {
         self.end_make(&context, id, outcome).await
     }
 
-    /// Makes a backup on which an attempt before this one has died, after it had recorded where that lies.
-    pub(super) async fn make_again(&self, mut context: Context, id: BackupId) -> Result<(), Error> {
+    /// Makes a backup on which a worker has died for which cinder-volume had answered.
+    pub(super) async fn make_again(&self, mut context: Context, row: &Backup) -> Result<(), Error> {
+        let id = row.id;
         about(&mut context, id, Action::Create);
+        let reached = match row.service_metadata {
+            Some(_) => Reached::Placed,
+            None => Reached::Nothing,
+        };
         let claim = self.claim_next(id).await;
-        let noted = async { Prepared::noted(&self.backup(id).await?) };
-        let outcome = match noted.await {
+        let prepared = match self.making_of(row.clone()).await {
+            Ok(making) if matches!(making.held(), Source::Gone) => Err(no_longer_held()),
+            Ok(_) => Prepared::noted(row),
+            Err(error) => Err(error),
+        };
+        let outcome = match prepared {
             Ok(prepared) => {
-                self.make_in_turn(&context, &prepared, &claim, Reached::Placed)
+                self.make_in_turn(&context, &prepared, &claim, reached)
                     .await
             }
             Err(error) => {
-                self.fail_create(&context, id, &error, None, Reached::Placed)
-                    .await;
+                self.fail_create(&context, id, &error, None, reached).await;
                 Err(error)
             }
         };
@@ -109,7 +117,7 @@ impl Manager {
         reached: Reached,
     ) -> Result<(), Error> {
         let id = claim.backup;
-        self.own(id).await;
+        self.own(id, Stage::Prepared).await;
         let room = claim.admit(context, BackupStatus::Creating).await;
         match self.admit(claim, reached).await {
             Ok(making) => {
@@ -148,10 +156,7 @@ impl Manager {
             return Err(made_by_another(row.id));
         }
         if reached != Reached::Nothing && matches!(making.held(), Source::Gone) {
-            // Somebody has given it back, and may use it.
-            return Err(Error::Invalid(
-                "Its volume or snapshot is no longer being backed up.".to_owned(),
-            ));
+            return Err(no_longer_held());
         }
         Ok(making)
     }
@@ -419,4 +424,9 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// Somebody has given the source of a backup back, and may use it.
+fn no_longer_held() -> Error {
+    Error::Invalid("Its volume or snapshot is no longer being backed up.".to_owned())
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::claim::{Claim, Phase};
 use super::{Manager, lock};
-use crate::vault::{self, Vault, Worker};
+use crate::vault::{self, Stage, Vault, Worker};
 
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,10 +78,10 @@ impl Manager {
             .await;
     }
 
-    /// Records that this worker is at work on a backup.
-    pub(super) async fn own(&self, backup: BackupId) {
+    /// Records that this worker is at work on a backup, and how far it has come.
+    pub(super) async fn own(&self, backup: BackupId, stage: Stage) {
         let me = self.me.clone();
-        let owned = self.ask(move |vault| async move { vault.own(backup, &me).await });
+        let owned = self.ask(move |vault| async move { vault.own(backup, &me, stage).await });
         if owned.await.is_none() {
             self.cannot_be_seen(backup);
         }
@@ -116,6 +116,12 @@ impl Manager {
             () = waiting => {}
         }
         claim.enter(Phase::Preparing);
+    }
+
+    /// Whether the worker that was at work on a backup had all that it needed from others.
+    pub(super) async fn was_prepared(&self, backup: BackupId) -> bool {
+        let asking = self.ask(move |vault| async move { vault.stage(backup).await });
+        asking.await.flatten() == Some(Stage::Prepared)
     }
 
     async fn own_unless_owned(&self, backup: BackupId, target: VolumeId) -> Option<Worker> {

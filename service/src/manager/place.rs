@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::disk::Disk;
 use super::{Context, Error, Manager, now};
 use crate::db::{ErrorKind, Place};
-use crate::vault::{BackupPlan, BackupRecord, Method};
+use crate::vault::{BackupPlan, BackupRecord, Method, Stage};
 
 impl Manager {
     /// Records where a backup will lie, before the first byte: whoever finds its row after a crash
@@ -50,7 +50,7 @@ impl Manager {
             });
         }
         // Another worker may have recorded itself meanwhile, and found that it comes late.
-        self.own(row.id).await;
+        self.own(row.id, Stage::Prepared).await;
         Ok(metadata)
     }
 

@@ -86,7 +86,7 @@ impl Manager {
                         self.end_attachments(row.volume_id).await?;
                     }
                     info!(backup = %id, "Going on with the backup");
-                    self.make_again(context, id).await
+                    self.make_again(context, &row).await
                 }
             }
         };

@@ -42,9 +42,7 @@ fn left(row: &Backup, dead: bool, acts_alone: bool) -> Left {
         Some(BackupStatus::Restoring) if !dead => Left::Queued,
         Some(BackupStatus::Creating) => Left::Resumable,
         // The message had the token with which the key can be copied.
-        Some(BackupStatus::Restoring) if row.encryption_key_id.is_some() && !acts_alone => {
-            Left::Interrupted
-        }
+        Some(BackupStatus::Restoring) if row.encryption_key_id.is_some() => Left::Interrupted,
         Some(BackupStatus::Restoring) => Left::Resumable,
         Some(BackupStatus::Deleting) if row.encryption_key_id.is_none() || acts_alone => {
             Left::Deleting
@@ -89,7 +87,16 @@ impl Manager {
         row: &Backup,
         dead: Option<&Worker>,
     ) -> Result<(), Error> {
-        match left(row, dead.is_some(), self.keys.acts_alone()) {
+        let mut left = left(row, dead.is_some(), self.keys.acts_alone());
+        if left == Left::Queued
+            && row.status == Some(BackupStatus::Creating)
+            && dead.is_some()
+            && self.was_prepared(row.id).await
+        {
+            // It waited for room, and its message is gone.
+            left = Left::Resumable;
+        }
+        match left {
             // It is seen again in whose hands it was, if its request does not come.
             Left::Queued => {
                 self.expect_message(row.clone());
@@ -370,6 +377,5 @@ mod tests {
             assert_eq!(left(&row, dead, false), expected, "{row:?}, dead: {dead}");
         }
         assert_eq!(left(&of(B::Deleting, key), true, true), Left::Deleting);
-        assert_eq!(left(&of(B::Restoring, key), true, true), Left::Resumable);
     }
 }

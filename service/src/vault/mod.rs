@@ -21,7 +21,7 @@ mod verify;
 
 pub use damage::Damage;
 pub use error::{Error, Result};
-pub use owner::{TakenOver, Worker};
+pub use owner::{Stage, TakenOver, Worker};
 pub use plan::{BackupRecord, BackupSpec, Method, NoDiff, Parent};
 pub use restore::{RestorePoint, TargetSize};
 pub use store::BackupPlan;

@@ -33,18 +33,43 @@ pub struct Worker {
     pub id: Uuid,
 }
 
+/// How far a worker has come with what it is at work on.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// It has taken it on, and may wait for others.
+    #[default]
+    Begun,
+    /// It waits for nobody any more: whoever goes on need not, either.
+    Prepared,
+}
+
 /// What is written beside a backup.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     /// Who is at work on it.
     #[serde(flatten)]
     worker: Worker,
+    /// How far it has come.
+    #[serde(default)]
+    stage: Stage,
     /// The volume to which it restores it.
     #[serde(default)]
     target: Option<VolumeId>,
     /// How many workers have died at that.
     #[serde(default)]
     died: u32,
+}
+
+impl Record {
+    fn new(worker: &Worker) -> Self {
+        Self {
+            worker: worker.clone(),
+            stage: Stage::Begun,
+            target: None,
+            died: 0,
+        }
+    }
 }
 
 /// What came of taking a backup over from a worker that has died.
@@ -96,19 +121,23 @@ impl Vault {
     }
 
     /// Records that a worker is at work on a backup, whoever was before.
-    pub async fn own(&self, backup: BackupId, worker: &Worker) -> Result<()> {
+    pub async fn own(&self, backup: BackupId, worker: &Worker, stage: Stage) -> Result<()> {
         let found = self.ownership(backup).await?;
-        match found.is_some_and(|found| &found.worker == worker) {
-            true => Ok(()),
-            false => {
-                let record = Record {
-                    worker: worker.clone(),
-                    target: None,
-                    died: 0,
-                };
-                self.write_owner(backup, &record).await
-            }
+        let mine = found.filter(|found| &found.worker == worker);
+        if mine.as_ref().is_some_and(|mine| mine.stage >= stage) {
+            return Ok(());
         }
+        let record = Record {
+            stage,
+            ..mine.unwrap_or_else(|| Record::new(worker))
+        };
+        self.write_owner(backup, &record).await
+    }
+
+    /// How far the worker had come that is recorded.
+    pub async fn stage(&self, backup: BackupId) -> Result<Option<Stage>> {
+        let found = self.ownership(backup).await?;
+        Ok(found.map(|found| found.stage))
     }
 
     /// Records that a worker has been at work on a backup for so long that it is not going to die at it.
@@ -143,9 +172,8 @@ impl Vault {
                 // That of another volume has ended, or died with its worker.
                 let same = found.filter(|it| it.worker == *worker && it.target == Some(target));
                 let record = Record {
-                    worker: worker.clone(),
                     target: Some(target),
-                    died: same.map_or(0, |found| found.died),
+                    ..same.unwrap_or_else(|| Record::new(worker))
                 };
                 self.write_owner(backup, &record).await?;
             }
@@ -161,11 +189,8 @@ impl Vault {
             if let Some(other) = self.living_owner(backup, worker).await? {
                 return Ok(TakenOver::By(other));
             }
-            let mut record = self.ownership(backup).await?.unwrap_or(Record {
-                worker: worker.clone(),
-                target: None,
-                died: 0,
-            });
+            let found = self.ownership(backup).await?;
+            let mut record = found.unwrap_or_else(|| Record::new(worker));
             // An earlier question of this worker's may have been carried out although nobody waited for it.
             if record.worker != *worker || record.died == 0 {
                 record.died = record.died.saturating_add(1);

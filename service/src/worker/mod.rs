@@ -332,7 +332,7 @@ impl Worker {
         }
         warn!(
             backups = backups.join(","),
-            "Operations still run; the next start ends them"
+            "Operations still run; the next start goes on with them"
         );
     }
 }

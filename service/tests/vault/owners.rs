@@ -1,6 +1,6 @@
 //! Who is at work on a backup, and how it is taken over.
 
-use cinderblock::vault::{TakenOver, Worker};
+use cinderblock::vault::{Stage, TakenOver, Worker};
 use uuid::Uuid;
 
 use crate::{new_id, vault};
@@ -34,7 +34,13 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         let taken = vault.take_over(backup, &second).await.expect("taken");
         assert_eq!(taken, after(1));
     }
-    vault.own(backup, &second).await.expect("owned");
+    let stage = async || vault.stage(backup).await.expect("asked");
+    assert_eq!(stage().await, Some(Stage::Begun));
+    for owned in [Stage::Prepared, Stage::Begun] {
+        let owning = vault.own(backup, &second, owned).await;
+        owning.expect("owned");
+        assert_eq!(stage().await, Some(Stage::Prepared));
+    }
     let taken = vault.take_over(backup, &third).await.expect("taken");
     assert_eq!(taken, after(2));
     assert_eq!(owner().await, Some(third.clone()));

@@ -32,15 +32,17 @@ options! {
         /// interrupted, and where Ceph clients older than 16.2.14, 17.2.7 or Linux 6.4 wrote while a
         /// snapshot was taken (Ceph tracker 61616): a backup would miss what they do not mark.
         trust_object_map: bool = default("false"),
-        /// Seconds of work that an interruption of a full backup costs at most: as often it is noted, beside
-        /// the backup, how far that is, and a worker that starts again goes on from there.
+        /// Seconds of work that an interruption of a full backup of a volume in Ceph costs at most: as often
+        /// it is noted, beside the backup, how far that is, and a worker that starts again goes on from there.
+        /// Increments, and backups of other volumes, begin again.
         checkpoint_interval: u64 = default("30").min(1.0),
         /// Restore a backup of which some parts are not what was stored as it is, and name those parts
         /// in the log. Otherwise the restore fails at the first of them.
         restore_damaged: bool = default("false"),
         /// Seconds after which a backup fails for which cinder-volume has not answered with the
         /// device to read, counted anew while cinder-volume is alive and makes a temporary volume or
-        /// snapshot for it. As long a start waits for requests of which it finds only rows.
+        /// snapshot for it. As long a start waits for requests of which it finds only rows, where nobody
+        /// has begun them or cinder-volume is away, and for cinder-volume before it goes on with a backup.
         continue_timeout: u64 = default("600").min(1.0),
         /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
         allowed_containers: Vec<String> = default(""),
