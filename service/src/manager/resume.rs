@@ -49,11 +49,12 @@ impl Manager {
     async fn go_on(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
         let id = found.id;
         let (deaths, target) = match self.take_over_from_the_dead(id).await {
-            TakenOver::After { deaths, target } => (deaths, target),
-            TakenOver::By(worker) => {
+            Some(TakenOver::After { deaths, target }) => (deaths, target),
+            Some(TakenOver::By(worker)) => {
                 self.look_again(found.clone(), Owner::Living(worker));
                 return Ok(());
             }
+            None => return Ok(()),
         };
         let row = self.db.backup(id).await?;
         let Some(row) = row.filter(|row| row.status == found.status) else {
@@ -104,15 +105,17 @@ impl Manager {
         Ok(())
     }
 
-    async fn take_over_from_the_dead(&self, backup: BackupId) -> TakenOver {
-        loop {
+    /// Waits for the cluster until it tells; none where the worker stops before.
+    async fn take_over_from_the_dead(&self, backup: BackupId) -> Option<TakenOver> {
+        while !self.tasks.is_closed() {
             let me = self.me.clone();
             let taking = self.ask(move |vault| async move { vault.take_over(backup, &me).await });
             if let Some(taken) = taking.await {
-                return taken;
+                return Some(taken);
             }
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
+        None
     }
 
     /// After a reboot it may start later than this worker. Without it nothing can be attached.
