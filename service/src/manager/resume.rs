@@ -56,17 +56,16 @@ impl Manager {
             }
             None => return Ok(()),
         };
-        let row = self.db.backup(id).await?;
-        let Some(row) = row.filter(|row| row.status == found.status) else {
+        let row = match self.db.backup(id).await? {
+            Some(row) if row.status == found.status => row,
             // Reset or deleted meanwhile.
-            if self
-                .is_abandoned(found, self.db.backup(id).await?.as_ref())
-                .await
-            {
-                self.let_go(id).await;
+            row => {
+                if self.is_abandoned(found, row.as_ref()).await {
+                    self.let_go(id).await;
+                }
+                self.disown(id).await;
+                return Ok(());
             }
-            self.disown(id).await;
-            return Ok(());
         };
         if deaths > DEATHS {
             error!(backup = %id, deaths, "No other worker is going to die at this backup");

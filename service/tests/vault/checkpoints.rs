@@ -70,6 +70,15 @@ async fn go_on(vault: &Vault, source: &Source, backup: BackupId) -> (BackupPlan,
     (plan, stored.expect("stored"))
 }
 
+/// Makes a backup that was broken off, nothing of which can be kept.
+async fn assert_made_anew(vault: &Vault, source: Source, backup: BackupId) {
+    let (plan, stats) = go_on(vault, &source, backup).await;
+    assert_eq!(stats.bytes_unchanged, 0);
+    assert_same(&restore_point(&plan).await, &content(&source.image).await);
+    source.delete(vault, [&plan]).await;
+    source.image.close().await;
+}
+
 async fn source(noise: &mut Noise) -> Source {
     let source = Source::new(SIZE).await;
     source.write(0, noise.bytes(90 * MIB)).await;
@@ -117,12 +126,7 @@ async fn an_image_that_was_made_anew_is_not_taken_for_the_one_that_was_written()
     );
     tool("rbd", &conf, &["rm", "--no-progress", &image]);
     tool("rbd", &conf, &["create", "--size", "96M", &image]);
-
-    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
-    assert_eq!(stats.bytes_unchanged, 0);
-    assert_same(&restore_point(&plan).await, &content(&source.image).await);
-    source.delete(&vault, [&plan]).await;
-    source.image.close().await;
+    assert_made_anew(&vault, source, broken.backup).await;
 }
 
 #[tokio::test]
@@ -135,12 +139,7 @@ async fn a_snapshot_that_was_taken_anew_is_not_taken_for_the_one_that_was_read()
     source.write(0, noise.bytes(90 * MIB)).await;
     let taken = source.image.create_snapshot(&broken.snapshot).await;
     taken.expect("taken");
-
-    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
-    assert_eq!(stats.bytes_unchanged, 0);
-    assert_same(&restore_point(&plan).await, &content(&source.image).await);
-    source.delete(&vault, [&plan]).await;
-    source.image.close().await;
+    assert_made_anew(&vault, source, broken.backup).await;
 }
 
 #[tokio::test]
