@@ -147,6 +147,9 @@ pub enum Reason {
     /// Not a finite decimal number.
     #[error("{0:?} is not a number")]
     NotANumber(String),
+    /// Not the address of a host with a port.
+    #[error("{0:?} is no address with a port, as 127.0.0.1:9754 or [::]:9754")]
+    NotAnAddress(String),
     /// Below the option's minimum.
     #[error("should be greater than or equal to {0}")]
     TooSmall(f64),

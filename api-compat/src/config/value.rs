@@ -1,5 +1,6 @@
 //! The types of oslo.config (`oslo_config/types.py`): from text to Rust values.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +93,20 @@ impl OptionType for PathBuf {
 
     fn text(&self) -> Option<String> {
         self.to_str().map(str::to_owned)
+    }
+}
+
+impl OptionType for SocketAddr {
+    const TYPE_NAME: &'static str = "host address and port";
+
+    fn parse(texts: &[String], _: Limits) -> Result<Self, Reason> {
+        let text = last(texts)?;
+        text.parse()
+            .map_err(|_| Reason::NotAnAddress(text.to_owned()))
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 
@@ -300,6 +315,18 @@ mod tests {
         value: Value,
         #[serde(default)]
         error: bool,
+    }
+
+    #[test]
+    fn an_address_has_a_port() {
+        let parse = |text: &str| SocketAddr::parse(&[text.to_owned()], Limits::default());
+        for text in ["127.0.0.1:9754", "[::]:9754"] {
+            let parsed = parse(text).map(|address| address.text());
+            assert_eq!(parsed, Ok(Some(text.to_owned())));
+        }
+        for text in ["127.0.0.1", "::", "localhost:9754", ":9754", "9754"] {
+            assert_eq!(parse(text), Err(Reason::NotAnAddress(text.to_owned())));
+        }
     }
 
     #[test]

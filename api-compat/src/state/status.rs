@@ -43,6 +43,9 @@ impl BackupStatus {
         Self::Restoring,
     ];
 
+    /// Those in which an operation was begun or asked for.
+    pub const UNDER_WAY: [Self; 3] = [Self::Creating, Self::Deleting, Self::Restoring];
+
     /// The name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {

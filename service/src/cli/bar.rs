@@ -23,12 +23,10 @@ impl Bars {
         progress: &Arc<Progress>,
         work: impl Future<Output = T>,
     ) -> T {
-        let style = "{prefix} [{bar:30}] {percent:>3} % {binary_bytes:>11} {binary_bytes_per_sec:>13} {eta:>4}";
-        let style = ProgressStyle::with_template(style).expect("a template that is right");
-        let bar = self
-            .0
-            .add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
-        bar.set_prefix(name);
+        let bar = self.add(
+            name,
+            "{binary_bytes:>11} {binary_bytes_per_sec:>13} {eta:>4}",
+        );
         let moving = async {
             loop {
                 bar.set_length(progress.planned());
@@ -41,9 +39,28 @@ impl Bars {
             done = work => done,
             () = moving => unreachable!("a bar moves until the work is done"),
         };
-        bar.finish_and_clear();
-        self.0.remove(&bar);
+        self.remove(&bar);
         done
+    }
+
+    /// A bar that shows what is set, with a message behind it.
+    pub fn add_told(&self, name: String) -> ProgressBar {
+        self.add(name, "{msg}")
+    }
+
+    fn add(&self, name: String, behind: &str) -> ProgressBar {
+        let style = format!("{{prefix}} [{{bar:30}}] {{percent:>3}} % {behind}");
+        let style = ProgressStyle::with_template(&style).expect("a template that is right");
+        let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+        let bar = self.0.add(bar);
+        bar.set_prefix(name);
+        bar
+    }
+
+    /// Takes a bar away.
+    pub fn remove(&self, bar: &ProgressBar) {
+        bar.finish_and_clear();
+        self.0.remove(bar);
     }
 
     /// Does something that writes to the terminal.

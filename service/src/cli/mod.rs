@@ -1,6 +1,7 @@
 //! The operator's tool: what is asked of it, and how it tells what came of it.
 
 mod bar;
+mod status;
 mod verify;
 
 use std::io;
@@ -52,6 +53,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Status(status::Arguments),
     Verify(verify::Arguments),
 }
 
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         let working = async {
             let tool = Tool::new(config, bars, cancel).await?;
             match &command_line.verb {
+                Verb::Status(arguments) => status::run(&tool, arguments).await,
                 Verb::Verify(arguments) => verify::run(&tool, arguments).await,
             }
         };

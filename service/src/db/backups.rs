@@ -83,11 +83,6 @@ impl Database {
     /// volume or snapshot although they failed: what a start of that host has to look at. A row that
     /// holds what is no backup's is logged and left out.
     pub async fn unfinished_backups(&self, host: &str) -> Result<Vec<Backup>> {
-        let unfinished = [
-            BackupStatus::Creating,
-            BackupStatus::Deleting,
-            BackupStatus::Restoring,
-        ];
         let temporary = Condition::any()
             .add(backups::Column::TempVolumeId.is_not_null())
             .add(backups::Column::TempSnapshotId.is_not_null());
@@ -95,13 +90,25 @@ impl Database {
             .add(backups::Column::Status.eq(BackupStatus::Error.as_str()))
             .add(temporary);
         let status = Condition::any()
-            .add(backups::Column::Status.is_in(unfinished.map(BackupStatus::as_str)))
+            .add(backups::Column::Status.is_in(BackupStatus::UNDER_WAY.map(BackupStatus::as_str)))
             .add(failed);
         let find = live()
             .filter(status)
             .order_by_with_nulls(backups::Column::CreatedAt, Order::Desc, NullOrdering::Last)
             .order_by_desc(backups::Column::Id);
         self.find_of_host(find, host).await
+    }
+
+    /// The backups that are being made, restored or deleted, on whatever host, oldest first. A row that
+    /// holds what is no backup's is logged and left out.
+    pub async fn backups_under_way(&self) -> Result<Vec<Backup>> {
+        let find = live()
+            .filter(
+                backups::Column::Status.is_in(BackupStatus::UNDER_WAY.map(BackupStatus::as_str)),
+            )
+            .order_by_with_nulls(backups::Column::CreatedAt, Order::Asc, NullOrdering::Last)
+            .order_by_asc(backups::Column::Id);
+        Ok(readable(self.find_all(find).await?).collect())
     }
 
     /// The backups of a host among those that are asked for. A row that holds what is no backup's is
@@ -113,16 +120,11 @@ impl Database {
     ) -> Result<Vec<Backup>> {
         let find = find.filter(backups::Column::Host.eq(host));
         let rows = self.find_all(find).await?;
-        Ok(rows
+        // The collation compares without regard to case; hosts that differ in it are different.
+        let of_host = rows
             .into_iter()
-            // The collation compares without regard to case; hosts that differ in it are different.
-            .filter(|row| row.host.as_deref() == Some(host))
-            .filter_map(|row| {
-                convert::backup(row)
-                    .inspect_err(|error| error!(%error, "A backup is left alone"))
-                    .ok()
-            })
-            .collect())
+            .filter(|row| row.host.as_deref() == Some(host));
+        Ok(readable(of_host).collect())
     }
 
     /// Whether another live backup of the same volume names the same base image; for a backup of a
@@ -295,6 +297,15 @@ impl Database {
             .await?;
         Ok(())
     }
+}
+
+/// What the rows mean; one that holds what is no backup's is logged and left out.
+fn readable(rows: impl IntoIterator<Item = backups::Model>) -> impl Iterator<Item = Backup> {
+    rows.into_iter().filter_map(|row| {
+        convert::backup(row)
+            .inspect_err(|error| error!(%error, "A backup is left alone"))
+            .ok()
+    })
 }
 
 pub(super) fn live() -> Select<backups::Entity> {

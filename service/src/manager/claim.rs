@@ -45,13 +45,13 @@ pub(super) struct Running {
     deletes: bool,
     /// What it is at.
     pub phase: Phase,
-    /// Of the data that it moves.
-    pub progress: Option<Arc<Progress>>,
+    /// The data that it moves.
+    pub moving: Option<(Direction, Arc<Progress>)>,
 }
 
 /// What an operation is at, for an operator who asks why nothing happens.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Phase {
+pub enum Phase {
     /// Reads rows, looks at images, tells others.
     Preparing,
     /// Other operations of this worker take all the room.
@@ -93,7 +93,7 @@ impl Running {
                 true => Phase::Deleting,
                 false => Phase::Preparing,
             },
-            progress: None,
+            moving: None,
         }
     }
 }
@@ -128,7 +128,7 @@ impl Claim<'_> {
         };
         self.enter(Phase::MovingData);
         if let Some(running) = lock(&self.manager.running).get_mut(&self.backup) {
-            running.progress = Some(job.progress.clone());
+            running.moving = Some((direction, job.progress.clone()));
         }
         job
     }
@@ -287,11 +287,13 @@ impl Manager {
     ) {
         let mut stall = Stall::default();
         let mut pace = Pace::new(self.settings.progress_interval);
+        let mut shown = Pace::new(Duration::ZERO);
         let interval = match moving {
             Some(_) => LOOK,
             None => LOOK_WAITING,
         };
         loop {
+            self.show(claim.backup, &mut shown).await;
             tokio::time::sleep(interval).await;
             let progress = moving.map(|(_, progress)| progress);
             if let Some(progress) = progress

@@ -59,10 +59,12 @@ use crate::vault::{Vault, Worker};
 
 use capacity::Capacity;
 pub use capacity::Ceilings;
+pub use claim::Phase;
 use claim::Running;
 pub use error::Error;
 use owner::QUESTIONS;
 use records::ImportRequest;
+pub use report::{Data, Operation};
 use restore::Target;
 
 /// How many deletes work in the backups' cluster at once.

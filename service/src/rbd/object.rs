@@ -3,7 +3,11 @@
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
 
-use ceph::rados::{rados_read, rados_remove, rados_stat, rados_write_full};
+use ceph::rados::{
+    rados_create_write_op, rados_getxattr, rados_read, rados_release_write_op, rados_remove,
+    rados_stat, rados_write_full, rados_write_op_assert_exists, rados_write_op_operate,
+    rados_write_op_setxattr,
+};
 
 use super::error::{c_name, check};
 use super::pool::PoolHandle;
@@ -79,6 +83,69 @@ impl Pool {
             // SAFETY: the pool is live, the name NUL-terminated.
             let code = unsafe { rados_remove(pool.raw(), name.as_ptr()) };
             Ok(exists(check(REMOVE, object, code))?.is_some())
+        })
+        .await
+    }
+
+    /// Sets an attribute of an object; false when there is no such object, which is not made then.
+    pub async fn set_attribute(&self, name: &str, attribute: &str, value: &[u8]) -> Result<bool> {
+        const SET: &str = "set an attribute of object";
+        let (attribute, value) = (c_name(SET, attribute)?, value.to_owned());
+        self.with_object(SET, name, move |pool, name, object| {
+            // SAFETY: the operation is released once, after its last use; what it refers to outlives
+            // it; the pool is live and the names are NUL-terminated.
+            let code = unsafe {
+                let operation = rados_create_write_op();
+                rados_write_op_assert_exists(operation);
+                rados_write_op_setxattr(
+                    operation,
+                    attribute.as_ptr(),
+                    value.as_ptr().cast::<c_char>(),
+                    value.len(),
+                );
+                let (mtime, flags) = (std::ptr::null_mut(), 0);
+                let code =
+                    rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
+                rados_release_write_op(operation);
+                code
+            };
+            Ok(exists(check(SET, object, code))?.is_some())
+        })
+        .await
+    }
+
+    /// An attribute of an object; `None` when there is no such attribute, or no such object.
+    ///
+    /// # Errors
+    /// When it is longer than `limit` bytes.
+    pub async fn attribute(
+        &self,
+        name: &str,
+        attribute: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        const GET: &str = "read an attribute of object";
+        let attribute = c_name(GET, attribute)?;
+        self.with_object(GET, name, move |pool, name, object| {
+            let mut value = vec![0; limit];
+            // SAFETY: the pool is live, the names are NUL-terminated, `value` is writable for its length.
+            let code = unsafe {
+                rados_getxattr(
+                    pool.raw(),
+                    name.as_ptr(),
+                    attribute.as_ptr(),
+                    value.as_mut_ptr().cast::<c_char>(),
+                    value.len(),
+                )
+            };
+            if code == -libc::ENODATA {
+                return Ok(None);
+            }
+            let length = exists(check(GET, object, code))?;
+            Ok(length.map(|length| {
+                value.truncate(usize::try_from(length).unwrap_or_default());
+                value
+            }))
         })
         .await
     }

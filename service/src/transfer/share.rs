@@ -1,5 +1,6 @@
 //! What transfers share, and what one of them may take of it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -16,6 +17,15 @@ pub enum Direction {
     Backup,
     /// From a backup to a volume.
     Restore,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Backup => "backup",
+            Self::Restore => "restore",
+        })
+    }
 }
 
 /// What all transfers of a process share, besides memory; changeable while they run.

@@ -136,8 +136,16 @@ impl Vault {
 
     /// How far the worker had come that is recorded.
     pub async fn stage(&self, backup: BackupId) -> Result<Option<Stage>> {
+        let found = self.owner_and_stage(backup).await?;
+        Ok(found.map(|(_, stage)| stage))
+    }
+
+    pub(super) async fn owner_and_stage(
+        &self,
+        backup: BackupId,
+    ) -> Result<Option<(Worker, Stage)>> {
         let found = self.ownership(backup).await?;
-        Ok(found.map(|found| found.stage))
+        Ok(found.map(|found| (found.worker, found.stage)))
     }
 
     /// Records that a worker has been at work on a backup for so long that it is not going to die at it.
@@ -262,7 +270,7 @@ impl Vault {
     }
 
     /// The pool that all workers share, whatever pool a backup lies in.
-    async fn owners(&self) -> Result<Pool> {
+    pub(super) async fn owners(&self) -> Result<Pool> {
         self.pool(&self.default_pool).await
     }
 }

@@ -5,6 +5,7 @@ mod capabilities;
 pub mod command_line;
 mod heartbeat;
 mod logging;
+mod metrics;
 mod reload;
 mod signals;
 mod vault_watch;
@@ -170,6 +171,9 @@ async fn start(config: Config, log: Log, command_line: &CommandLine) -> anyhow::
         worker.stop.clone(),
     ));
     tokio::spawn(heartbeat.run(worker.ready.clone(), worker.stop.clone()));
+    if let Some(address) = worker.config.cinderblock.metrics_listen {
+        tokio::spawn(metrics::run(address, worker.manager.clone()));
+    }
     Ok(worker)
 }
 

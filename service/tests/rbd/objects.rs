@@ -39,6 +39,29 @@ async fn objects_are_read_and_written_whole() {
 }
 
 #[tokio::test]
+async fn attributes_are_of_objects_that_exist() {
+    let site = volumes().await;
+    let (pool, name) = (&site.pool, unique("attributes"));
+    let set = async |value: &[u8]| pool.set_attribute(&name, "a", value).await.expect("set");
+    let get = async |limit| pool.attribute(&name, "a", limit).await;
+    assert!(!set(b"value").await);
+    assert_eq!(pool.object_size(&name).await.expect("stat"), None);
+    assert_eq!(get(10).await.expect("got"), None);
+
+    pool.write_object(&name, b"").await.expect("write");
+    assert_eq!(get(10).await.expect("got"), None);
+    assert!(set(b"value").await);
+    assert_eq!(
+        get(5).await.expect("got").as_deref(),
+        Some(b"value".as_slice())
+    );
+    assert_eq!(kind(get(4).await), ErrorKind::InvalidArgument);
+    assert!(set(b"").await);
+    assert_eq!(get(5).await.expect("got").as_deref(), Some(b"".as_slice()));
+    assert!(pool.remove_object(&name).await.expect("remove"));
+}
+
+#[tokio::test]
 async fn a_lease_lasts_until_its_time_is_over_or_it_is_given_back() {
     let site = volumes().await;
     let (pool, name) = (&site.pool, unique("lease"));

@@ -1,6 +1,7 @@
 //! Who is at work on a backup, and how it is taken over.
 
-use cinderblock::vault::{Stage, TakenOver, Worker};
+use chrono::Utc;
+use cinderblock::vault::{Report, Stage, TakenOver, Work, Worker};
 use uuid::Uuid;
 
 use crate::{new_id, vault};
@@ -52,4 +53,58 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     assert_eq!(taken, after(1));
     vault.disown(backup, &first).await.expect("disowned");
     assert_eq!(owner().await, None);
+}
+
+#[tokio::test]
+async fn what_a_worker_tells_of_its_work_is_seen_for_as_long_as_it_is_at_it() {
+    let vault = vault();
+    let host = format!("host-{}", new_id());
+    let worker = || Worker {
+        host: host.clone(),
+        id: Uuid::new_v4(),
+    };
+    let [first, second] = [worker(), worker()];
+    let backup = new_id().parse().expect("an id");
+    let report = Report {
+        phase: "moving_data".to_owned(),
+        begun_at: Utc::now(),
+        reported_at: Utc::now(),
+        bytes_done: Some(1),
+        bytes_planned: Some(2),
+        bytes_per_second: None,
+        seconds_left: None,
+    };
+    let tell = async |worker| {
+        let told = vault.report(backup, worker, report.clone()).await;
+        told.expect("told");
+    };
+    let seen = async || vault.work(backup).await.expect("asked");
+    let work = |worker: &Worker, lives, report: Option<&Report>| {
+        Some(Work {
+            worker: worker.clone(),
+            lives,
+            stage: Stage::Begun,
+            report: report.cloned(),
+        })
+    };
+    // Of what nobody is recorded to be at nothing is left behind.
+    tell(&first).await;
+    assert_eq!(seen().await, None);
+
+    vault.show_life(&first).await.expect("shown");
+    vault
+        .own(backup, &first, Stage::Begun)
+        .await
+        .expect("owned");
+    assert_eq!(seen().await, work(&first, true, None));
+    tell(&first).await;
+    assert_eq!(seen().await, work(&first, true, Some(&report)));
+    vault.end_life(&first).await.expect("ended");
+    assert_eq!(seen().await, work(&first, false, Some(&report)));
+
+    vault.show_life(&second).await.expect("shown");
+    vault.take_over(backup, &second).await.expect("taken");
+    assert_eq!(seen().await, work(&second, true, None));
+    vault.disown(backup, &second).await.expect("disowned");
+    assert_eq!(seen().await, None);
 }

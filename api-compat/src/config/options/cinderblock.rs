@@ -1,6 +1,8 @@
 //! Options that Cinder does not have.
 
-use crate::config::registry::{default, options};
+use std::net::SocketAddr;
+
+use crate::config::registry::{default, options, unset};
 
 options! {
     /// What only this implementation can be told.
@@ -36,6 +38,9 @@ options! {
         /// it is noted, beside the backup, how far that is, and a worker that starts again goes on from there.
         /// Increments, and backups of other volumes, begin again.
         checkpoint_interval: u64 = default("30").min(1.0),
+        /// Address and port on which metrics for Prometheus are served, without a login and without TLS:
+        /// http://ADDRESS:PORT/metrics. Unset serves none.
+        metrics_listen: Option<SocketAddr> = unset(),
         /// Restore a backup of which some parts are not what was stored as it is, and name those parts
         /// in the log. Otherwise the restore fails at the first of them.
         restore_damaged: bool = default("false"),
