@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 
@@ -22,6 +22,9 @@ use crate::turns::Turn;
 /// How long a transfer that failed or was cancelled waits for what it has under way. A cluster that
 /// is gone would keep it forever.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
+
+/// How many small operations are under way in the place of a large one: what they wait for is not their data.
+const SMALL: usize = 4;
 
 /// The shortest run that is told from others where the destination is compared: shorter ones cost more
 /// operations than they save bytes.
@@ -41,7 +44,7 @@ pub enum Destination {
 /// How to move.
 #[derive(Debug, Clone)]
 pub struct PumpOptions {
-    /// Operations under way at a time.
+    /// Operations under way at a time: of small ones up to four times as many.
     pub depth: usize,
     /// Scans for exact extents under way at a time, for plans that scan.
     pub scanners: usize,
@@ -64,8 +67,8 @@ pub struct PumpOptions {
 }
 
 impl PumpOptions {
-    /// The usual: 16 operations of half an object of 4 MiB, which keeps OSDs busier than whole ones; 8 scanners, zeros from 4 KiB on, as `rbd import-diff` has
-    /// it, and longer ones where the destination is compared.
+    /// The usual: 16 operations of half an object of 4 MiB, which keeps OSDs busier than whole ones; 8
+    /// scanners, zeros from 4 KiB on, as `rbd import-diff` has it, and longer ones where the destination is compared.
     pub fn new(budget: Budget, destination: Destination) -> Self {
         Self {
             depth: 16,
@@ -81,6 +84,13 @@ impl PumpOptions {
             compare_zeros: true,
             zero_excess: true,
         }
+    }
+
+    /// Whether another operation may be begun beside so many, which read so many bytes.
+    fn has_room(&self, operations: usize, bytes: u64) -> bool {
+        let depth = self.depth.max(1);
+        let full = (depth as u64).saturating_mul(self.operation_size);
+        operations == 0 || (operations < depth.saturating_mul(SMALL) && bytes < full)
     }
 }
 
@@ -128,9 +138,10 @@ where
         end: source.size(),
     });
     // The step that waits for its turn, which it must not lose while others end.
-    let mut next: OptionFuture<_> = None.into();
+    let mut next: OptionFuture<BoxFuture<'_, Admitted>> = None.into();
     let mut waits = false;
     let mut under_way = FuturesUnordered::new();
+    let mut bytes_under_way: u64 = 0;
     let mut checkpoints = Checkpoints::default();
     let mut noting: OptionFuture<_> = None.into();
     let mut notes = false;
@@ -147,8 +158,9 @@ where
         tokio::select! {
             biased;
             () = job.cancel.cancelled() => break Err(TransferError::Cancelled),
-            Some((step, moved)) = under_way.next() => {
+            Some((step, bytes, moved)) = under_way.next() => {
                 checkpoints.end(step);
+                bytes_under_way -= bytes;
                 match moved {
                     Ok((length, moved)) => {
                         job.progress.advance(length);
@@ -168,8 +180,10 @@ where
                 waits = false;
                 match admitted {
                     Ok((step, Some(turn))) => {
-                        let number = checkpoints.begin();
-                        under_way.push(mover.run(step, turn).map(move |moved| (number, moved)));
+                        let (number, bytes) = (checkpoints.begin(), step.bytes());
+                        bytes_under_way += bytes;
+                        let moving = mover.run(step, turn);
+                        under_way.push(moving.map(move |moved| (number, bytes, moved)));
                     }
                     Ok((step, None)) => {
                         job.progress.advance(step.length());
@@ -179,9 +193,10 @@ where
                 }
             }
             found = steps.next(&mut plan),
-                if !waits && goes_on && !steps.ended && under_way.len() < options.depth.max(1) => match found {
+                if !waits && goes_on && !steps.ended
+                    && options.has_room(under_way.len(), bytes_under_way) => match found {
                 Ok(Some(step)) => {
-                    next = Some(Box::pin(admit(step, source, job))).into();
+                    next = Some(admit(step, source, job).boxed()).into();
                     waits = true;
                 }
                 Ok(None) => {}
@@ -210,12 +225,11 @@ where
     Ok(stats)
 }
 
+/// A step and its turn, unless the sink holds already what it would move.
+type Admitted = Result<(Step, Option<Turn>), TransferError>;
+
 /// Waits for a step's turn; there is none for what the sink holds already.
-async fn admit<S: BlockSource>(
-    step: Step,
-    source: &S,
-    job: &Job,
-) -> Result<(Step, Option<Turn>), TransferError> {
+async fn admit<S: BlockSource>(step: Step, source: &S, job: &Job) -> Admitted {
     if let Step::Copy { span, .. } = &step {
         let stored = source.is_stored(span.clone()).await;
         if stored.map_err(|error| mover::failed(span, error))? {
@@ -285,6 +299,36 @@ impl Steps {
                     return Ok(self.splitter.finish());
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_small_operations_there_is_room_for_more() {
+        let options = PumpOptions {
+            depth: 4,
+            operation_size: 100,
+            ..PumpOptions::new(Budget::new(1 << 20), Destination::Fresh)
+        };
+        for (operations, bytes, room) in [
+            (0, u64::MAX, true),
+            (3, 300, true),
+            (4, 400, false),
+            (4, 399, true),
+            (15, 15, true),
+            (16, 16, false),
+            // Of those that read nothing.
+            (16, 0, false),
+        ] {
+            assert_eq!(
+                options.has_room(operations, bytes),
+                room,
+                "{operations}, {bytes}"
+            );
         }
     }
 }

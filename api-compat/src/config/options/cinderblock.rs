@@ -7,14 +7,15 @@ use crate::config::registry::{default, options, unset};
 options! {
     /// What only this implementation can be told.
     pub struct Cinderblock in "cinderblock" {
-        /// Number of parts of up to 2 MiB that one transfer reads and writes at a time.
+        /// Number of parts of up to 2 MiB that one transfer reads and writes at a time; of smaller parts up to
+        /// four times as many.
         transfer_depth: usize = default("16").min(1.0).max(1024.0),
         /// Bytes that all transfers of this worker together keep in flight. The default is
         /// 128 MiB.
         transfer_memory: u64 = default("134217728").min(16_777_216.0),
         /// Number of parts of up to 2 MiB that all transfers of this worker together read and write at a
         /// time; they are shared fairly between projects. Zero does not limit them. Read again at SIGHUP.
-        transfer_operations: usize = default("32"),
+        transfer_operations: usize = default("64"),
         /// Bytes a second that all backups of this worker together read of their volumes, at most. Zero
         /// does not limit them. Read again at SIGHUP.
         backup_bandwidth: u64 = default("0"),
