@@ -144,6 +144,9 @@ impl Image {
             // receives the handle.
             let code = unsafe { open(pool.raw(), c_image.as_ptr(), &raw mut raw, at) };
             check(OPEN, &name, code)?;
+            // What has opened the image at a snapshot looks at it once more after it has said so: librbd
+            // 16.2 ends the process if it is closed before that.
+            pool.settle();
             let mut handle = ImageHandle {
                 raw,
                 name,

@@ -3,7 +3,11 @@
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use ceph::rados::{rados_ioctx_create, rados_ioctx_destroy, rados_ioctx_t, rados_stat};
+use ceph::rados::{
+    rados_aio_create_completion, rados_aio_flush_async, rados_aio_release,
+    rados_aio_wait_for_complete, rados_completion_t, rados_ioctx_create, rados_ioctx_destroy,
+    rados_ioctx_t, rados_stat,
+};
 
 use super::cluster::ClusterHandle;
 use super::error::{c_name, check};
@@ -48,6 +52,27 @@ impl PoolHandle {
     /// The cluster's connection.
     pub(super) fn cluster(&self) -> &ClusterHandle {
         &self.cluster
+    }
+
+    /// Waits until librados has come back from what it calls at the moment. Asks no server.
+    ///
+    /// It calls one after another, on a thread of its own, and says so as well when everything that was
+    /// written before is done; nothing of librbd's is written through this context.
+    pub(super) fn settle(&self) {
+        let mut completion: rados_completion_t = std::ptr::null_mut();
+        // SAFETY: `completion` receives the new completion, which calls nothing and is released once, when
+        // nobody waits for it any more; the pool is live.
+        unsafe {
+            let made =
+                rados_aio_create_completion(std::ptr::null_mut(), None, None, &raw mut completion);
+            if made < 0 {
+                return;
+            }
+            if rados_aio_flush_async(self.raw, completion) >= 0 {
+                rados_aio_wait_for_complete(completion);
+            }
+            rados_aio_release(completion);
+        }
     }
 
     /// Whether the object exists that leads from an image's name to its id. Blocks.

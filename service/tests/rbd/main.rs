@@ -2,6 +2,7 @@
 
 #[path = "../ceph_lab/mod.rs"]
 mod ceph_lab;
+mod closing;
 mod cluster;
 mod diffs;
 mod dropping;
