@@ -12,6 +12,7 @@ use cinderblock::transfer::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nix::sys::resource::{UsageWho, getrusage};
+use uuid::Uuid;
 
 use crate::data::{SOURCE_POOL, Sites, TARGET, TARGET_POOL};
 use crate::{MEMORY, Result};
@@ -43,19 +44,27 @@ pub fn job_of(arguments: &[String]) -> Result<Job> {
     }
 }
 
+/// In which manner our side moves what there is.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    pub digested: bool,
+    /// Whether the source's object map is believed about what did not change.
+    pub believing: bool,
+}
+
 /// What the child process of our side does.
-pub async fn ours(job: &Job, digested: bool) -> Result<()> {
+pub async fn ours(job: &Job, manner: Manner) -> Result<()> {
     let sites = Sites::connect().await?;
     let (source, target) = tokio::try_join!(
         sites.source.open(&job.image, Some(&job.to)),
         sites.target.open_rw(&job.image),
     )?;
-    match digested {
+    match manner.digested {
         true => {
             let source = Recorded::new(&source, &Digests, source.known_size());
-            copy(&source, job, &target).await?;
+            copy(&source, job, &target, manner).await?;
         }
-        false => copy(&source, job, &target).await?,
+        false => copy(&source, job, &target, manner).await?,
     }
     target.create_snapshot(&job.to).await?;
     source.close().await;
@@ -107,14 +116,14 @@ async fn copy<S: ImageSource>(
     source: &S,
     job: &Job,
     target: &Image,
+    manner: Manner,
 ) -> std::result::Result<(), TransferError> {
     let destination = match job.from {
         None => Destination::Fresh,
         Some(_) => Destination::MayHoldData,
     };
     let options = PumpOptions {
-        // As after a backup with a manifest.
-        believe_map: true,
+        believe_map: manner.believing,
         ..PumpOptions::new(Budget::new(MEMORY), destination)
     };
     copy_diff(
@@ -140,8 +149,10 @@ pub enum Contender {
     DeepCopy,
     /// `benji backup`, which stores in files, with the configuration that is usual for Ceph.
     Benji,
-    /// Our engine as a backup uses it.
+    /// Our engine as a backup uses it, with `trust_object_map = true`.
     Ours,
+    /// The same without that, as by default.
+    Doubting,
     /// The same without digests.
     Undigested,
 }
@@ -155,14 +166,15 @@ pub struct Cost {
 pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
     let mut before = (cpu_of_children()?, Instant::now());
     match contender {
-        Contender::Ours | Contender::Undigested | Contender::Raw => {
+        Contender::Ours | Contender::Doubting | Contender::Undigested | Contender::Raw => {
             let from = job.from.as_deref().unwrap_or_default();
             let what = match contender {
                 Contender::Undigested => "undigested",
+                Contender::Doubting => "doubting",
                 Contender::Raw => "raw",
                 _ => "ours",
             };
-            let status = Command::new(env::current_exe()?)
+            let status = ourselves()?
                 .args([what, &job.image, from, &job.to])
                 .env(TARGET, &sites.target_conf)
                 .status()?;
@@ -230,6 +242,26 @@ pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
         wall: before.1.elapsed().as_secs_f64(),
         cpu: (cpu_of_children()? - before.0).as_secs_f64(),
     })
+}
+
+/// This program, under `perf` if the variable `PROFILE` names a folder for what that records.
+fn ourselves() -> Result<Command> {
+    let Some(folder) = env::var_os("PROFILE") else {
+        return Ok(Command::new(env::current_exe()?));
+    };
+    let file = format!("{}.perf", Uuid::new_v4());
+    let mut perf = Command::new("perf");
+    perf.args([
+        "record",
+        "--quiet",
+        "--freq=499",
+        "--call-graph=dwarf,32768",
+    ])
+    .arg("--output")
+    .arg(Path::new(&folder).join(file))
+    .arg("--")
+    .arg(env::current_exe()?);
+    Ok(perf)
 }
 
 /// Where Benji stores: gone with this.

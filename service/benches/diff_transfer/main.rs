@@ -6,8 +6,9 @@
 //! (the same against `rbd export | rbd import`, and against reading all of it and then writing all of it),
 //! `deep` (the same within one cluster, against `rbd deep cp`), `digests` (the same with and without them),
 //! `few` (little that changed in dense data), `half` and `zeros` (every second grain of 64 KiB holds zeros,
-//! and all of them do), `thin`, `scattered`, `unchanged`, and `huge` (the same data in 10 GiB and in 10 TiB).
-//! `benji` (dense data against `benji backup`, whose program the variable `BENJI` names) only where it is asked
+//! and all of them do), `thin`, `scattered` and `unchanged` (both also with an object map that is not
+//! believed), and `huge` (the same data in 10 GiB and in 10 TiB). `benji` (dense data against `benji backup`,
+//! whose program the variable `BENJI` names) only where it is asked
 //! for.
 //!
 //! Both contenders run as child processes, connections included, and end with a snapshot of the
@@ -19,7 +20,7 @@ mod data;
 mod report;
 mod sets;
 
-use contenders::{job_of, ours, raw};
+use contenders::{Manner, job_of, ours, raw};
 use data::Sites;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -34,9 +35,17 @@ fn main() -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    for (what, digested) in [("ours", true), ("undigested", false)] {
+    for (what, digested, believing) in [
+        ("ours", true, true),
+        ("doubting", true, false),
+        ("undigested", false, true),
+    ] {
         if let Some(at) = arguments.iter().position(|argument| argument == what) {
-            return runtime.block_on(ours(&job_of(&arguments[at + 1..])?, digested));
+            let manner = Manner {
+                digested,
+                believing,
+            };
+            return runtime.block_on(ours(&job_of(&arguments[at + 1..])?, manner));
         }
     }
     if let Some(at) = arguments.iter().position(|argument| argument == "raw") {

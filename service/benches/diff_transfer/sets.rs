@@ -192,8 +192,13 @@ async fn thin(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<(
         ),
     ] {
         if settings.wants(set) {
-            let line = Line::new(title, pieces * GRAIN, Contender::Pipe, &job);
+            let mut line = Line::new(title, pieces * GRAIN, Contender::Pipe, &job);
             rounds(&line, settings, sites).await?;
+            if job.from.is_some() {
+                line.title = "the same, the object map not believed";
+                line.ours.contender = Contender::Doubting;
+                rounds(&line, settings, sites).await?;
+            }
         } else {
             prepare(sites, &job).await?;
             run(Contender::Ours, sites, &job)?;
