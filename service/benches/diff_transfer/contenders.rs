@@ -1,21 +1,14 @@
-//! What is compared: Ceph's own tools and our engine, each as a child process, and what it costs.
+//! What is compared: Ceph's own tools and our engine, as child processes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
-use cinderblock::rbd::{self, Image};
-use cinderblock::transfer::{
-    self, Budget, Destination, Digest, ImageSource, PumpOptions, Recorded, Recorder, TransferError,
-    copy_diff,
-};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use nix::sys::resource::{UsageWho, getrusage};
 use uuid::Uuid;
 
+use crate::Result;
+use crate::cost::{Cost, Meter};
 use crate::data::{SOURCE_POOL, Sites, TARGET, TARGET_POOL};
-use crate::{MEMORY, Result};
 
 /// One thing to move: from a snapshot, or all, to a snapshot.
 #[derive(Clone)]
@@ -33,108 +26,17 @@ pub fn job(image: &str, from: Option<&str>, to: &str) -> Job {
     }
 }
 
-pub fn job_of(arguments: &[String]) -> Result<Job> {
-    match arguments {
+/// What the arguments of a child process name.
+pub fn jobs_of(arguments: &[String]) -> Result<Vec<Job>> {
+    let jobs = arguments.chunks(3).map(|words| match words {
         [image, from, to] => Ok(Job {
             image: image.clone(),
             from: Some(from.clone()).filter(|from| !from.is_empty()),
             to: to.clone(),
         }),
-        _ => Err("ours IMAGE FROM TO".into()),
-    }
-}
-
-/// In which manner our side moves what there is.
-#[derive(Clone, Copy)]
-pub struct Manner {
-    pub digested: bool,
-    /// Whether the source's object map is believed about what did not change.
-    pub believing: bool,
-}
-
-/// What the child process of our side does.
-pub async fn ours(job: &Job, manner: Manner) -> Result<()> {
-    let sites = Sites::connect().await?;
-    let (source, target) = tokio::try_join!(
-        sites.source.open(&job.image, Some(&job.to)),
-        sites.target.open_rw(&job.image),
-    )?;
-    match manner.digested {
-        true => {
-            let source = Recorded::new(&source, &Digests, source.known_size());
-            copy(&source, job, &target, manner).await?;
-        }
-        false => copy(&source, job, &target, manner).await?,
-    }
-    target.create_snapshot(&job.to).await?;
-    source.close().await;
-    target.close().await;
-    Ok(())
-}
-
-/// What the child process does that only reads, and then only writes.
-pub async fn raw(job: &Job) -> Result<()> {
-    const AT_ONCE: usize = 16;
-    const LENGTH: u64 = 4 << 20;
-    let sites = Sites::connect().await?;
-    let (source, target) = tokio::try_join!(
-        sites.source.open(&job.image, Some(&job.to)),
-        sites.target.open_rw(&job.image),
-    )?;
-    let size = source.known_size();
-    let memory = Budget::new(usize::try_from(size)? * 2);
-    let parts = (0..size).step_by(LENGTH as usize);
-    let reads = stream::iter(parts).map(async |at| {
-        let buffer = memory.buffer(LENGTH.min(size - at) as usize).await;
-        Ok::<_, rbd::Error>((at, source.read(at, buffer).await?))
+        _ => Err("an image, a snapshot or nothing, and a snapshot are needed".into()),
     });
-    let read: Vec<_> = reads.buffered(AT_ONCE).try_collect().await?;
-    let writes = read
-        .into_iter()
-        .map(|(at, buffer)| target.write(at, bytes::Bytes::from_owner(buffer)));
-    let mut writes = stream::iter(writes).buffer_unordered(AT_ONCE);
-    while writes.try_next().await?.is_some() {}
-    drop(writes);
-    target.create_snapshot(&job.to).await?;
-    source.close().await;
-    target.close().await;
-    Ok(())
-}
-
-/// Takes digests and forgets them: a manifest is one or two small objects.
-struct Digests;
-
-impl Recorder for Digests {
-    fn seed(&self) -> u64 {
-        1
-    }
-
-    fn record(&self, _: u64, _: Vec<Digest>) {}
-}
-
-async fn copy<S: ImageSource>(
-    source: &S,
-    job: &Job,
-    target: &Image,
-    manner: Manner,
-) -> std::result::Result<(), TransferError> {
-    let destination = match job.from {
-        None => Destination::Fresh,
-        Some(_) => Destination::MayHoldData,
-    };
-    let options = PumpOptions {
-        believe_map: manner.believing,
-        ..PumpOptions::new(Budget::new(MEMORY), destination)
-    };
-    copy_diff(
-        source,
-        job.from.as_deref(),
-        target,
-        &options,
-        &transfer::Job::default(),
-    )
-    .await?;
-    Ok(())
+    jobs.collect()
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -157,91 +59,85 @@ pub enum Contender {
     Undigested,
 }
 
-#[derive(Clone, Copy)]
-pub struct Cost {
-    pub wall: f64,
-    pub cpu: f64,
-}
-
-pub fn run(contender: Contender, sites: &Sites, job: &Job) -> Result<Cost> {
-    let mut before = (cpu_of_children()?, Instant::now());
+/// Does all the jobs, at once where the contender can.
+pub fn run(contender: Contender, sites: &Sites, jobs: &[Job]) -> Result<Cost> {
+    let mut meter = Meter::start()?;
     match contender {
         Contender::Ours | Contender::Doubting | Contender::Undigested | Contender::Raw => {
-            let from = job.from.as_deref().unwrap_or_default();
-            let what = match contender {
+            let mut ours = ourselves()?;
+            ours.arg(match contender {
                 Contender::Undigested => "undigested",
                 Contender::Doubting => "doubting",
                 Contender::Raw => "raw",
                 _ => "ours",
-            };
-            let status = ourselves()?
-                .args([what, &job.image, from, &job.to])
-                .env(TARGET, &sites.target_conf)
-                .status()?;
-            check(what, status)?;
+            });
+            for job in jobs {
+                let from = job.from.as_deref().unwrap_or_default();
+                ours.args([&job.image, from, &job.to]);
+            }
+            let child = ours.env(TARGET, &sites.target_conf).spawn()?;
+            meter.wait("ours", vec![child])?;
         }
         Contender::WholePipe => {
-            let spec = format!("{TARGET_POOL}/{}", job.image);
-            let target = |arguments: &[&str]| rbd(&sites.target_conf, arguments);
-            // It makes the image itself.
-            check("rm", target(&["rm", "--no-progress", &spec]).status()?)?;
-            let mut export = Command::new("rbd")
-                .arg("--conf")
-                .arg(&sites.source_conf)
-                .args(["export", "--no-progress"])
-                .args([&format!("{SOURCE_POOL}/{}@{}", job.image, job.to), "-"])
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let pipe = export.stdout.take().ok_or("no pipe")?;
-            let import = target(&["import", "--no-progress", "-", &spec])
-                .stdin(pipe)
-                .status()?;
-            check("import", import)?;
-            check("export", export.wait()?)?;
-            let snapshot = format!("{spec}@{}", job.to);
-            let snapped = target(&["snap", "create", "--no-progress", &snapshot]).status()?;
-            check("snap create", snapped)?;
+            for job in jobs {
+                let spec = format!("{TARGET_POOL}/{}", job.image);
+                // It makes the image itself.
+                meter.wait("rm", vec![rbd_of_target(sites, &["rm", &spec]).spawn()?])?;
+                let mut export = rbd(&sites.source_conf, &["export", &source(job), "-"]);
+                let import = rbd_of_target(sites, &["import", "-", &spec]);
+                meter.wait("export and import", piped(&mut export, import)?)?;
+                let snapshot = format!("{spec}@{}", job.to);
+                let mut snap = rbd_of_target(sites, &["snap", "create", &snapshot]);
+                meter.wait("snap create", vec![snap.spawn()?])?;
+            }
         }
         Contender::Benji => {
-            let source = format!("rbd:{SOURCE_POOL}/{}@{}", job.image, job.to);
-            let store = Store::new(sites)?;
-            before = (cpu_of_children()?, Instant::now());
-            check("benji", store.benji(&["backup", &source, &job.image])?)?;
+            for job in jobs {
+                let store = Store::new(sites)?;
+                meter = Meter::start()?;
+                let source = format!("rbd:{}", source(job));
+                let backup = store.benji(&["backup", &source, &job.image])?.spawn()?;
+                meter.wait("benji", vec![backup])?;
+            }
         }
         Contender::DeepCopy => {
-            let spec = format!("{TARGET_POOL}/{}", job.image);
-            let target = |arguments: &[&str]| rbd(&sites.target_conf, arguments);
-            // It makes the image itself, and takes the snapshot with it.
-            check("rm", target(&["rm", "--no-progress", &spec]).status()?)?;
-            let source = format!("{SOURCE_POOL}/{}@{}", job.image, job.to);
-            let copy = target(&["deep", "cp", "--no-progress", &source, &spec]).status()?;
-            check("deep cp", copy)?;
+            for job in jobs {
+                let spec = format!("{TARGET_POOL}/{}", job.image);
+                // It makes the image itself, and takes the snapshot with it.
+                meter.wait("rm", vec![rbd_of_target(sites, &["rm", &spec]).spawn()?])?;
+                let mut copy = rbd_of_target(sites, &["deep", "cp", &source(job), &spec]);
+                meter.wait("deep cp", vec![copy.spawn()?])?;
+            }
         }
         Contender::Pipe => {
-            let mut export = Command::new("rbd");
-            export.arg("--conf").arg(&sites.source_conf);
-            export.args(["export-diff", "--no-progress"]);
-            if let Some(from) = &job.from {
-                export.args(["--from-snap", from]);
+            let mut children = Vec::new();
+            for job in jobs {
+                let mut export = rbd(&sites.source_conf, &["export-diff"]);
+                if let Some(from) = &job.from {
+                    export.args(["--from-snap", from]);
+                }
+                export.args([&source(job), "-"]);
+                let target = format!("{TARGET_POOL}/{}", job.image);
+                let import = rbd_of_target(sites, &["import-diff", "-", &target]);
+                children.extend(piped(&mut export, import)?);
             }
-            export.args([&format!("{SOURCE_POOL}/{}@{}", job.image, job.to), "-"]);
-            let mut export = export.stdout(Stdio::piped()).spawn()?;
-            let pipe = export.stdout.take().ok_or("no pipe")?;
-            let import = Command::new("rbd")
-                .arg("--conf")
-                .arg(&sites.target_conf)
-                .args(["import-diff", "--no-progress", "-"])
-                .arg(format!("{TARGET_POOL}/{}", job.image))
-                .stdin(pipe)
-                .status()?;
-            check("import-diff", import)?;
-            check("export-diff", export.wait()?)?;
+            meter.wait("export-diff and import-diff", children)?;
         }
     }
-    Ok(Cost {
-        wall: before.1.elapsed().as_secs_f64(),
-        cpu: (cpu_of_children()? - before.0).as_secs_f64(),
-    })
+    meter.cost()
+}
+
+/// Two processes, of which one reads what the other writes.
+fn piped(from: &mut Command, mut to: Command) -> Result<[Child; 2]> {
+    let mut from = from.stdout(Stdio::piped()).spawn()?;
+    let pipe = from.stdout.take().ok_or("no pipe")?;
+    let to = to.stdin(pipe).spawn()?;
+    Ok([from, to])
+}
+
+/// What is to be moved, as `rbd` calls it.
+fn source(job: &Job) -> String {
+    format!("{SOURCE_POOL}/{}@{}", job.image, job.to)
 }
 
 /// This program, under `perf` if the variable `PROFILE` names a folder for what that records.
@@ -284,17 +180,17 @@ impl Store {
              simultaneousWrites: 5, simultaneousReads: 5}}}}]\n"
         );
         fs::write(store.0.join("benji.yaml"), configuration)?;
-        check("benji", store.benji(&["database-init"])?)?;
+        Meter::start()?.wait("benji", vec![store.benji(&["database-init"])?.spawn()?])?;
         Ok(store)
     }
 
-    fn benji(&self, arguments: &[&str]) -> Result<std::process::ExitStatus> {
+    fn benji(&self, arguments: &[&str]) -> Result<Command> {
         let program = env::var_os("BENJI").ok_or("BENJI names no program")?;
         let mut benji = Command::new(program);
         benji.arg("-c").arg(self.0.join("benji.yaml"));
         // It tells each step.
         benji.args(arguments).stderr(Stdio::null());
-        Ok(benji.status()?)
+        Ok(benji)
     }
 }
 
@@ -306,24 +202,13 @@ impl Drop for Store {
     }
 }
 
+fn rbd_of_target(sites: &Sites, arguments: &[&str]) -> Command {
+    rbd(&sites.target_conf, arguments)
+}
+
 fn rbd(conf: &Path, arguments: &[&str]) -> Command {
     let mut rbd = Command::new("rbd");
-    rbd.arg("--conf").arg(conf).args(arguments);
+    rbd.arg("--conf").arg(conf).arg("--no-progress");
+    rbd.args(arguments);
     rbd
-}
-
-pub fn check(what: &str, status: std::process::ExitStatus) -> Result<()> {
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{what}: {status}").into())
-    }
-}
-
-/// User and system time of all children that have ended.
-pub fn cpu_of_children() -> Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let (user, system) = (usage.user_time(), usage.system_time());
-    let micros = (user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec();
-    Ok(Duration::from_micros(u64::try_from(micros)?))
 }

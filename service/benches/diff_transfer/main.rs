@@ -7,7 +7,7 @@
 //! `deep` (the same within one cluster, against `rbd deep cp`), `digests` (the same with and without them),
 //! `few` (little that changed in dense data), `half` and `zeros` (every second grain of 64 KiB holds zeros,
 //! and all of them do), `thin`, `scattered` and `unchanged` (both also with an object map that is not
-//! believed), and `huge` (the same data in 10 GiB and in 10 TiB). `benji` (dense data against `benji backup`,
+//! believed), `many` (from one to 64 at once), and `huge` (the same data in 10 GiB and in 10 TiB). `benji` (dense data against `benji backup`,
 //! whose program the variable `BENJI` names) only where it is asked
 //! for.
 //!
@@ -16,12 +16,15 @@
 //! source after it; neither is timed. The order within a pair alternates.
 
 mod contenders;
+mod cost;
 mod data;
+mod ours;
 mod report;
 mod sets;
 
-use contenders::{Manner, job_of, ours, raw};
+use contenders::jobs_of;
 use data::Sites;
+use ours::{Manner, ours, raw};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -35,21 +38,21 @@ fn main() -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    for (what, digested, believing) in [
-        ("ours", true, true),
-        ("doubting", true, false),
-        ("undigested", false, true),
-    ] {
-        if let Some(at) = arguments.iter().position(|argument| argument == what) {
-            let manner = Manner {
-                digested,
-                believing,
-            };
-            return runtime.block_on(ours(&job_of(&arguments[at + 1..])?, manner));
-        }
-    }
-    if let Some(at) = arguments.iter().position(|argument| argument == "raw") {
-        return runtime.block_on(raw(&job_of(&arguments[at + 1..])?));
+    if let Some((what, words)) = arguments.split_first()
+        && !what.starts_with('-')
+    {
+        let jobs = jobs_of(words)?;
+        let manner = |digested, believing| Manner {
+            digested,
+            believing,
+        };
+        return match what.as_str() {
+            "ours" => runtime.block_on(ours(&jobs, manner(true, true))),
+            "doubting" => runtime.block_on(ours(&jobs, manner(true, false))),
+            "undigested" => runtime.block_on(ours(&jobs, manner(false, true))),
+            "raw" => runtime.block_on(raw(jobs.first().ok_or("no job")?)),
+            other => Err(format!("{other} is not known").into()),
+        };
     }
     let settings = Settings::of(&arguments)?;
     runtime.block_on(bench(&settings))
@@ -90,9 +93,9 @@ async fn bench(settings: &Settings) -> Result<()> {
     let sites = Sites::connect().await?;
     let slow = data::slow_down(&sites, settings.latency)?;
     println!(
-        "| data | peer: wall s (CPU s), MiB/s | ours: wall s (CPU s), MiB/s | wall ratio, median (min-max) | CPU ratio |"
+        "| data | peer: s (CPU s, MiB) | ours: s (CPU s, MiB) | MiB/s | wall, ours / peer (min to max) | CPU | memory |"
     );
-    println!("|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     sets::play(settings, &sites).await?;
     drop(slow);
     Ok(())

@@ -1,27 +1,31 @@
 //! One line for each set of data.
 
 use crate::MIB;
-use crate::contenders::Cost;
+use crate::cost::Cost;
 
-pub fn report(title: &str, bytes: u64, pairs: &[(Cost, Cost)]) {
-    let of = |pick: &dyn Fn(&(Cost, Cost)) -> f64| spread(pairs.iter().map(pick).collect());
-    let (peer, ours) = (of(&|pair| pair.0.wall), of(&|pair| pair.1.wall));
-    let (peer_cpu, ours_cpu) = (of(&|pair| pair.0.cpu), of(&|pair| pair.1.cpu));
-    let wall = of(&|pair| pair.1.wall / pair.0.wall);
-    let cpu = of(&|pair| pair.1.cpu / pair.0.cpu);
-    let rate = |seconds: f64| bytes as f64 / MIB as f64 / seconds;
+type Pair = (Cost, Cost);
+
+pub fn report(title: &str, bytes: u64, pairs: &[Pair]) {
+    let of = |pick: &dyn Fn(&Pair) -> f64| spread(pairs.iter().map(pick).collect());
+    let cost = |side: &dyn Fn(&Pair) -> Cost| {
+        let wall = of(&|pair| side(pair).wall).1;
+        let cpu = of(&|pair| side(pair).cpu).1;
+        let memory = of(&|pair| side(pair).memory).1;
+        (wall, format!("{wall:.2} ({cpu:.2}, {memory:.0})"))
+    };
+    let (peer, ours) = (cost(&|pair| pair.0), cost(&|pair| pair.1));
+    let ratio = |value: &dyn Fn(&Cost) -> f64| of(&|pair| value(&pair.1) / value(&pair.0));
+    let wall = ratio(&|cost| cost.wall);
     println!(
-        "| {title} | {:.2} ({:.2}), {:.0} | {:.2} ({:.2}), {:.0} | {:.2} ({:.2}-{:.2}) | {:.2} |",
+        "| {title} | {} | {} | {:.0} | {:.2} ({:.2} to {:.2}) | {:.2} | {:.2} |",
         peer.1,
-        peer_cpu.1,
-        rate(peer.1),
         ours.1,
-        ours_cpu.1,
-        rate(ours.1),
+        bytes as f64 / MIB as f64 / ours.0,
         wall.1,
         wall.0,
         wall.2,
-        cpu.1
+        ratio(&|cost| cost.cpu).1,
+        ratio(&|cost| cost.memory).1,
     );
 }
 

@@ -16,7 +16,7 @@ const GRAIN: u64 = 64 << 10;
 #[derive(Clone)]
 struct Turn {
     contender: Contender,
-    job: Job,
+    jobs: Vec<Job>,
 }
 
 /// A line of the report.
@@ -32,7 +32,7 @@ impl<'a> Line<'a> {
     fn new(title: &'a str, bytes: u64, peer: Contender, job: &Job) -> Self {
         let turn = |contender| Turn {
             contender,
-            job: job.clone(),
+            jobs: vec![job.clone()],
         };
         Self {
             title,
@@ -59,6 +59,9 @@ pub async fn play(settings: &Settings, sites: &Sites) -> Result<()> {
     }
     if any(&["thin", "scattered", "unchanged"]) {
         thin(settings, sites, noise).await?;
+    }
+    if any(&["many"]) {
+        many(settings, sites, noise).await?;
     }
     if any(&["huge"]) {
         huge(settings, sites, noise).await?;
@@ -121,7 +124,7 @@ async fn dense(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<
     }
     if settings.wants("few") {
         prepare(sites, &full).await?;
-        run(Contender::Ours, sites, &full)?;
+        run(Contender::Ours, sites, &[full])?;
         let few = job(name, Some("full"), "changed");
         let line = Line::new(
             "dense, 8 x 64 KiB changed",
@@ -201,11 +204,46 @@ async fn thin(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<(
             }
         } else {
             prepare(sites, &job).await?;
-            run(Contender::Ours, sites, &job)?;
+            run(Contender::Ours, sites, &[job])?;
         }
     }
     destroy(&sites.source, name).await?;
     destroy(&sites.target, name).await
+}
+
+/// From one to 64 images at once.
+async fn many(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<()> {
+    const EACH: u64 = 32 * MIB;
+    let names: Vec<String> = (0..64)
+        .map(|number| format!("bench-many-{number}"))
+        .collect();
+    for name in &names {
+        let image = make(&sites.source, name, EACH).await?;
+        fill(&image, noise, EACH).await?;
+        image.create_snapshot("full").await?;
+        image.close().await;
+    }
+    for count in [1, 2, 4, 8, 16, 32, 64] {
+        let turn = |contender| Turn {
+            contender,
+            jobs: names[..count]
+                .iter()
+                .map(|name| job(name, None, "full"))
+                .collect(),
+        };
+        let line = Line {
+            title: &format!("{count} x 32 MiB at once"),
+            bytes: count as u64 * EACH,
+            peer: turn(Contender::Pipe),
+            ours: turn(Contender::Ours),
+        };
+        rounds(&line, settings, sites).await?;
+    }
+    for name in &names {
+        destroy(&sites.source, name).await?;
+        destroy(&sites.target, name).await?;
+    }
+    Ok(())
 }
 
 /// The same data in a small image and in a huge one.
@@ -232,7 +270,7 @@ async fn huge(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<(
         ("the same, unchanged", Some("full"), "same", 0),
     ] {
         let mut line = Line::new(title, bytes, Contender::Ours, &job(huge, from, to));
-        line.peer.job = job(small, from, to);
+        line.peer.jobs = vec![job(small, from, to)];
         rounds(&line, settings, sites).await?;
     }
     for (name, _) in sizes {
@@ -276,13 +314,17 @@ async fn rounds(line: &Line<'_>, settings: &Settings, sites: &Sites) -> Result<(
         };
         for at in order {
             let turn = [&line.peer, &line.ours][at];
-            prepare(sites, &turn.job).await?;
+            for job in &turn.jobs {
+                prepare(sites, job).await?;
+            }
             // Removing the last destination goes on in the OSDs for a while.
             tokio::time::sleep(Duration::from_secs(2)).await;
-            costs[at] = Some(run(turn.contender, sites, &turn.job)?);
+            costs[at] = Some(run(turn.contender, sites, &turn.jobs)?);
             // What Benji stores is no image.
             if turn.contender != Contender::Benji {
-                verify(sites, &turn.job).await?;
+                for job in &turn.jobs {
+                    verify(sites, job).await?;
+                }
             }
         }
         if let [Some(theirs), Some(ours)] = costs {

@@ -8,7 +8,7 @@ use backon::{ConstantBuilder, ExponentialBuilder, Retryable};
 use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
-use super::store::{remove_snapshots, snapshots_if_exists};
+use super::snapshots::{remove_snapshots, snapshots_if_exists};
 use super::{BackupRecord, Error, Result, Vault, manifest};
 use crate::rbd::{self, ErrorKind, Pool};
 

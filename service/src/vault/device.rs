@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use tracing::info;
 
 use super::plan::BackupSpec;
-use super::store::{complete, own_unless_made, snapshots_if_exists};
+use super::snapshots::snapshots_if_exists;
+use super::store::{complete, own_unless_made};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
 use crate::transfer::{self, Destination, Device, Job, PumpOptions, Recorded, Stats};
 

@@ -15,6 +15,8 @@ mod owner;
 pub mod plan;
 mod report;
 mod restore;
+mod resume;
+mod snapshots;
 mod store;
 mod trust;
 mod undo;
@@ -143,13 +145,4 @@ impl Vault {
 /// A number that nobody can foretell.
 fn random() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
-}
-
-async fn snapshot_names(image: &Image) -> Result<Vec<String>> {
-    Ok(image
-        .snapshots()
-        .await?
-        .into_iter()
-        .map(|snapshot| snapshot.name)
-        .collect())
 }

@@ -9,7 +9,8 @@ use tracing::warn;
 use super::damage;
 use super::manifest::Manifest;
 use super::plan::Candidate;
-use super::store::{own, snapshots_if_exists, still_stand};
+use super::snapshots::{snapshots_if_exists, still_stand};
+use super::store::own;
 use super::{BackupRecord, Error, Result, Vault, Volume};
 use crate::rbd::{DiffQuery, Image, Pool};
 use crate::transfer::{

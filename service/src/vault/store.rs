@@ -11,14 +11,15 @@ use chrono::{DateTime, Utc};
 use tracing::info;
 
 use super::delete::remove_image;
-use super::manifest::{self, Way};
 use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
+use super::resume::way_of;
+use super::snapshots::{snapshot_names, snapshots_if_exists, still_stand};
 use super::trust::{Snapshots, rollback_of};
 use super::undo::Made;
-use super::{Error, Result, Vault, Volume, snapshot_names};
+use super::{Error, Result, Vault, Volume};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
 use crate::transfer::{
-    self, Destination, GRAIN, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
+    self, Destination, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
 };
 
 /// What will be done to make one backup.
@@ -102,17 +103,6 @@ impl Vault {
             size,
             made: Arc::default(),
         })
-    }
-
-    /// The restore point of a backup that an attempt before this one has made.
-    pub(super) async fn restore_point_of(
-        &self,
-        spec: &BackupSpec,
-        base: BackupImage,
-    ) -> Result<Option<String>> {
-        let pool = self.pool(&spec.pool).await?;
-        let there = snapshots_if_exists(&pool, &base.to_string()).await?;
-        Ok(plan::snapshots_of(spec.backup, &there.unwrap_or_default()).pop())
     }
 
     /// Where a backup goes, and how; `source_snapshots` is `None` for a source that is not in Ceph.
@@ -227,35 +217,6 @@ impl Vault {
         stats
     }
 
-    /// Whether what an attempt that was broken off has written can be kept.
-    async fn can_resume(&self, pool: &Pool, plan: &BackupPlan, source: &Volume) -> Result<bool> {
-        if !plan.begun || plan.method.builds_on_parent() {
-            return Ok(false);
-        }
-        let Some((_, reached)) = manifest::broken_off(pool, plan).await? else {
-            return Ok(false);
-        };
-        let base = match pool.open(&plan.base.to_string(), None).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            opened => opened?,
-        };
-        let from = source.pool.open(&source.image, Some(&plan.snapshot)).await;
-        let way = match &from {
-            Ok(from) => way_of(plan, from, &base).await,
-            Err(_) => Ok(None),
-        };
-        base.close().await;
-        if let Ok(from) = from {
-            from.close().await;
-        }
-        let resumes = way?.is_some_and(|way| way == reached.way);
-        if resumes {
-            let chunks = reached.chunks.iter().count();
-            info!(image = %plan.base, chunks, "Taking up what an attempt before this one has written");
-        }
-        Ok(resumes)
-    }
-
     pub(super) async fn prepare_base(&self, pool: &Pool, plan: &BackupPlan) -> Result<Destination> {
         match plan.method {
             Method::Incremental { .. } => return Ok(Destination::MayHoldData),
@@ -349,42 +310,6 @@ impl Vault {
             ..PumpOptions::new(self.engine.budget.clone(), destination)
         }
     }
-
-    /// Removes from a volume the snapshots of backups that are not `live` any more, and the oldest of
-    /// the others beyond `keep` (0 keeps all), as `backup_ceph_max_snapshots` asks.
-    pub async fn trim_source(&self, source: &Volume, live: &[BackupId], keep: usize) -> Result<()> {
-        let listed = snapshots_if_exists(&source.pool, &source.image)
-            .await?
-            .unwrap_or_default();
-        let surplus = plan::surplus_snapshots(&listed, live, keep);
-        let surplus: Vec<&str> = surplus.iter().map(String::as_str).collect();
-        remove_snapshots(&source.pool, &source.image, &surplus).await
-    }
-
-    /// Removes a backup's snapshots from its source volume.
-    pub async fn release_source(&self, source: &Volume, backup: BackupId) -> Result<()> {
-        let listed = snapshots_if_exists(&source.pool, &source.image)
-            .await?
-            .unwrap_or_default();
-        let own = plan::snapshots_of(backup, &listed);
-        let own: Vec<&str> = own.iter().map(String::as_str).collect();
-        remove_snapshots(&source.pool, &source.image, &own).await
-    }
-}
-
-/// Between what the data of a backup is moved that has an image of its own.
-async fn way_of(plan: &BackupPlan, from: &Image, base: &Image) -> Result<Option<Way>> {
-    // Two steps might share a grain.
-    let cuts_grains = !from.stripe_period().is_multiple_of(GRAIN);
-    if plan.method.builds_on_parent() || cuts_grains {
-        return Ok(None);
-    }
-    let snapshots = from.snapshots().await?;
-    let read = snapshots.iter().find(|it| it.name == plan.snapshot);
-    Ok(read.map(|read| Way {
-        snapshot: read.id,
-        image: base.object_at(0),
-    }))
 }
 
 /// Becomes the only writer of a base image; the snapshots that it has by then, or `None` if the restore
@@ -408,37 +333,6 @@ pub(super) async fn complete(base: &Image, plan: &BackupPlan) -> Result<()> {
     // Before it is known what came of it: nobody else can make it.
     plan.made.restore_point.store(true, Ordering::Relaxed);
     Ok(base.create_snapshot(&plan.snapshot).await?)
-}
-
-/// Makes sure that snapshots of an image are still there which were read: of those that it had `then`,
-/// the ones of these names. Where one went meanwhile, librbd noticed nothing: what it had held reads as
-/// zeros, and what changed since then as unchanged.
-///
-/// # Errors
-/// `Missing` if one is gone, or the image.
-pub(super) async fn still_stand(
-    pool: &Pool,
-    image: &str,
-    then: &[Snapshot],
-    names: &[&str],
-) -> Result<()> {
-    let gone = |what: &str| Error::missing(format!("{what} was removed while it was read"));
-    let head = match pool.open(image, None).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone(image)),
-        opened => opened?,
-    };
-    let now = head.snapshots().await;
-    head.close().await;
-    let now = now?;
-    for name in names {
-        let stands = then
-            .iter()
-            .any(|snapshot| snapshot.name == *name && now.contains(snapshot));
-        if !stands {
-            return Err(gone(&format!("Snapshot {name} of {image}")));
-        }
-    }
-    Ok(())
 }
 
 fn as_damage(error: Error) -> Error {
@@ -465,40 +359,6 @@ pub(super) async fn own(image: &Image) -> Result<()> {
             );
         });
     Ok(owned.await?)
-}
-
-/// The snapshots of an image, in the order of their ids; `None` when there is no such image.
-pub(super) async fn snapshots_if_exists(pool: &Pool, image: &str) -> Result<Option<Vec<String>>> {
-    match pool.open(image, None).await {
-        Ok(image) => {
-            let names = snapshot_names(&image).await;
-            image.close().await;
-            Ok(Some(names?))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Removes those of `snapshots` that exist, if the image does.
-pub(super) async fn remove_snapshots(pool: &Pool, image: &str, snapshots: &[&str]) -> Result<()> {
-    if snapshots.is_empty() {
-        return Ok(());
-    }
-    let image = match pool.open_rw(image).await {
-        Ok(image) => image,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut outcome = Ok(());
-    for snapshot in snapshots {
-        match image.remove_snapshot(snapshot).await {
-            Err(error) if error.kind() != ErrorKind::NotFound => outcome = Err(error.into()),
-            _ => {}
-        }
-    }
-    image.close().await;
-    outcome
 }
 
 pub(super) async fn remove_if_exists(pool: &Pool, image: &str) -> Result<()> {

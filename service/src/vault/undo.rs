@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api_compat::names;
 use tracing::warn;
 
-use super::store::{remove_if_exists, remove_snapshots};
+use super::snapshots::remove_snapshots;
+use super::store::remove_if_exists;
 use super::{BackupPlan, Result, Vault, Volume, manifest};
 
 /// What one attempt to make a backup has made, and may take back. The same request may reach two
