@@ -1,12 +1,15 @@
 //! `cinderblock status`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::bail;
 use api_compat::ids::{BackupId, VolumeId};
 use api_compat::objects::Backup;
 use api_compat::state::{BackupStatus, driver};
+use chrono::Utc;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
@@ -15,17 +18,23 @@ use serde::Serialize;
 use super::{Outcome, Output, Tool};
 use crate::vault::{Report, Work};
 
-/// How often a watched operation is looked at. Workers tell how far they are every five seconds.
+/// How often a watched operation is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How many backups are asked about at once.
 const AT_ONCE: usize = 16;
 
+/// How long the cluster is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How old what a worker told of data that it moves may be before nothing is foretold from it, in seconds.
+const OLD: i64 = 15;
+
 /// Show what is under way on all workers, and how far it is.
 ///
 /// Every backup that is being made, restored or deleted is listed, with what its worker is at. Where no
-/// worker is shown, the request still waits in a queue, for the scheduler or for cinder-volume, or a worker
-/// of Python's has it, which tells nobody.
+/// worker is shown, the request still waits in a queue or for the scheduler, or a worker of Python's has it,
+/// or one that keeps its backups in another pool or cluster than the configuration names.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cinderblock status
@@ -36,7 +45,8 @@ pub struct Arguments {
     #[arg(value_name = "BACKUP")]
     backups: Vec<BackupId>,
 
-    /// Show bars until nothing is under way any more.
+    /// Show bars until nothing is under way any more, and what became of each backup. The exit status is
+    /// 1 if all of them failed, and 3 if some did.
     #[arg(long, short, conflicts_with = "output")]
     watch: bool,
 
@@ -83,7 +93,7 @@ impl Line {
                 true => Seen::Alive,
                 false => Seen::Dead,
             }),
-            report: work.and_then(|work| work.report),
+            report: work.and_then(|work| work.current(Utc::now(), OLD)),
             error,
         }
     }
@@ -93,9 +103,15 @@ impl Line {
             .is_some_and(|status| BackupStatus::UNDER_WAY.contains(&status))
     }
 
+    fn status(&self) -> String {
+        self.status
+            .map_or_else(|| "-".to_owned(), |status| status.to_string())
+    }
+
     /// What is done about it, in a word.
     fn at(&self) -> &str {
         match (self.worker, &self.report) {
+            _ if self.error.is_some() => "unknown",
             (None, _) => "-",
             (Some(Seen::Dead), _) => "worker is dead",
             (Some(Seen::Alive), Some(report)) => &report.phase,
@@ -103,30 +119,50 @@ impl Line {
         }
     }
 
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    /// How far it is, for people: done, planned, rate, time left.
+    fn numbers(&self) -> [Option<String>; 4] {
         let bytes = |bytes: Option<u64>| bytes.map(|bytes| BinaryBytes(bytes).to_string());
-        let report = self.report.as_ref();
-        let column = |column: Option<String>| column.unwrap_or_else(|| "-".to_owned());
+        let Some(report) = &self.report else {
+            return [const { None }; 4];
+        };
+        let rate = bytes(report.bytes_per_second).map(|rate| rate + "/s");
+        let left = report.seconds_left.map(left);
+        [
+            bytes(report.bytes_done),
+            bytes(report.bytes_planned),
+            rate,
+            left,
+        ]
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let [done, planned, rate, left] = self
+            .numbers()
+            .map(|column| column.unwrap_or_else(|| "-".to_owned()));
+        let (backup, status) = (self.backup.to_string(), self.status());
+        let host = self.host.as_deref().unwrap_or("-");
+        let at = self.at();
         writeln!(
             out,
-            "{:<36}  {:<9}  {:<24}  {:<26}  {:>11}  {:>11}  {:>13}  {:>10}",
-            self.backup.to_string(),
-            column(self.status.map(|status| status.to_string())),
-            column(self.host.clone()),
-            self.at(),
-            column(report.and_then(|report| bytes(report.bytes_done))),
-            column(report.and_then(|report| bytes(report.bytes_planned))),
-            column(
-                report
-                    .and_then(|it| bytes(it.bytes_per_second))
-                    .map(|rate| rate + "/s")
-            ),
-            column(report.and_then(|report| report.seconds_left).map(left)),
+            "{backup:<36}  {status:<9}  {host:<24}  {at:<26}  {done:>11}  {planned:>11}  {rate:>13}  {left:>5}"
         )?;
         match &self.error {
             Some(error) => writeln!(out, "  {error}"),
             None => Ok(()),
         }
+    }
+
+    fn draw(&self, bar: &ProgressBar) {
+        let planned = self.report.as_ref().and_then(|it| it.bytes_planned);
+        match planned {
+            Some(planned) => bar.set_length(planned),
+            None => bar.unset_length(),
+        }
+        let done = self.report.as_ref().and_then(|it| it.bytes_done);
+        bar.set_position(done.unwrap_or_default());
+        let [_, _, rate, left] = self.numbers();
+        let told = [Some(self.at().to_owned()), rate, left, self.error.clone()];
+        bar.set_message(told.into_iter().flatten().collect::<Vec<_>>().join(", "));
     }
 }
 
@@ -139,14 +175,16 @@ pub async fn run(tool: &Tool, arguments: &Arguments) -> anyhow::Result<Outcome> 
     if arguments.watch {
         return watch(tool, &arguments.backups).await;
     }
-    let (lines, missing) = look(tool, &arguments.backups).await?;
+    let Some((lines, missing)) = look(tool, &arguments.backups).await? else {
+        return Ok(Outcome::Interrupted);
+    };
     let out = &mut io::stdout();
     match arguments.output {
         Output::Table => {
             let [done, planned, rate, left] = ["DONE", "PLANNED", "RATE", "LEFT"];
             writeln!(
                 out,
-                "{:<36}  {:<9}  {:<24}  {:<26}  {done:>11}  {planned:>11}  {rate:>13}  {left:>10}",
+                "{:<36}  {:<9}  {:<24}  {:<26}  {done:>11}  {planned:>11}  {rate:>13}  {left:>5}",
                 "BACKUP", "STATUS", "HOST", "AT"
             )?;
             for line in &lines {
@@ -161,70 +199,101 @@ pub async fn run(tool: &Tool, arguments: &Arguments) -> anyhow::Result<Outcome> 
     for backup in &missing {
         eprintln!("cinderblock: there is no backup {backup}");
     }
-    let failed = missing.len() + lines.iter().filter(|line| line.error.is_some()).count();
-    Ok(match failed {
+    let failed = lines.iter().filter(|line| line.error.is_some()).count() + missing.len();
+    Ok(outcome(failed, lines.len() + missing.len()))
+}
+
+fn outcome(failed: usize, all: usize) -> Outcome {
+    match failed {
         0 => Outcome::Done,
-        failed if failed == lines.len() + missing.len() => Outcome::Failed,
+        failed if failed == all => Outcome::Failed,
         _ => Outcome::Partly,
-    })
+    }
 }
 
 /// What is seen of the backups that are named, or of all that are under way; and those that do not exist.
-async fn look(tool: &Tool, named: &[BackupId]) -> anyhow::Result<(Vec<Line>, Vec<BackupId>)> {
-    let (mut rows, mut missing) = (Vec::new(), Vec::new());
-    if named.is_empty() {
-        rows = tool.database.backups_under_way().await?;
+/// None if the user has seen enough.
+async fn look(
+    tool: &Tool,
+    named: &[BackupId],
+) -> anyhow::Result<Option<(Vec<Line>, Vec<BackupId>)>> {
+    let looking = async {
+        let (mut rows, mut missing) = (Vec::new(), Vec::new());
+        if named.is_empty() {
+            rows = tool.database.backups_under_way().await?;
+        }
+        for backup in named {
+            match tool.database.backup(*backup).await? {
+                Some(row) => rows.push(row),
+                None => missing.push(*backup),
+            }
+        }
+        // A cluster that did not answer about one backup is not waited for again and again.
+        let away = AtomicBool::new(false);
+        let lines = stream::iter(rows).map(async |row| {
+            let work = work(tool, &row, &away).await;
+            Line::new(row, work)
+        });
+        Ok((lines.buffered(AT_ONCE).collect().await, missing))
+    };
+    tokio::select! {
+        () = tool.cancel.cancelled() => Ok(None),
+        looked = looking => looked.map(Some),
     }
-    for backup in named {
-        match tool.database.backup(*backup).await? {
-            Some(row) => rows.push(row),
-            None => missing.push(*backup),
+}
+
+async fn work(tool: &Tool, row: &Backup, away: &AtomicBool) -> anyhow::Result<Option<Work>> {
+    let ours = &tool.config.backup.backup_driver;
+    if !driver::is_ours(ours, row.service.as_deref()) {
+        return Ok(None);
+    }
+    if away.load(Ordering::Relaxed) {
+        bail!("the backup cluster does not answer");
+    }
+    match tokio::time::timeout(PATIENCE, tool.vault.work(row.id)).await {
+        Ok(work) => Ok(work?),
+        Err(_) => {
+            away.store(true, Ordering::Relaxed);
+            bail!("the backup cluster does not answer")
         }
     }
-    let ours = &tool.config.backup.backup_driver;
-    let lines = stream::iter(rows).map(async |row| {
-        let work = match driver::is_ours(ours, row.service.as_deref()) {
-            true => tool.vault.work(row.id).await.map_err(anyhow::Error::from),
-            false => Ok(None),
-        };
-        Line::new(row, work)
-    });
-    Ok((lines.buffered(AT_ONCE).collect().await, missing))
 }
 
 /// Shows bars until nothing is under way any more, or the user has seen enough.
 async fn watch(tool: &Tool, named: &[BackupId]) -> anyhow::Result<Outcome> {
-    let mut bars: HashMap<BackupId, ProgressBar> = HashMap::new();
+    let mut named = named.to_vec();
+    let mut seen: BTreeMap<BackupId, ProgressBar> = BTreeMap::new();
+    let (mut ended, mut failed) = (0, 0);
     loop {
-        let (lines, missing) = look(tool, named).await?;
-        let under_way: Vec<_> = lines.iter().filter(|line| line.is_under_way()).collect();
-        bars.retain(|backup, bar| {
-            let stays = under_way.iter().any(|line| line.backup == *backup);
-            if !stays {
-                tool.bars.remove(bar);
-            }
-            stays
-        });
-        for line in &under_way {
-            let bar = bars.entry(line.backup).or_insert_with(|| {
-                let status = line.status.map(|status| status.to_string());
-                let name = format!("{} {}", line.backup, status.unwrap_or_default());
-                tool.bars.add_told(name)
-            });
-            let report = line.report.as_ref();
-            bar.set_length(report.and_then(|it| it.bytes_planned).unwrap_or_default());
-            bar.set_position(report.and_then(|it| it.bytes_done).unwrap_or_default());
-            let rate = report.and_then(|it| it.bytes_per_second);
-            let rate = rate.map(|rate| format!("{}/s", BinaryBytes(rate)));
-            let left = report.and_then(|it| it.seconds_left).map(left);
-            let told = [Some(line.at().to_owned()), rate, left];
-            bar.set_message(told.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        let Some((mut lines, missing)) = look(tool, &named).await? else {
+            return Ok(Outcome::Interrupted);
+        };
+        if let Some(unknown) = missing.iter().find(|it| !seen.contains_key(*it)) {
+            bail!("there is no backup {unknown}");
         }
-        if under_way.is_empty() {
-            return match missing.is_empty() {
-                true => Ok(Outcome::Done),
-                false => Err(anyhow::anyhow!("there is no backup {}", missing[0])),
+        lines.retain(Line::is_under_way);
+        for line in &lines {
+            let name = || format!("{} {}", line.backup, line.status());
+            let bar = seen.entry(line.backup);
+            line.draw(bar.or_insert_with(|| tool.bars.add_told(name())));
+        }
+        let known: BTreeSet<BackupId> = seen.keys().chain(&named).copied().collect();
+        let under_way = |backup: &BackupId| lines.iter().any(|line| line.backup == *backup);
+        for backup in known.into_iter().filter(|backup| !under_way(backup)) {
+            if let Some(bar) = seen.remove(&backup) {
+                tool.bars.remove(&bar);
+            }
+            named.retain(|named| *named != backup);
+            let became = match tool.database.backup(backup).await? {
+                None => "deleted".to_owned(),
+                Some(row) => row.status.map_or_else(String::new, |it| it.to_string()),
             };
+            tool.bars.aside(|| println!("{backup}  {became}"));
+            ended += 1;
+            failed += usize::from(became.starts_with("error"));
+        }
+        if lines.is_empty() {
+            return Ok(outcome(failed, ended));
         }
         tokio::select! {
             () = tool.cancel.cancelled() => return Ok(Outcome::Interrupted),
@@ -238,8 +307,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_of_everything_fits_its_column() {
-        assert_eq!(left(59), "59s");
-        assert!(left(u64::MAX / 2).len() <= 24);
+    fn what_is_left_fits_its_column() {
+        for seconds in [0, 59, 3600, 1 << 30] {
+            assert!(left(seconds).len() <= 5, "{}", left(seconds));
+        }
     }
 }

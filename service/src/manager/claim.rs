@@ -50,8 +50,10 @@ pub(super) struct Running {
 }
 
 /// What an operation is at, for an operator who asks why nothing happens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// cinder-volume is asked for what is to be read.
+    WaitingForCinderVolume,
     /// Reads rows, looks at images, tells others.
     Preparing,
     /// Other operations of this worker take all the room.
@@ -62,20 +64,39 @@ pub enum Phase {
     Attaching,
     /// Bytes flow.
     MovingData,
+    /// An operator has paused it.
+    Paused,
     /// No more bytes flow: what was written is recorded, or removed.
     Ending,
     /// What a backup consists of is removed.
     Deleting,
 }
 
+impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::WaitingForCinderVolume,
+        Self::Preparing,
+        Self::WaitingForRoom,
+        Self::WaitingForAnotherWorker,
+        Self::Attaching,
+        Self::MovingData,
+        Self::Paused,
+        Self::Ending,
+        Self::Deleting,
+    ];
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::WaitingForCinderVolume => "waiting_for_cinder_volume",
             Self::Preparing => "preparing",
             Self::WaitingForRoom => "waiting_for_room",
             Self::WaitingForAnotherWorker => "waiting_for_another_worker",
             Self::Attaching => "attaching",
             Self::MovingData => "moving_data",
+            Self::Paused => "paused",
             Self::Ending => "ending",
             Self::Deleting => "deleting",
         })
@@ -287,13 +308,11 @@ impl Manager {
     ) {
         let mut stall = Stall::default();
         let mut pace = Pace::new(self.settings.progress_interval);
-        let mut shown = Pace::new(Duration::ZERO);
         let interval = match moving {
             Some(_) => LOOK,
             None => LOOK_WAITING,
         };
         loop {
-            self.show(claim.backup, &mut shown).await;
             tokio::time::sleep(interval).await;
             let progress = moving.map(|(_, progress)| progress);
             if let Some(progress) = progress

@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use super::ending::Reached;
 use super::volumes::Making;
+use super::waiting::Awaited;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Begin;
 use crate::vault::Stage;
@@ -51,7 +52,7 @@ impl Manager {
         }
         // Before the cast: the answer may come faster than this goes on.
         let called_back = CancellationToken::new();
-        let twice = lock(&self.awaiting).insert(id, called_back.clone());
+        let twice = lock(&self.awaiting).insert(id, Awaited::new(called_back.clone()));
         if let Some(first) = twice {
             first.cancel();
         }

@@ -46,7 +46,6 @@ use backon::{ConstantBuilder, Retryable};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
@@ -64,8 +63,10 @@ use claim::Running;
 pub use error::Error;
 use owner::QUESTIONS;
 use records::ImportRequest;
+use report::TELLING;
 pub use report::{Data, Operation};
 use restore::Target;
+use waiting::Awaited;
 
 /// How many deletes work in the backups' cluster at once.
 const DELETES: usize = 16;
@@ -127,7 +128,7 @@ pub struct Manager {
     /// Backups that an operation of this process works on.
     running: Mutex<HashMap<BackupId, Running>>,
     /// Backups for which cinder-volume has been asked; cancelled when it answers.
-    awaiting: Mutex<HashMap<BackupId, CancellationToken>>,
+    awaiting: Mutex<HashMap<BackupId, Awaited>>,
     /// The deletes that work in the backups' cluster. Each holds threads for as long as that does not
     /// answer.
     deleting: Semaphore,
@@ -139,6 +140,8 @@ pub struct Manager {
     company: AtomicBool,
     /// The questions about owners that are open.
     questions: Arc<Semaphore>,
+    /// What is being told of operations.
+    telling: Arc<Semaphore>,
     /// Whether workers of Python's take requests to this host, and when that was looked at.
     strangers: tokio::sync::Mutex<Option<(Instant, bool)>>,
     tasks: TaskTracker,
@@ -178,6 +181,7 @@ impl Manager {
             left_owned: Mutex::default(),
             company: AtomicBool::new(false),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
+            telling: Arc::new(Semaphore::new(TELLING)),
             strangers: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
         }

@@ -14,6 +14,7 @@ use api_compat::objects::Backup;
 use api_compat::rpc::backup::TOPIC;
 use api_compat::state::BackupStatus;
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::claim::{Claim, Phase};
@@ -281,7 +282,16 @@ impl Manager {
         T: Send + 'static,
         F: Future<Output = vault::Result<T>> + Send + 'static,
     {
-        let (questions, asking) = (self.questions.clone(), question(self.vault.clone()));
+        Self::ask_among(&self.questions, question(self.vault.clone())).await
+    }
+
+    /// The same for one of other questions than those about owners.
+    pub(super) async fn ask_among<T, F>(questions: &Arc<Semaphore>, asking: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = vault::Result<T>> + Send + 'static,
+    {
+        let questions = questions.clone();
         let answer = async {
             let open = questions.acquire_owned().await.ok()?;
             let asking = tokio::spawn(async move {
@@ -291,7 +301,7 @@ impl Manager {
             match asking.await.ok()? {
                 Ok(answer) => Some(answer),
                 Err(error) => {
-                    debug!(%error, "Cannot ask for the owner of a backup");
+                    debug!(%error, "The backup cluster does not tell, or cannot be told");
                     None
                 }
             }

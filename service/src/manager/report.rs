@@ -1,5 +1,6 @@
 //! What a worker does at the moment, for an operator who asks.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use api_compat::ids::BackupId;
@@ -10,6 +11,12 @@ use super::pace::Pace;
 use super::{Manager, lock, now};
 use crate::transfer::Direction;
 use crate::vault::Report;
+
+/// How often it is told how far operations are.
+const TOLD: Duration = Duration::from_secs(2);
+
+/// How much is being told at once, at most: what a cluster does not take holds a thread.
+pub(super) const TELLING: usize = 2;
 
 /// An operation on a backup, as it is now.
 #[derive(Debug, Clone)]
@@ -38,11 +45,14 @@ pub struct Data {
 }
 
 impl Operation {
-    fn new(backup: BackupId, running: &Running) -> Self {
+    fn new(backup: BackupId, running: &Running, paused: bool) -> Self {
         Self {
             backup,
             begun: running.begun,
-            phase: running.phase,
+            phase: match running.phase {
+                Phase::MovingData if paused => Phase::Paused,
+                phase => phase,
+            },
             data: running.moving.as_ref().map(|(direction, progress)| Data {
                 direction: *direction,
                 done: progress.done(),
@@ -69,25 +79,53 @@ impl Operation {
 }
 
 impl Manager {
-    /// What this worker is at work on.
+    /// What this worker is at work on, or waits for.
     pub fn operations(&self) -> Vec<Operation> {
+        let awaiting: Vec<Operation> = lock(&self.awaiting)
+            .iter()
+            .map(|(backup, awaited)| Operation {
+                backup: *backup,
+                begun: awaited.since,
+                phase: Phase::WaitingForCinderVolume,
+                data: None,
+                called_off: false,
+            })
+            .collect();
+        let paused = self.capacity.limits.is_paused();
         let running = lock(&self.running);
-        let operations = running.iter();
-        operations
-            .map(|(backup, running)| Operation::new(*backup, running))
+        let running = running.iter();
+        running
+            .map(|(backup, running)| Operation::new(*backup, running, paused))
+            .chain(awaiting)
             .collect()
     }
 
-    /// Shows whoever looks at a backup how far the operation on it is.
-    pub(super) async fn show(&self, backup: BackupId, pace: &mut Pace) {
-        let operation = lock(&self.running)
-            .get(&backup)
-            .map(|running| Operation::new(backup, running));
-        if let Some(operation) = operation {
-            let (me, report) = (self.me.clone(), operation.report(pace));
-            let _ = self
-                .ask(move |vault| async move { vault.report(backup, &me, report).await })
-                .await;
+    /// Tells whoever looks at a backup how far the operation on it is, again and again.
+    pub async fn tell(&self) {
+        let mut told: HashMap<BackupId, (Phase, Pace)> = HashMap::new();
+        loop {
+            tokio::time::sleep(TOLD).await;
+            let operations = self.operations();
+            let under_way: HashSet<BackupId> = operations.iter().map(|it| it.backup).collect();
+            told.retain(|backup, _| under_way.contains(backup));
+            for operation in operations {
+                let known = told.get(&operation.backup).map(|(phase, _)| *phase);
+                // Thousands may wait, and nothing is new about them.
+                if known == Some(operation.phase) && operation.phase != Phase::MovingData {
+                    continue;
+                }
+                let (backup, phase) = (operation.backup, operation.phase);
+                let mut pace = match told.remove(&backup) {
+                    Some((_, pace)) => pace,
+                    None => Pace::new(Duration::ZERO),
+                };
+                let (me, vault) = (self.me.clone(), self.vault.clone());
+                let report = operation.report(&mut pace);
+                let telling = async move { vault.report(backup, &me, report).await };
+                if Self::ask_among(&self.telling, telling).await == Some(true) {
+                    told.insert(backup, (phase, pace));
+                }
+            }
         }
     }
 
@@ -95,7 +133,7 @@ impl Manager {
     pub fn report(&self) {
         let operations = self.operations();
         info!(
-            operations = operations.len(),
+            operations = lock(&self.running).len(),
             awaiting_cinder_volume = lock(&self.awaiting).len(),
             vault_answers = *self.ready.borrow(),
             paused = self.capacity.limits.is_paused(),

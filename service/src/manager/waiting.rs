@@ -21,6 +21,27 @@ use crate::vault::Vault;
 /// from there again.
 const QUEUED: Duration = Duration::from_secs(30);
 
+/// A backup for which cinder-volume has been asked.
+pub(super) struct Awaited {
+    /// Since when it is waited for.
+    pub since: Instant,
+    called_back: CancellationToken,
+}
+
+impl Awaited {
+    pub fn new(called_back: CancellationToken) -> Self {
+        Self {
+            since: Instant::now(),
+            called_back,
+        }
+    }
+
+    /// Ends the wait.
+    pub fn cancel(&self) {
+        self.called_back.cancel();
+    }
+}
+
 /// Whether to wait for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {

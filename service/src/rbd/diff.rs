@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio_util::sync::CancellationToken;
+
 use super::error::{c_name, check};
 use super::{Image, Result, sys, task};
 
@@ -40,12 +42,13 @@ impl Image {
     /// Walks over what changed from a snapshot to the point at which the image was opened.
     ///
     /// `visit` is called on a blocking thread, so it may block; the order of changes is not
-    /// defined. When it breaks, the walk ends and this is no error.
+    /// defined. When it breaks, the walk ends and this is no error. It ends as well, at the next change, when
+    /// what is returned is dropped.
     ///
     /// # Errors
     /// `NotFound` when the image has no such snapshot; `InvalidArgument` when it is not older than
     /// the point at which the image was opened.
-    pub async fn diff<F>(&self, query: DiffQuery, visit: F) -> Result<()>
+    pub async fn diff<F>(&self, query: DiffQuery, mut visit: F) -> Result<()>
     where
         F: FnMut(Change) -> ControlFlow<()> + Send + 'static,
     {
@@ -61,6 +64,13 @@ impl Image {
             .transpose()?;
         let handle = Arc::clone(self.handle());
         let named = object.clone();
+        // Set when nobody waits any more.
+        let given_up = CancellationToken::new();
+        let waiting = given_up.clone().drop_guard();
+        let visit = move |change| match given_up.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => visit(change),
+        };
         let walked = task::blocking(DIFF, &named, move || {
             let from = c_from
                 .as_ref()
@@ -80,7 +90,7 @@ impl Image {
                     query.range.end.saturating_sub(query.range.start),
                     query.include_parent.into(),
                     query.whole_objects.into(),
-                    on_change::<F>,
+                    on_change_of(&walk),
                     (&raw const walk).cast_mut().cast::<c_void>(),
                 )
             };
@@ -93,7 +103,9 @@ impl Image {
             }
             check(DIFF, &object, code).map(drop)
         });
-        self.unless_fenced(DIFF, walked).await
+        let walked = self.unless_fenced(DIFF, walked).await;
+        drop(waiting);
+        walked
     }
 }
 
@@ -124,6 +136,14 @@ struct State<F> {
     /// Set once `visit` broke or panicked: librbd still calls a few times after it was told to stop.
     ended: bool,
     panic: Option<Box<dyn Any + Send>>,
+}
+
+/// The callback that receives just such a walk.
+fn on_change_of<F>(_: &Walk<F>) -> unsafe extern "C" fn(u64, usize, c_int, *mut c_void) -> c_int
+where
+    F: FnMut(Change) -> ControlFlow<()>,
+{
+    on_change::<F>
 }
 
 /// Called by librbd for each change.

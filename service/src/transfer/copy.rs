@@ -118,9 +118,11 @@ pub async fn take_back(
     }
     let job = job.aside();
     let none = Periods::none(size, image.stripe_period());
-    let differs = whole_objects(image, Some(then), false, none)
-        .await
-        .map_err(plan)?;
+    let differs = tokio::select! {
+        biased;
+        () = job.cancel.cancelled() => return Err(TransferError::Cancelled),
+        found = whole_objects(image, Some(then), false, none) => found.map_err(plan)?,
+    };
     let differs = differs.runs(u64::MAX).filter(|(_, differs)| *differs);
     let extents: Vec<Extent> = differs.map(|(range, _)| Extent::data(range)).collect();
     if extents.is_empty() {

@@ -78,14 +78,6 @@ impl Step {
             Self::Zero(range) => range.end - range.start,
         }
     }
-
-    /// Bytes that it reads of the source.
-    pub(super) fn bytes(&self) -> u64 {
-        match self {
-            Self::Copy { span, .. } => span.end - span.start,
-            Self::Zero(_) => 0,
-        }
-    }
 }
 
 /// How steps are cut.

@@ -16,6 +16,7 @@ use super::progress::Stats;
 use super::pump::{DRAIN, Destination, PumpOptions};
 use super::runs::{self, Run};
 use crate::turns::Turn;
+use tokio_util::sync::CancellationToken;
 
 /// How many pieces of one step are written at a time.
 const PIECES: usize = 8;
@@ -25,6 +26,8 @@ pub(super) struct Mover<'a, S, K> {
     pub source: &'a S,
     pub sink: &'a K,
     pub options: &'a PumpOptions,
+    /// Ends what takes several reads or writes.
+    pub cancel: &'a CancellationToken,
     /// What of the sink may hold anything but zeros; none if nothing of it does.
     pub occupied: Option<Periods>,
 }
@@ -39,6 +42,30 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
         };
         stats.operations = 1;
         Ok((length, stats))
+    }
+
+    /// Bytes that a step reads: of the source, or of a destination that may hold zeros there already.
+    pub fn bytes(&self, step: &Step) -> u64 {
+        match step {
+            Step::Copy { span, .. } => span.end - span.start,
+            Step::Zero(range) if self.compares_zeros() => {
+                let occupied = self.occupied.iter();
+                let parts = occupied.flat_map(|occupied| occupied.within(range));
+                parts.map(|part| part.end - part.start).sum()
+            }
+            Step::Zero(_) => 0,
+        }
+    }
+
+    fn compares_zeros(&self) -> bool {
+        self.options.destination == Destination::Similar && self.options.compare_zeros
+    }
+
+    fn go_on(&self) -> Result<(), TransferError> {
+        match self.cancel.is_cancelled() {
+            true => Err(TransferError::Cancelled),
+            false => Ok(()),
+        }
     }
 
     async fn zero(&self, range: Range<u64>) -> Result<Stats, TransferError> {
@@ -64,12 +91,13 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
             extent: Extent::zero(range),
             data: None,
         };
-        if self.options.destination != Destination::Similar || !self.options.compare_zeros {
+        if !self.compares_zeros() {
             return self.apply(zeros(range)).await;
         }
         let mut stats = Stats::default();
         let mut at = range.start;
         while at < range.end {
+            self.go_on()?;
             let length = (range.end - at).min(self.options.operation_size.max(1));
             let buffer = self.options.budget.buffer(length as usize).await;
             // Shorter where the budget has no more.
@@ -123,6 +151,7 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
             if parts.is_empty() {
                 continue;
             }
+            self.go_on()?;
             stats.bytes_unchanged -= bytes(&parts);
             let written = match certain {
                 true => {

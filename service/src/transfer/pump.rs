@@ -130,6 +130,7 @@ where
         source,
         sink,
         options,
+        cancel: &job.cancel,
         occupied,
     };
     let mut steps = Steps::new(Cut {
@@ -179,8 +180,8 @@ where
             Some(admitted) = &mut next, if waits => {
                 waits = false;
                 match admitted {
-                    Ok((step, Some(turn))) => {
-                        let (number, bytes) = (checkpoints.begin(), step.bytes());
+                    Ok((step, Some((turn, bytes)))) => {
+                        let number = checkpoints.begin();
                         bytes_under_way += bytes;
                         let moving = mover.run(step, turn);
                         under_way.push(moving.map(move |moved| (number, bytes, moved)));
@@ -196,7 +197,7 @@ where
                 if !waits && goes_on && !steps.ended
                     && options.has_room(under_way.len(), bytes_under_way) => match found {
                 Ok(Some(step)) => {
-                    next = Some(admit(step, source, job).boxed()).into();
+                    next = Some(admit(step, &mover, job).boxed()).into();
                     waits = true;
                 }
                 Ok(None) => {}
@@ -225,19 +226,24 @@ where
     Ok(stats)
 }
 
-/// A step and its turn, unless the sink holds already what it would move.
-type Admitted = Result<(Step, Option<Turn>), TransferError>;
+/// A step with its turn and the bytes that it reads, unless the sink holds already what it would move.
+type Admitted = Result<(Step, Option<(Turn, u64)>), TransferError>;
 
 /// Waits for a step's turn; there is none for what the sink holds already.
-async fn admit<S: BlockSource>(step: Step, source: &S, job: &Job) -> Admitted {
+async fn admit<S: BlockSource, K: BlockSink>(
+    step: Step,
+    mover: &Mover<'_, S, K>,
+    job: &Job,
+) -> Admitted {
     if let Step::Copy { span, .. } = &step {
-        let stored = source.is_stored(span.clone()).await;
+        let stored = mover.source.is_stored(span.clone()).await;
         if stored.map_err(|error| mover::failed(span, error))? {
             return Ok((step, None));
         }
     }
-    let turn = job.share.clone().admit(step.bytes()).await;
-    Ok((step, Some(turn)))
+    let bytes = mover.bytes(&step);
+    let turn = job.share.clone().admit(bytes).await;
+    Ok((step, Some((turn, bytes))))
 }
 
 /// Sets a mark where the source wants a checkpoint; whether more steps may be begun: data may pass faster than

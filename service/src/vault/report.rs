@@ -4,7 +4,7 @@
 
 use api_compat::ids::BackupId;
 use api_compat::names;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,6 +47,24 @@ pub struct Work {
     pub report: Option<Report>,
 }
 
+impl Work {
+    /// What the worker told, without the rate and what follows from it where that was so many seconds ago or
+    /// the worker is dead.
+    #[must_use]
+    pub fn current(self, now: DateTime<Utc>, old: i64) -> Option<Report> {
+        let report = self.report?;
+        let is_old = now - report.reported_at > TimeDelta::seconds(old);
+        Some(match is_old || !self.lives {
+            false => report,
+            true => Report {
+                bytes_per_second: None,
+                seconds_left: None,
+                ..report
+            },
+        })
+    }
+}
+
 /// As it is stored.
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -57,14 +75,13 @@ struct Stored {
 }
 
 impl Vault {
-    /// Tells how far a worker is with a backup. Nothing is written where nobody is recorded to be at work
-    /// on it.
-    pub async fn report(&self, backup: BackupId, worker: &Worker, report: Report) -> Result<()> {
+    /// Tells how far a worker is with a backup. Nothing is written, and false returned, where nobody is
+    /// recorded to be at work on it.
+    pub async fn report(&self, backup: BackupId, worker: &Worker, report: Report) -> Result<bool> {
         let worker = worker.id;
         let text = serde_json::to_vec(&Stored { worker, report }).unwrap_or_default();
         let (object, pool) = (names::owner_object(backup), self.owners().await?);
-        pool.set_attribute(&object, ATTRIBUTE, &text).await?;
-        Ok(())
+        Ok(pool.set_attribute(&object, ATTRIBUTE, &text).await?)
     }
 
     /// Who is at work on a backup, and how far; `None` when nobody is recorded.

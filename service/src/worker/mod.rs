@@ -144,6 +144,10 @@ async fn start(config: Config, log: Log, command_line: &CommandLine) -> anyhow::
         let manager = manager.clone();
         async move { manager.look_around().await }
     });
+    tokio::spawn({
+        let manager = manager.clone();
+        async move { manager.tell().await }
+    });
     if let Err(error) = manager.clean_up().await {
         error!(%error, "Cannot clean up what an earlier process left unfinished");
     }
