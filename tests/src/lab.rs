@@ -8,6 +8,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::sleep;
 
@@ -46,6 +47,22 @@ impl Lab {
         let mut command = Command::new(lab);
         command.arg(verb).arg("--name").arg(&self.name).args(words);
         run(&mut command).await
+    }
+
+    /// What `cinderblock status` prints of backups, or of all that are under way.
+    pub async fn status(&self, backups: &[&str]) -> Result<Vec<Value>> {
+        let arguments = [&["status", "--output", "json"], backups].concat();
+        let output = self.tool(&arguments).await?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{told}");
+        serde_json::from_slice(&output.stdout).with_context(|| told.into_owned())
+    }
+
+    /// Waits until `cinderblock status` tells that a worker is at this with a backup.
+    pub async fn wait_phase(&self, backup: &str, phase: &str) -> Result<Value> {
+        let look = async || Ok(self.status(&[backup]).await?.remove(0));
+        let what = format!("{backup} is {phase}");
+        eventually(&what, look, |line| line["phase"] == phase).await
     }
 
     /// Runs the operator's tool with the worker's configuration, whatever comes of it.

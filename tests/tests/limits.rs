@@ -52,6 +52,7 @@ async fn projects_share_transfers_rest_and_limits_change_while_they_run() -> Res
     let second = one.begin_backup(&next, false).await?;
     lab.wait_logged(&second, "Waiting until another operation has ended")
         .await?;
+    lab.wait_phase(&second, "waiting_for_room").await?;
     let others = other.back_up(&small, false).await?;
     ensure!(status(&one, &first).await? == "creating");
     ensure!(status(&one, &second).await? == "creating");
@@ -60,7 +61,8 @@ async fn projects_share_transfers_rest_and_limits_change_while_they_run() -> Res
     lab.wait_logged("Transfers", "Transfers rest until the signal CONT arrives")
         .await?;
     // What was under way comes to its end.
-    sleep(Duration::from_secs(2)).await;
+    lab.wait_phase(&first, "paused").await?;
+    sleep(Duration::from_secs(1)).await;
     let held = backups.used(&base).await?;
     sleep(Duration::from_secs(6)).await;
     ensure!(backups.used(&base).await? == held);

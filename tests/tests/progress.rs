@@ -31,15 +31,6 @@ async fn object_count(cloud: &Cloud, backup: &str) -> Result<u64> {
     Ok(count.unwrap_or_default())
 }
 
-/// What `cinderblock status` prints of backups, or of all that are under way.
-async fn status(lab: &Lab, backups: &[&str]) -> Result<Vec<Value>> {
-    let arguments = [&["status", "--output", "json"], backups].concat();
-    let output = lab.tool(&arguments).await?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(0), "{told}");
-    serde_json::from_slice(&output.stdout).with_context(|| told.into_owned())
-}
-
 #[tokio::test]
 async fn it_is_told_while_objects_are_copied() -> Result<()> {
     let lab = Lab::from_env()?;
@@ -55,7 +46,7 @@ async fn it_is_told_while_objects_are_copied() -> Result<()> {
     let backups = cloud.backups()?;
     backups.wait_used(&base, 4 << 20).await?;
     let shown = async || {
-        let all = status(&lab, &[]).await?;
+        let all = lab.status(&[]).await?;
         Ok(all.into_iter().find(|line| line["backup"] == backup))
     };
     let moves = |line: &Option<Value>| {
@@ -86,20 +77,33 @@ async fn it_is_told_while_objects_are_copied() -> Result<()> {
         0 < value("done")? && value("done")? < value("planned")?,
         "{metrics}"
     );
-    let moving = "cinderblock_operations{phase=\"moving_data\"} 1";
-    ensure!(metrics.lines().any(|line| line == moving), "{metrics}");
+    for (phase, count) in [("moving_data", 1), ("deleting", 0)] {
+        let expected = format!("cinderblock_operations{{phase=\"{phase}\"}} {count}");
+        ensure!(metrics.lines().any(|line| line == expected), "{metrics}");
+    }
     // In the middle of it.
     let looking = async {
         let counted = async || object_count(&cloud, &backup).await;
-        eventually("objects are counted", counted, |count| *count > 0).await
+        let halfway = eventually("objects are counted", counted, |count| *count > 0).await?;
+        // Nobody waits for what does not answer.
+        let shown = lab.tool(&["status"]).await?;
+        ensure!(shown.status.code() == Some(1), "{shown:?}");
+        let table = String::from_utf8(shown.stdout)?;
+        ensure!(
+            table.contains("the backup cluster does not answer"),
+            "{table}"
+        );
+        Ok(halfway)
     };
     let halfway = lab.while_stopped("ceph-osd-backups", looking).await?;
     let watched = lab.tool(&["status", "--watch", &backup]).await?;
     ensure!(watched.status.code() == Some(0), "{watched:?}");
+    let became = format!("{backup}  available\n");
+    ensure!(watched.stdout == became.as_bytes(), "{watched:?}");
     let shown = cloud.show(Resource::Backup, &backup).await?;
     let shown = shown.context("it exists")?;
     ensure!(shown["status"] == "available", "{shown}");
-    let line = &status(&lab, &[&backup]).await?[0];
+    let line = &lab.status(&[&backup]).await?[0];
     ensure!(
         line["worker"].is_null() && line.get("phase").is_none(),
         "{line}"

@@ -288,7 +288,8 @@ async fn watch(tool: &Tool, named: &[BackupId]) -> anyhow::Result<Outcome> {
                 None => "deleted".to_owned(),
                 Some(row) => row.status.map_or_else(String::new, |it| it.to_string()),
             };
-            tool.bars.aside(|| println!("{backup}  {became}"));
+            tool.bars
+                .aside(|| writeln!(io::stdout(), "{backup}  {became}"))?;
             ended += 1;
             failed += usize::from(became.starts_with("error"));
         }

@@ -50,7 +50,7 @@ pub(super) struct Running {
 }
 
 /// What an operation is at, for an operator who asks why nothing happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// cinder-volume is asked for what is to be read.
     WaitingForCinderVolume,
@@ -307,7 +307,7 @@ impl Manager {
         moving: Option<(&Context, &Progress)>,
     ) {
         let mut stall = Stall::default();
-        let mut pace = Pace::new(self.settings.progress_interval);
+        let mut pace = Pace::new(self.settings.progress_interval, 0);
         let interval = match moving {
             Some(_) => LOOK,
             None => LOOK_WAITING,

@@ -23,12 +23,12 @@ pub struct Told {
 }
 
 impl Pace {
-    /// One that begins now, and is to be told of at this interval.
-    pub fn new(interval: Duration) -> Self {
+    /// One that is looked at from now on, when so many bytes are done, and is to be told of at this interval.
+    pub fn new(interval: Duration, done: u64) -> Self {
         Self {
             interval,
             since: Instant::now(),
-            done: 0,
+            done,
         }
     }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_told_at_intervals() {
-        let mut pace = Pace::new(Duration::from_secs(10));
+        let mut pace = Pace::new(Duration::from_secs(10), 0);
         let mut look = async |planned, done| {
             tokio::time::advance(Duration::from_secs(5)).await;
             pace.look(planned, done)

@@ -116,8 +116,8 @@ impl Manager {
                 }
                 let (backup, phase) = (operation.backup, operation.phase);
                 let mut pace = match told.remove(&backup) {
-                    Some((_, pace)) => pace,
-                    None => Pace::new(Duration::ZERO),
+                    Some((known, pace)) if known == phase => pace,
+                    _ => Pace::new(TOLD / 2, operation.data.map_or(0, |data| data.done)),
                 };
                 let (me, vault) = (self.me.clone(), self.vault.clone());
                 let report = operation.report(&mut pace);

@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{SysconfVar, sysconf};
 use tokio_util::task::TaskTracker;
 
 use super::block::{BlockError, BlockSink, BlockSource};
@@ -173,10 +174,30 @@ impl BlockSink for Device {
     }
 }
 
+/// In which the kernel keeps data.
+static PAGE: LazyLock<u64> = LazyLock::new(|| {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    page.and_then(|page| page.try_into().ok())
+        .unwrap_or(64 << 10)
+});
+
+/// Zeros a range; what is no whole page by writing. A kernel before 6.15 that is told to zero the rest of a page
+/// may read the whole of it meanwhile, for somebody who writes its beginning, and write that later.
+fn zero(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let end = offset.saturating_add(length);
+    let pages = offset.next_multiple_of(*PAGE)..end / *PAGE * *PAGE;
+    if pages.is_empty() {
+        return write_zeros(file, offset, length);
+    }
+    write_zeros(file, offset, pages.start - offset)?;
+    write_zeros(file, pages.end, end - pages.end)?;
+    zero_pages(file, pages.start, pages.end - pages.start)
+}
+
 /// Zeros a range: by giving its space back, where the kernel promises that it reads as zeros then;
 /// else by zeroing without writing; else by writing. Whatever is wrong with the first two, writing
 /// tells.
-fn zero(file: &File, offset: u64, length: u64) -> io::Result<()> {
+fn zero_pages(file: &File, offset: u64, length: u64) -> io::Result<()> {
     let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let ways = [
         FallocateFlags::FALLOC_FL_PUNCH_HOLE,
@@ -208,4 +229,44 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn only_whole_pages_are_given_back() {
+        let (page, size) = (*PAGE, 5 * *PAGE);
+        for (zeroed, given_back) in [
+            (page + 512..4 * page + 512, 2),
+            (page..3 * page, 2),
+            (page + 1..2 * page, 0),
+            (page + 512..2 * page + 512, 0),
+            (0..size, 5),
+        ] {
+            let path = std::env::temp_dir().join(format!("zeroed-{}", uuid::Uuid::new_v4()));
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path);
+            let file = file.expect("a file");
+            std::fs::remove_file(&path).expect("it is removed");
+            let mut content = vec![7; size as usize];
+            file.write_all_at(&content, 0).expect("written");
+            file.sync_all().expect("synced");
+            let held = file.metadata().expect("known").blocks();
+            zero(&file, zeroed.start, zeroed.end - zeroed.start).expect("zeroed");
+            file.sync_all().expect("synced");
+            let left = file.metadata().expect("known").blocks();
+            assert_eq!(held - left, given_back * page / 512, "{zeroed:?}");
+            content[zeroed.start as usize..zeroed.end as usize].fill(0);
+            let mut found = vec![1; size as usize];
+            file.read_exact_at(&mut found, 0).expect("read");
+            assert!(found == content, "{zeroed:?}");
+        }
+    }
 }

@@ -82,11 +82,17 @@ pub trait Reference: Sync {
         grains: Range<u64>,
     ) -> impl Future<Output = Result<Vec<Option<Digest>>, BlockError>> + Send;
 
-    /// The grains of a range that are known to hold more than zeros. The range may be as long as an image.
-    fn holds_data(
-        &self,
-        grains: Range<u64>,
-    ) -> impl Future<Output = Result<Vec<u64>, BlockError>> + Send;
+    /// What is known of a range of grains that reads as zeros, and may be as long as an image.
+    fn holes(&self, grains: Range<u64>) -> impl Future<Output = Result<Holes, BlockError>> + Send;
+}
+
+/// Grains among those that read as zeros.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Holes {
+    /// Those that are known to hold more than zeros.
+    pub data: Vec<u64>,
+    /// Those that may do so: what was known of them is lost.
+    pub lost: Vec<u64>,
 }
 
 /// How many places may be damaged for that to be noted only.
@@ -193,7 +199,7 @@ pub struct Checked<'a, S, R> {
     source: &'a S,
     reference: &'a R,
     damage: Damage,
-    /// Bytes that were read of which nothing is known.
+    /// Bytes of which nothing is known: that were read, or are holes of which more was known once.
     unknown: AtomicU64,
 }
 
@@ -218,7 +224,8 @@ impl<'a, S, R> Checked<'a, S, R> {
         }
     }
 
-    /// How many bytes were read of which nothing is known.
+    /// How many bytes there are of which nothing is known: of those that were read, and of holes where more
+    /// was known once.
     pub fn unknown(&self) -> u64 {
         self.unknown.load(Ordering::Relaxed)
     }
@@ -335,8 +342,13 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
 
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
         let size = self.size();
-        for grain in self.reference.holds_data(grains_of(&range, size)).await? {
-            self.damaged(grain * GRAIN..((grain + 1) * GRAIN).min(size))?;
+        let bytes = |grain: u64| grain * GRAIN..((grain + 1) * GRAIN).min(size);
+        let holes = self.reference.holes(grains_of(&range, size)).await?;
+        let lost = holes.lost.into_iter().map(bytes);
+        let lost = lost.map(|range| range.end - range.start).sum();
+        self.unknown.fetch_add(lost, Ordering::Relaxed);
+        for grain in holes.data {
+            self.damaged(bytes(grain))?;
         }
         Ok(())
     }

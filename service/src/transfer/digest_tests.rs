@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use super::memory::{Disk, Fault};
 use super::{
-    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Job, Nowhere,
-    PumpOptions, Recorded, Recorder, Reference, Stats, TransferError, copy_whole,
+    BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Holes, Job,
+    Nowhere, PumpOptions, Recorded, Recorder, Reference, Stats, TransferError, copy_whole,
 };
 
 /// A manifest in memory: what it does not list is not known.
@@ -46,10 +46,12 @@ impl Reference for Book {
         Ok(grains.map(|grain| self.of(grain)).collect())
     }
 
-    async fn holds_data(&self, grains: Range<u64>) -> Result<Vec<u64>, BlockError> {
-        Ok(grains
-            .filter(|grain| self.of(*grain).is_some_and(|it| it != Digest::ZEROS))
-            .collect())
+    async fn holes(&self, grains: Range<u64>) -> Result<Holes, BlockError> {
+        let data = grains.filter(|grain| self.of(*grain).is_some_and(|it| it != Digest::ZEROS));
+        Ok(Holes {
+            data: data.collect(),
+            lost: Vec::new(),
+        })
     }
 }
 

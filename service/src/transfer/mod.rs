@@ -45,7 +45,7 @@ pub use block::{BlockError, BlockSink, BlockSource, ImageSource, Unlike};
 pub use budget::{Budget, Buffer};
 pub use copy::{copy_all, copy_diff, copy_whole, take_back};
 pub use device::{Access, Device};
-pub use digest::{Checked, Digest, GRAIN, Recorded, Recorder, Reference};
+pub use digest::{Checked, Digest, GRAIN, Holes, Recorded, Recorder, Reference};
 pub use error::TransferError;
 pub use nowhere::Nowhere;
 pub use periods::Periods;

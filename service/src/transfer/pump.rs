@@ -182,6 +182,8 @@ where
                 match admitted {
                     Ok((step, Some((turn, bytes)))) => {
                         let number = checkpoints.begin();
+                        // A longer one reads it piece by piece.
+                        let bytes = bytes.min(options.operation_size);
                         bytes_under_way += bytes;
                         let moving = mover.run(step, turn);
                         under_way.push(moving.map(move |moved| (number, bytes, moved)));

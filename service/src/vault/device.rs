@@ -7,7 +7,7 @@ use api_compat::names::BackupSnapshot;
 use chrono::{DateTime, Utc};
 use tracing::info;
 
-use super::plan::BackupSpec;
+use super::plan::{self, BackupSpec};
 use super::snapshots::snapshots_if_exists;
 use super::store::{complete, own_unless_made};
 use super::{BackupPlan, Error, RestorePoint, Result, TargetSize, Vault};
@@ -74,7 +74,7 @@ impl Vault {
         }
         let pool = self.pool(&plan.pool).await?;
         let there = snapshots_if_exists(&pool, &plan.base.to_string()).await?;
-        if there.is_some_and(|snapshots| snapshots.contains(&plan.snapshot)) {
+        if there.is_some_and(|it| plan::is_made(plan.backup, it.iter().map(String::as_str))) {
             info!(image = %plan.base, "The restore point is complete already");
             return Ok(Stats::default());
         }

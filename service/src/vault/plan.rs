@@ -166,6 +166,12 @@ pub fn instead(method: &Method, error: &Error) -> Option<Method> {
     }
 }
 
+/// Whether any of `snapshots` was made for `backup`: another attempt may have named it after another time.
+pub fn is_made<'a>(backup: BackupId, snapshots: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut snapshots = snapshots.into_iter();
+    snapshots.any(|name| BackupSnapshot::parse(name).is_some_and(|it| it.is_of(backup)))
+}
+
 /// Those of `snapshots` that were made for `backup`.
 pub fn snapshots_of(backup: BackupId, snapshots: &[String]) -> Vec<String> {
     snapshots

@@ -87,10 +87,10 @@ impl Vault {
         let begun = plan::snapshots_of(spec.backup, &source_snapshots).pop();
         let new = || BackupSnapshot::new(spec.backup, now).to_string();
         let (base, method, no_diff) = self.choose(spec, Some(source_snapshots)).await?;
-        // One that had come to its end may have given that of the source back already.
-        let made = match (&begun, spec.again) {
-            (None, true) => self.restore_point_of(spec, base).await?,
-            _ => None,
+        // One that had come to its end may have given that of the source back already, or two have taken one.
+        let made = match spec.again {
+            true => self.restore_point_of(spec, base).await?,
+            false => None,
         };
         Ok(BackupPlan {
             backup: spec.backup,
@@ -99,7 +99,7 @@ impl Vault {
             method,
             no_diff,
             begun: begun.is_some(),
-            snapshot: begun.or(made).unwrap_or_else(new),
+            snapshot: made.or(begun).unwrap_or_else(new),
             size,
             made: Arc::default(),
         })
@@ -139,7 +139,7 @@ impl Vault {
         let base = plan.base.to_string();
         if snapshots_if_exists(&pool, &base)
             .await?
-            .is_some_and(|snapshots| snapshots.contains(&plan.snapshot))
+            .is_some_and(|there| plan::is_made(plan.backup, there.iter().map(String::as_str)))
         {
             info!(image = %plan.base, "The restore point is complete already");
             return Ok(Stats::default());
@@ -321,7 +321,7 @@ pub(super) async fn own_unless_made(
 ) -> Result<Option<Vec<Snapshot>>> {
     own(base).await?;
     let held = base.snapshots().await?;
-    if held.iter().any(|snapshot| snapshot.name == plan.snapshot) {
+    if plan::is_made(plan.backup, held.iter().map(|it| it.name.as_str())) {
         info!(image = %plan.base, "The restore point has been made meanwhile");
         return Ok(None);
     }

@@ -23,7 +23,8 @@ pub struct Verified {
     pub known: Known,
     /// Bytes that were read; the rest is where there is nothing, and must not be anything.
     pub bytes_read: u64,
-    /// Of those, bytes of which nobody knows what they must be.
+    /// Bytes of which nobody knows what they must be: of those, and of what is nothing now where a part of
+    /// the manifest is lost.
     pub bytes_unknown: u64,
     /// Where it is not what was stored, in order.
     pub damage: Vec<Damage>,

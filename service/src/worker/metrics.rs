@@ -1,6 +1,5 @@
 //! How far the worker's operations are, for Prometheus.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
-use crate::manager::{Data, Manager, Operation};
+use crate::manager::{Data, Manager, Operation, Phase};
 
 /// How often it is tried to listen: a worker that this one replaces may still do so.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -87,15 +86,14 @@ impl Collector for Operations {
 }
 
 fn encode_phases(encoder: &mut DescriptorEncoder, operations: &[Operation]) -> fmt::Result {
-    let mut phases: BTreeMap<String, i64> = BTreeMap::new();
-    for operation in operations {
-        *phases.entry(operation.phase.to_string()).or_default() += 1;
-    }
     let gauge = ConstGauge::new(0);
     let help = "Operations by what they are at";
     let mut family = encoder.encode_descriptor("operations", help, None, gauge.metric_type())?;
-    for (phase, count) in phases {
-        ConstGauge::new(count).encode(family.encode_family(&[("phase", phase)])?)?;
+    for phase in Phase::ALL {
+        let count = operations.iter().filter(|it| it.phase == phase).count();
+        let labels = [("phase", phase.to_string())];
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use api_compat::ids::BackupId;
 use api_compat::names;
 use chrono::Utc;
 use cinderblock::transfer::{Job, Stats};
-use cinderblock::vault::{BackupPlan, BackupSpec, Vault};
+use cinderblock::vault::{BackupPlan, BackupSpec, Known, Vault};
 use serde_json::Value;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, conf, content, tool};
@@ -157,5 +157,33 @@ async fn a_backup_that_was_complete_is_found_without_its_snapshot_on_the_volume(
     assert_eq!(stats, Stats::default());
     assert_same(&restore_point(&plan).await, &held);
     source.delete(&vault, [&plan]).await;
+    source.image.close().await;
+}
+
+/// Both knew of no snapshot of the backup's when they named it, each after its own time.
+#[tokio::test]
+async fn what_two_workers_begin_has_one_restore_point() {
+    let (vault, mut noise) = (vault(), Noise::new(87));
+    let source = source(&mut noise).await;
+    let backup = crate::new_id().parse().expect("an id");
+    let first = plan(&vault, &source, backup).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let second = plan(&vault, &source, backup).await;
+    assert_ne!(first.snapshot, second.snapshot);
+    source.store(&vault, &second).await;
+    let stored = content(&source.image).await;
+    source.write(0, noise.bytes(MIB)).await;
+
+    let job = Job::default();
+    let late = vault.store(&first, &source.volume, &job).await;
+    assert_eq!(late.expect("stored"), Stats::default());
+    assert_same(&restore_point(&second).await, &stored);
+    let record = source.record(&second, true);
+    let verified = vault.verify(&record, false, &job).await.expect("verified");
+    assert_eq!((verified.known, verified.bytes_unknown), (Known::Whole, 0));
+    // Whoever comes after them both finds what was made.
+    let third = plan(&vault, &source, backup).await;
+    assert_eq!(third.snapshot, second.snapshot);
+    source.delete(&vault, [&second]).await;
     source.image.close().await;
 }

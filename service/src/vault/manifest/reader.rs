@@ -15,7 +15,7 @@ use super::chunk::GRAINS;
 use super::header::{self, Header, NotAHeader};
 use super::parts::Parts;
 use crate::rbd::{self, ErrorKind, Pool};
-use crate::transfer::{BlockError, Digest, Reference};
+use crate::transfer::{BlockError, Digest, Holes, Reference};
 use crate::vault::{Error, Result};
 
 /// How many chunks are kept: the data passes in about the order of the image.
@@ -147,8 +147,8 @@ impl Reference for Manifest {
         Ok(expected)
     }
 
-    async fn holds_data(&self, grains: Range<u64>) -> std::result::Result<Vec<u64>, BlockError> {
-        let mut holding = Vec::new();
+    async fn holes(&self, grains: Range<u64>) -> std::result::Result<Holes, BlockError> {
+        let mut holes = Holes::default();
         for (index, places) in chunks_of(grains) {
             // Most of a thin image.
             if !self.chain.iter().any(|(_, header)| header.has(index)) {
@@ -156,11 +156,17 @@ impl Reference for Manifest {
             }
             let digests = self.digests(index).await.map_err(block_error)?;
             let first = u64::from(index) * GRAINS + places.start as u64;
-            let here = (first..).zip(&digests[places]);
-            let data = here.filter(|(_, digest)| digest.is_some_and(|it| it != Digest::ZEROS));
-            holding.extend(data.map(|(grain, _)| grain));
+            for (grain, digest) in (first..).zip(&digests[places]) {
+                match digest {
+                    Some(Digest::ZEROS) => {}
+                    Some(_) => holes.data.push(grain),
+                    // One that knows everything has lost a part; what others never knew is a hole.
+                    None if self.whole => holes.lost.push(grain),
+                    None => {}
+                }
+            }
         }
-        Ok(holding)
+        Ok(holes)
     }
 }
 
