@@ -238,7 +238,7 @@ async fn what_is_recorded_anew_is_not_mixed_with_what_was_known() {
     let part = objects.iter().find(|name| name.contains(".manifest."));
     spoil(part.expect("a part"), 100, &[1, 2, 3]);
     let partly = verify(&vault, &source, &next).await;
-    assert_eq!((partly.bytes_unknown, partly.damage.len()), (9 * MIB, 0));
+    assert_eq!((partly.bytes_unknown, partly.damage.len()), (SIZE, 0));
     let recorded = record(&vault, &source, &next).await;
     assert_eq!(recorded.known, Known::Recorded);
     let sound = verify(&vault, &source, &next).await;
