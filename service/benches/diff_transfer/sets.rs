@@ -91,7 +91,7 @@ async fn dense(settings: &Settings, sites: &Sites, noise: &mut Noise) -> Result<
         ("dense", "dense random, full", Contender::Pipe),
         (
             "whole",
-            "the same, peer: rbd export | rbd import",
+            "the same, peer: rbd export to rbd import",
             Contender::WholePipe,
         ),
         (

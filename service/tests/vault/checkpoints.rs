@@ -10,7 +10,7 @@ use cinderblock::vault::{BackupPlan, BackupSpec, Known, Vault};
 use serde_json::Value;
 
 use crate::ceph_lab::{MIB, Noise, assert_same, backups, conf, content, tool};
-use crate::{POOL, Source, restore_point, vault_that};
+use crate::{POOL, Source, objects_of, restore_point, vault_that};
 
 const SIZE: u64 = 96 * MIB;
 
@@ -185,5 +185,26 @@ async fn what_two_workers_begin_has_one_restore_point() {
     let third = plan(&vault, &source, backup).await;
     assert_eq!(third.snapshot, second.snapshot);
     source.delete(&vault, [&second]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn what_a_damaged_part_tells_of_is_moved_again() {
+    let (vault, mut noise) = (vault(), Noise::new(88));
+    let source = source(&mut noise).await;
+    let broken = break_off(&vault, &source).await;
+    let part = objects_of(&broken);
+    let part = part.iter().find(|name| name.contains(".manifest."));
+    let part = part.expect("it was noted");
+    let pool = backups().await.pool;
+    pool.write_object(part, b"no part").await.expect("written");
+    let (plan, stats) = go_on(&vault, &source, broken.backup).await;
+    assert_eq!(stats.bytes_unchanged, 0);
+    let record = source.record(&plan, true);
+    let verified = vault.verify(&record, false, &Job::default()).await;
+    let verified = verified.expect("verified");
+    assert_eq!((verified.known, verified.bytes_unknown), (Known::Whole, 0));
+    assert!(verified.damage.is_empty());
+    source.delete(&vault, [&plan]).await;
     source.image.close().await;
 }

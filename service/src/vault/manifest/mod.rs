@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 
 use api_compat::ids::BackupId;
 use api_compat::names::{self, BackupSnapshot};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::warn;
 
 use super::plan::Method;
@@ -32,7 +33,7 @@ use chunk::Chunk;
 use header::{Header, Older};
 use parts::Parts;
 pub(super) use reader::Manifest;
-use reader::{read_header, read_stored};
+use reader::{READS, read_header, read_stored};
 pub(super) use supplement::Supplement;
 use writer::Resumption;
 pub(super) use writer::Writer;
@@ -81,8 +82,14 @@ impl Vault {
             let gone = "What an attempt before this one has noted was removed or begun anew";
             return Err(Error::missing(gone));
         };
+        // What a part tells of that cannot be read is moved again.
+        let parts = Parts::new(pool, plan.backup, header.set.as_deref());
+        let parts = &parts;
+        let read = stream::iter(reached.chunks.iter())
+            .map(async |index| Ok::<_, Error>(parts.read(index).await?.map(|_| index)));
+        let readable: Vec<Option<u32>> = read.buffered(READS).try_collect().await?;
         let mut known = header.clone();
-        known.list(reached.chunks);
+        known.list(readable.into_iter().flatten().collect());
         let found = Manifest::unknown(pool, plan.backup, known);
         let resumption = self.resumption(way, Some(found));
         Ok(Writer::new(

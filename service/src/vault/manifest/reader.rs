@@ -22,7 +22,7 @@ use crate::vault::{Error, Result};
 const KEPT: usize = 4;
 
 /// How many chunks are read at a time.
-const READS: usize = 16;
+pub(super) const READS: usize = 16;
 
 /// The digests of a chunk's grains; none where nothing is known.
 type Digests = Vec<Option<Digest>>;
