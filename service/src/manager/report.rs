@@ -110,8 +110,14 @@ impl Manager {
             told.retain(|backup, _| under_way.contains(backup));
             for operation in operations {
                 let known = told.get(&operation.backup).map(|(phase, _)| *phase);
-                // Thousands may wait, and nothing is new about them.
-                if known == Some(operation.phase) && operation.phase != Phase::MovingData {
+                let news = match operation.phase {
+                    Phase::MovingData => true,
+                    // That one tells of it.
+                    Phase::WaitingForAnotherWorker => false,
+                    // Thousands may wait.
+                    phase => known != Some(phase),
+                };
+                if !news {
                     continue;
                 }
                 let (backup, phase) = (operation.backup, operation.phase);

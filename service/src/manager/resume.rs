@@ -68,7 +68,7 @@ impl Manager {
             }
         };
         if deaths > DEATHS {
-            error!(backup = %id, deaths, "No other worker is going to die at this backup");
+            error!(backup = %id, deaths, "Given up, since workers have died at this backup");
             return self.give_up(&row, target).await;
         }
         let context = own_context().for_owner(&row.user_id, &row.project_id);

@@ -6,6 +6,7 @@ mod chains;
 mod clones;
 mod copies;
 mod devices;
+mod hints;
 
 use bytes::Bytes;
 use ceph_lab::{Scratch, Site, assert_same, backups, content, usual_features, volumes};
