@@ -27,9 +27,6 @@ const AT_ONCE: usize = 16;
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How old what a worker told of data that it moves may be before nothing is foretold from it, in seconds.
-const OLD: i64 = 15;
-
 /// Show what is under way on all workers, and how far it is.
 ///
 /// Every backup that is being made, restored or deleted is listed, with what its worker is at. Where no
@@ -93,7 +90,7 @@ impl Line {
                 true => Seen::Alive,
                 false => Seen::Dead,
             }),
-            report: work.and_then(|work| work.current(Utc::now(), OLD)),
+            report: work.and_then(|work| work.current(Utc::now())),
             error,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio_util::sync::CancellationToken;
 
 use super::block::{BlockError, BlockSink, BlockSource, Unlike};
 use super::budget::Buffer;
@@ -16,7 +17,6 @@ use super::progress::Stats;
 use super::pump::{DRAIN, Destination, PumpOptions};
 use super::runs::{self, Run};
 use crate::turns::Turn;
-use tokio_util::sync::CancellationToken;
 
 /// How many pieces of one step are written at a time.
 const PIECES: usize = 8;

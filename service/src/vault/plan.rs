@@ -168,15 +168,18 @@ pub fn instead(method: &Method, error: &Error) -> Option<Method> {
 
 /// Whether any of `snapshots` was made for `backup`: another attempt may have named it after another time.
 pub fn is_made<'a>(backup: BackupId, snapshots: impl IntoIterator<Item = &'a str>) -> bool {
-    let mut snapshots = snapshots.into_iter();
-    snapshots.any(|name| BackupSnapshot::parse(name).is_some_and(|it| it.is_of(backup)))
+    snapshots.into_iter().any(|name| is_of(backup, name))
+}
+
+fn is_of(backup: BackupId, snapshot: &str) -> bool {
+    BackupSnapshot::parse(snapshot).is_some_and(|snapshot| snapshot.is_of(backup))
 }
 
 /// Those of `snapshots` that were made for `backup`.
 pub fn snapshots_of(backup: BackupId, snapshots: &[String]) -> Vec<String> {
     snapshots
         .iter()
-        .filter(|name| BackupSnapshot::parse(name).is_some_and(|snapshot| snapshot.is_of(backup)))
+        .filter(|name| is_of(backup, name))
         .cloned()
         .collect()
 }

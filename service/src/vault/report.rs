@@ -4,7 +4,7 @@
 
 use api_compat::ids::BackupId;
 use api_compat::names;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -48,12 +48,13 @@ pub struct Work {
 }
 
 impl Work {
-    /// What the worker told, without the rate and what follows from it where that was so many seconds ago or
-    /// the worker is dead.
+    /// What the worker told, without the rate and what follows from it where the worker is dead, or told it
+    /// longer ago than one that says nothing counts as alive.
     #[must_use]
-    pub fn current(self, now: DateTime<Utc>, old: i64) -> Option<Report> {
+    pub fn current(self, now: DateTime<Utc>) -> Option<Report> {
         let report = self.report?;
-        let is_old = now - report.reported_at > TimeDelta::seconds(old);
+        let age = (now - report.reported_at).to_std().unwrap_or_default();
+        let is_old = age > Vault::LEASE;
         Some(match is_old || !self.lives {
             false => report,
             true => Report {

@@ -79,6 +79,15 @@ async fn assert_made_anew(vault: &Vault, source: Source, backup: BackupId) {
     source.image.close().await;
 }
 
+/// Everything is known of a backup, and right.
+async fn assert_known(vault: &Vault, source: &Source, plan: &BackupPlan) {
+    let record = source.record(plan, true);
+    let verified = vault.verify(&record, false, &Job::default()).await;
+    let verified = verified.expect("verified");
+    assert_eq!((verified.known, verified.bytes_unknown), (Known::Whole, 0));
+    assert_eq!(verified.damage, []);
+}
+
 async fn source(noise: &mut Noise) -> Source {
     let source = Source::new(SIZE).await;
     source.write(0, noise.bytes(90 * MIB)).await;
@@ -105,10 +114,7 @@ async fn what_is_safe_is_not_moved_again() {
         "{stats:?}"
     );
     assert_same(&restore_point(&plan).await, &then);
-    let record = source.record(&plan, true);
-    let verified = vault.verify(&record, false, &Job::default()).await;
-    let verified = verified.expect("verified");
-    assert!(verified.damage.is_empty() && verified.bytes_unknown == 0);
+    assert_known(&vault, &source, &plan).await;
     let next = source.back_up(&vault, Some(&plan)).await;
     assert_same(&restore_point(&next).await, &content(&source.image).await);
     source.delete(&vault, [&plan, &next]).await;
@@ -178,9 +184,7 @@ async fn what_two_workers_begin_has_one_restore_point() {
     let late = vault.store(&first, &source.volume, &job).await;
     assert_eq!(late.expect("stored"), Stats::default());
     assert_same(&restore_point(&second).await, &stored);
-    let record = source.record(&second, true);
-    let verified = vault.verify(&record, false, &job).await.expect("verified");
-    assert_eq!((verified.known, verified.bytes_unknown), (Known::Whole, 0));
+    assert_known(&vault, &source, &second).await;
     // Whoever comes after them both finds what was made.
     let third = plan(&vault, &source, backup).await;
     assert_eq!(third.snapshot, second.snapshot);
@@ -200,11 +204,7 @@ async fn what_a_damaged_part_tells_of_is_moved_again() {
     pool.write_object(part, b"no part").await.expect("written");
     let (plan, stats) = go_on(&vault, &source, broken.backup).await;
     assert_eq!(stats.bytes_unchanged, 0);
-    let record = source.record(&plan, true);
-    let verified = vault.verify(&record, false, &Job::default()).await;
-    let verified = verified.expect("verified");
-    assert_eq!((verified.known, verified.bytes_unknown), (Known::Whole, 0));
-    assert!(verified.damage.is_empty());
+    assert_known(&vault, &source, &plan).await;
     source.delete(&vault, [&plan]).await;
     source.image.close().await;
 }

@@ -6,15 +6,19 @@ use uuid::Uuid;
 
 use crate::{new_id, vault};
 
+/// Of one host.
+fn workers<const COUNT: usize>() -> [Worker; COUNT] {
+    let host = format!("host-{}", new_id());
+    std::array::from_fn(|_| Worker {
+        host: host.clone(),
+        id: Uuid::new_v4(),
+    })
+}
+
 #[tokio::test]
 async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     let vault = vault();
-    let host = format!("host-{}", new_id());
-    let worker = || Worker {
-        host: host.clone(),
-        id: Uuid::new_v4(),
-    };
-    let [first, second, third] = [worker(), worker(), worker()];
+    let [first, second, third] = workers();
     let backup = new_id().parse().expect("an id");
     let target = new_id().parse().expect("an id");
     let owner = async || vault.owner(backup).await.expect("asked");
@@ -58,12 +62,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
 #[tokio::test]
 async fn what_a_worker_tells_of_its_work_is_seen_for_as_long_as_it_is_at_it() {
     let vault = vault();
-    let host = format!("host-{}", new_id());
-    let worker = || Worker {
-        host: host.clone(),
-        id: Uuid::new_v4(),
-    };
-    let [first, second] = [worker(), worker()];
+    let [first, second] = workers();
     let backup = new_id().parse().expect("an id");
     let report = Report {
         phase: "moving_data".to_owned(),
