@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api_compat::config::LoginMethod;
+use lapin::types::FrameSize;
 use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
 };
@@ -16,6 +17,10 @@ use socket2::{SockRef, TcpKeepalive};
 use uuid::Uuid;
 
 use super::{Broker, wire};
+
+/// Bytes of the largest frame; longer messages take several. lapin keeps room for 64 frames for each
+/// connection, all of which it has touched: with the 128 KiB that RabbitMQ offers those would be 8 MiB.
+const FRAME_MAX: FrameSize = 16 << 10;
 
 /// Opens a connection to the `turn`-th host of the list, which starts again at its end. `purpose`
 /// becomes a part of the name that RabbitMQ shows.
@@ -54,6 +59,7 @@ pub async fn open(broker: &Broker, turn: usize, purpose: &str) -> Result<Connect
                 LoginMethod::External => SASLMechanism::External,
                 LoginMethod::RabbitCrDemo => SASLMechanism::RabbitCrDemo,
             }),
+            frame_max: Some(FRAME_MAX),
             ..AMQPQueryString::default()
         },
     };

@@ -29,7 +29,10 @@ impl Bars {
         );
         let moving = async {
             loop {
-                bar.set_length(progress.planned());
+                // What is to be done is known in a moment.
+                if progress.planned() > 0 {
+                    bar.set_length(progress.planned());
+                }
                 bar.set_position(progress.done());
                 bar.tick();
                 tokio::time::sleep(TICK).await;
@@ -51,7 +54,7 @@ impl Bars {
     fn add(&self, name: String, behind: &str) -> ProgressBar {
         let style = format!("{{prefix}} [{{bar:30}}] {{percent:>3}} % {behind}");
         let style = ProgressStyle::with_template(&style).expect("a template that is right");
-        let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+        let bar = ProgressBar::no_length().with_style(style.progress_chars("=> "));
         let bar = self.0.add(bar);
         bar.set_prefix(name);
         bar

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use ceph::rados::{
     rados_create_write_op, rados_getxattr, rados_read, rados_release_write_op, rados_remove,
     rados_stat, rados_write_full, rados_write_op_assert_exists, rados_write_op_operate,
-    rados_write_op_setxattr,
+    rados_write_op_setxattr, rados_write_op_write_full,
 };
 
 use super::error::{c_name, check};
 use super::pool::PoolHandle;
+use super::sys;
 use super::{Error, ErrorKind, Pool, Result};
 
 /// How much of an object one request reads.
@@ -52,6 +53,45 @@ impl Pool {
                 )
             };
             check(WRITE, object, code).map(drop)
+        })
+        .await
+    }
+
+    /// Writes an object whole in place of what it held, unless that is something else by now, or gone;
+    /// whether it was written.
+    pub async fn replace_object(&self, name: &str, held: &[u8], content: &[u8]) -> Result<bool> {
+        const REPLACE: &str = "replace object";
+        let (held, content) = (held.to_owned(), content.to_owned());
+        self.with_object(REPLACE, name, move |pool, name, object| {
+            // SAFETY: the operation is released once, after its last use; what it refers to outlives
+            // it; the pool is live and the name is NUL-terminated.
+            let code = unsafe {
+                let operation = rados_create_write_op();
+                rados_write_op_assert_exists(operation);
+                let (from, outcome) = (0, std::ptr::null_mut());
+                sys::rados_write_op_cmpext(
+                    operation,
+                    held.as_ptr().cast::<c_char>(),
+                    held.len(),
+                    from,
+                    outcome,
+                );
+                rados_write_op_write_full(
+                    operation,
+                    content.as_ptr().cast::<c_char>(),
+                    content.len(),
+                );
+                let (mtime, flags) = (std::ptr::null_mut(), 0);
+                let code =
+                    rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
+                rados_release_write_op(operation);
+                code
+            };
+            // It tells where the first byte is that differs.
+            if code <= -sys::MAX_ERRNO {
+                return Ok(false);
+            }
+            Ok(exists(check(REPLACE, object, code))?.is_some())
         })
         .await
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use ceph::rados::rados_ioctx_t;
+use ceph::rados::{rados_ioctx_t, rados_write_op_t};
 
 pub(super) type RbdImage = *mut c_void;
 pub(super) type RbdCompletion = *mut c_void;
@@ -50,6 +50,9 @@ pub(super) const LOCK_EXCLUSIVE: c_int = 0;
 /// `LIBRADOS_OP_FLAG_FADVISE_SEQUENTIAL | LIBRADOS_OP_FLAG_FADVISE_NOCACHE`: what the `rbd` tool
 /// gives with bulk transfers, so that they do not push out what guests have cached in the OSDs.
 pub(super) const BULK_TRANSFER: c_int = 0x8 | 0x40;
+
+/// `MAX_ERRNO`: what a comparison returns beyond it is where the first byte is that differs.
+pub(super) const MAX_ERRNO: c_int = 4095;
 
 #[link(name = "rbd")]
 unsafe extern "C" {
@@ -172,4 +175,11 @@ pub(super) struct RbdImageInfo {
 // Not declared by the `ceph` crate, which links librados.
 unsafe extern "C" {
     pub(super) fn rados_set_pool_full_try(io: rados_ioctx_t);
+    pub(super) fn rados_write_op_cmpext(
+        operation: rados_write_op_t,
+        compared: *const c_char,
+        length: usize,
+        offset: u64,
+        outcome: *mut c_int,
+    );
 }

@@ -103,6 +103,11 @@ fn digests(data: &[u8], seed: u64) -> Vec<Digest> {
     grains.map(|grain| Digest::of(grain, seed)).collect()
 }
 
+/// The bytes of a grain of a source of that size.
+fn bytes_of(grain: u64, size: u64) -> Range<u64> {
+    grain * GRAIN..((grain + 1) * GRAIN).min(size)
+}
+
 /// The whole grains that a range of zeros fills, of a source of that size; none of them behind its end, where
 /// a range may begin at any byte.
 fn grains_of(range: &Range<u64>, size: u64) -> Range<u64> {
@@ -271,13 +276,15 @@ impl<S: BlockSource, R: Reference> Checked<'_, S, R> {
         let grains = first..first + found.len() as u64;
         let expected = self.reference.expected(grains.clone()).await?;
         let size = self.source.size();
-        let bytes = |grain: u64| grain * GRAIN..((grain + 1) * GRAIN).min(size);
         let (mut wrong, mut unknown) = (Vec::new(), 0);
         for ((grain, found), expected) in grains.zip(found).zip(expected) {
             match expected {
                 Some(expected) if expected == found => {}
-                Some(_) => wrong.push(bytes(grain)),
-                None => unknown += bytes(grain).end - bytes(grain).start,
+                Some(_) => wrong.push(bytes_of(grain, size)),
+                None => {
+                    let bytes = bytes_of(grain, size);
+                    unknown += bytes.end - bytes.start;
+                }
             }
         }
         Ok((wrong, unknown))
@@ -312,7 +319,7 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
             if expected == Some(found) {
                 continue;
             }
-            let range = grain * GRAIN..((grain + 1) * GRAIN).min(end);
+            let range = bytes_of(grain, end);
             let certain = expected.is_some();
             match unlike.last_mut() {
                 Some(last) if last.range.end == range.start && last.certain == certain => {
@@ -342,13 +349,12 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
 
     async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
         let size = self.size();
-        let bytes = |grain: u64| grain * GRAIN..((grain + 1) * GRAIN).min(size);
         let holes = self.reference.holes(grains_of(&range, size)).await?;
-        let lost = holes.lost.into_iter().map(bytes);
+        let lost = holes.lost.into_iter().map(|grain| bytes_of(grain, size));
         let lost = lost.map(|range| range.end - range.start).sum();
         self.unknown.fetch_add(lost, Ordering::Relaxed);
         for grain in holes.data {
-            self.damaged(bytes(grain))?;
+            self.damaged(bytes_of(grain, size))?;
         }
         Ok(())
     }

@@ -62,6 +62,27 @@ async fn attributes_are_of_objects_that_exist() {
 }
 
 #[tokio::test]
+async fn an_object_is_replaced_unless_it_is_something_else_by_now() {
+    let site = volumes().await;
+    let (pool, name) = (&site.pool, unique("replaced"));
+    let replace = async |held: &[u8], content: &[u8]| {
+        let replaced = pool.replace_object(&name, held, content).await;
+        replaced.expect("an answer")
+    };
+    let read = async || pool.read_object(&name, 100).await.expect("read");
+    assert!(!replace(b"", b"one").await);
+    assert_eq!(read().await, None, "none was made");
+    pool.write_object(&name, b"one").await.expect("write");
+    for other in [&b"two"[..], b"ones", b"xone"] {
+        assert!(!replace(other, b"three").await, "{other:?}");
+    }
+    assert_eq!(read().await.as_deref(), Some(&b"one"[..]));
+    assert!(replace(b"one", b"a").await);
+    assert_eq!(read().await.as_deref(), Some(&b"a"[..]));
+    assert!(pool.remove_object(&name).await.expect("remove"));
+}
+
+#[tokio::test]
 async fn a_lease_lasts_until_its_time_is_over_or_it_is_given_back() {
     let site = volumes().await;
     let (pool, name) = (&site.pool, unique("lease"));

@@ -1,5 +1,7 @@
 //! Reading backups again, and writing down what they hold.
 
+use std::collections::BTreeSet;
+
 use cinderblock::transfer::Job;
 use cinderblock::vault::{BackupPlan, Error, Known, Vault, Verified};
 
@@ -274,11 +276,36 @@ async fn whoever_ends_a_record_in_the_middle_leaves_what_was_known() {
         let found = verify(&vault, &source, plan).await;
         assert_eq!((found.known, found.damage.len()), (known, 0));
     }
-    // The next one takes its place; another one goes with its backup.
+    // The next one takes its place and leaves nothing of it; another one goes with its backup.
     let recorded = record(&vault, &source, &next).await;
     assert_eq!(recorded.known, Known::Recorded);
     let sound = verify(&vault, &source, &next).await;
     assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    let sets = |plan| -> BTreeSet<String> {
+        let objects = objects_of(plan);
+        let parts = objects.iter().filter(|name| name.contains(".manifest."));
+        let set = |name: &String| name.rsplit_once('.').map(|(set, _)| set.to_owned());
+        parts.filter_map(set).collect()
+    };
+    assert_eq!(sets(&next).len(), 1, "{:?}", objects_of(&next));
+
+    // Of two at once the one that began last counts, and the other one says so.
+    let [first, second] = [Job::default(), Job::default()];
+    let backup = source.record(&next, false);
+    let lose = objects_of(&next);
+    let part = lose.iter().find(|name| name.contains(".manifest."));
+    rados(&["rm", part.expect("a part")]);
+    let (late, sooner) = tokio::join!(vault.verify(&backup, true, &first), async {
+        while first.progress.done() == 0 {
+            tokio::task::yield_now().await;
+        }
+        vault.verify(&backup, true, &second).await
+    });
+    let (late, sooner) = (late.map(|it| it.known), sooner.map(|it| it.known));
+    assert!(late.is_ok() || sooner.is_ok(), "{late:?}, {sooner:?}");
+    let sound = verify(&vault, &source, &next).await;
+    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+    assert_eq!(sets(&next).len(), 1, "{:?}", objects_of(&next));
     source.delete(&vault, [&full, &next]).await;
     source.image.close().await;
 }

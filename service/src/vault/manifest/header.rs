@@ -49,8 +49,10 @@ pub struct Header {
     chunks: Option<ChunkList>,
     /// The set to which they belong.
     pub set: Option<String>,
-    /// A set that is being written to take their place: any chunk of it may be there.
-    pub pending: Option<String>,
+    /// Other sets, of which any chunk may be there: one that is being written to take its place, one whose
+    /// place it took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Option<String>>,
     /// In a draft, how far the backup is, if an attempt that is broken off can be taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
@@ -117,7 +119,7 @@ impl Header {
             whole: true,
             chunks: Some(ChunkList::default()),
             set: None,
-            pending: None,
+            others: Vec::new(),
             checkpoint: None,
             check: String::new(),
         }
@@ -235,7 +237,7 @@ mod tests {
         header.whole = false;
         header.rollback = Some(Rollback::Changes(vec![(4 << 20, 65536)]));
         header.set = Some("5e7".to_owned());
-        header.pending = Some("5e8".to_owned());
+        header.others = vec![Some("5e8".to_owned()), None];
         let read = Header::decode(&header.encode()).expect("a header");
         assert_eq!(read, header);
         assert_eq!(read.seed(), 0xfeed_0000_0000_0001);

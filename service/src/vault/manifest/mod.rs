@@ -38,6 +38,9 @@ pub(super) use supplement::Supplement;
 use writer::Resumption;
 pub(super) use writer::Writer;
 
+/// How often a manifest is given what it builds on: it may be supplemented just now.
+const GIVES: usize = 5;
+
 impl Vault {
     /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile. With a
     /// `way` an attempt that is broken off can be taken up.
@@ -162,20 +165,35 @@ pub(super) async fn remove(pool: &Pool, backup: BackupId) -> Result<()> {
     match stored {
         Ok(header) => {
             let parts = Parts::new(pool, backup, header.set.as_deref());
-            match (header.is_draft(), &header.pending) {
+            match (header.is_draft(), header.others.is_empty()) {
                 (false, _) => parts.remove(header.chunks()).await?,
-                (true, None) => parts.remove(header.possible_chunks()).await?,
-                (true, Some(_)) => {}
+                (true, true) => parts.remove(header.possible_chunks()).await?,
+                // One that a supplement began.
+                (true, false) => {}
             }
-            if let Some(set) = &header.pending {
-                let pending = Parts::new(pool, backup, Some(set));
-                pending.remove(header.possible_chunks()).await?;
-            }
+            remove_others(pool, backup, &header).await?;
         }
         Err(error) => warn!(object = name, %error, "The parts of a manifest are left behind"),
     }
     pool.remove_object(&name).await?;
     Ok(())
+}
+
+/// Removes the chunks of the other sets of which a header tells.
+async fn remove_others(pool: &Pool, backup: BackupId, header: &Header) -> Result<()> {
+    for set in &header.others {
+        let parts = Parts::new(pool, backup, set.as_deref());
+        parts.remove(header.possible_chunks()).await?;
+    }
+    Ok(())
+}
+
+/// Writes a header in place of the one that was read, unless somebody else has written one since, or
+/// removed it; whether it was written.
+async fn replace(pool: &Pool, backup: BackupId, read: &Header, header: &Header) -> Result<bool> {
+    let name = names::manifest_object(backup);
+    let (read, header) = (read.encode(), header.encode());
+    Ok(pool.replace_object(&name, &read, &header).await?)
 }
 
 /// Gives the manifests of `others` that build on a backup's what they have from it: after that it can go.
@@ -188,19 +206,28 @@ pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) 
         return Ok(());
     }
     for other in others {
-        let name = names::manifest_object(*other);
+        give_to(pool, (backup, &given), *other).await?;
+    }
+    Ok(())
+}
+
+async fn give_to(pool: &Pool, (backup, given): (BackupId, &Header), other: BackupId) -> Result<()> {
+    let name = names::manifest_object(other);
+    for _ in 0..GIVES {
         let Some(Ok(header)) = read_stored(pool, &name).await? else {
-            continue;
+            return Ok(());
         };
         let builds = |older: &Older| older.backup == backup && older.snapshot == given.snapshot;
         // One of another seed was recorded anew: its digests cannot be told beside those of this one.
         if !header.older.as_ref().is_some_and(builds) || header.seed() != given.seed() {
-            continue;
+            return Ok(());
         }
-        let taken = take_over(pool, (backup, &given), (*other, header)).await?;
-        pool.write_object(&name, &taken.encode()).await?;
+        let taken = take_over(pool, (backup, given), (other, header.clone())).await?;
+        if replace(pool, other, &header, &taken).await? {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(Error::damaged(format!("{name} changes all the time")))
 }
 
 /// Writes what a manifest lacks of one that it builds on; the header that makes it independent of that.

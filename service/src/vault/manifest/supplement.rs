@@ -8,7 +8,7 @@ use super::header::{Header, NotAHeader};
 use super::parts::Parts;
 use super::reader::{Manifest, read_stored};
 use super::writer::Writer;
-use super::{Result, random, remove};
+use super::{Result, random, remove, remove_others, replace};
 use crate::rbd::Pool;
 use crate::vault::Error;
 
@@ -29,7 +29,7 @@ pub struct Supplement {
 struct Pending {
     pool: Pool,
     backup: BackupId,
-    set: String,
+    set: Option<String>,
 }
 
 impl Supplement {
@@ -47,24 +47,22 @@ impl Supplement {
             // What cannot be used is in the way.
             remove(pool, backup).await?;
         }
-        let set = format!("{:08x}", random() as u32);
+        let set = Some(format!("{:08x}", random() as u32));
         let seed = before.as_ref().map_or_else(random, Header::seed);
         let mut finished = Header::new(snapshot, size, seed);
-        finished.set = Some(set.clone());
-        let mut interim = match &before {
+        finished.set = set.clone();
+        match before {
             Some(before) => {
                 finished.rollback = before.rollback.clone();
-                before.clone()
+                take_place(pool, backup, before, &set).await?;
             }
-            None => finished.draft(),
-        };
-        if let Some(left) = interim.pending.replace(set.clone()) {
-            info!(%backup, "Taking the place of an attempt that was broken off, or of another one");
-            let left = Parts::new(pool, backup, Some(&left));
-            left.remove(interim.possible_chunks()).await?;
+            None => {
+                let mut draft = finished.draft();
+                draft.others = vec![set.clone()];
+                let name = names::manifest_object(backup);
+                pool.write_object(&name, &draft.encode()).await?;
+            }
         }
-        pool.write_object(&names::manifest_object(backup), &interim.encode())
-            .await?;
         Ok(Self {
             known: known.unwrap_or_else(|| Manifest::unknown(pool, backup, finished.clone())),
             writer: Writer::new(pool.clone(), backup, finished, None, None),
@@ -82,17 +80,23 @@ impl Supplement {
     /// `Missing` if the manifest went meanwhile, or somebody else has begun to supplement it.
     pub async fn finish(self) -> Result<()> {
         let pending = self.pending;
-        let finished = self.writer.complete().await?;
+        let mut finished = self.writer.complete().await?;
         let Some(before) = pending.header().await? else {
             pending.discard(&finished).await?;
-            return Err(Error::missing(format!(
-                "The manifest of backup {} was removed or begun anew meanwhile",
-                pending.backup
-            )));
+            return Err(begun_anew(pending.backup));
         };
-        pending.write(&finished).await?;
-        let old = Parts::new(&pending.pool, pending.backup, before.set.as_deref());
-        old.remove(before.chunks()).await
+        // Told of for as long as any of it may be there.
+        if !before.is_draft() {
+            finished.others = vec![before.set.clone()];
+        }
+        if !pending.replace(&before, &finished).await? {
+            pending.discard(&finished).await?;
+            return Err(begun_anew(pending.backup));
+        }
+        remove_others(&pending.pool, pending.backup, &finished).await?;
+        let told = finished.clone();
+        finished.others.clear();
+        pending.replace(&told, &finished).await.map(drop)
     }
 
     /// Leaves what was there before.
@@ -101,9 +105,10 @@ impl Supplement {
         pending.discard(self.writer.header()).await?;
         match pending.header().await? {
             Some(draft) if draft.is_draft() => remove(&pending.pool, pending.backup).await,
-            Some(mut before) => {
-                before.pending = None;
-                pending.write(&before).await
+            Some(before) => {
+                let mut after = before.clone();
+                after.others.retain(|set| *set != pending.set);
+                pending.replace(&before, &after).await.map(drop)
             }
             None => Ok(()),
         }
@@ -115,18 +120,48 @@ impl Pending {
     async fn header(&self) -> Result<Option<Header>> {
         let stored = read_stored(&self.pool, &names::manifest_object(self.backup)).await?;
         let header = stored.and_then(std::result::Result::ok);
-        Ok(header.filter(|header| header.pending.as_ref() == Some(&self.set)))
+        Ok(header.filter(|header| header.others.contains(&self.set)))
     }
 
-    async fn write(&self, header: &Header) -> Result<()> {
-        let name = names::manifest_object(self.backup);
-        Ok(self.pool.write_object(&name, &header.encode()).await?)
+    async fn replace(&self, read: &Header, header: &Header) -> Result<bool> {
+        replace(&self.pool, self.backup, read, header).await
     }
 
     async fn discard(&self, header: &Header) -> Result<()> {
-        let parts = Parts::new(&self.pool, self.backup, Some(&self.set));
+        let parts = Parts::new(&self.pool, self.backup, self.set.as_deref());
         parts.remove(header.possible_chunks()).await
     }
+}
+
+/// Tells in a manifest's header that a set is being written. Whatever other one was, goes.
+async fn take_place(
+    pool: &Pool,
+    backup: BackupId,
+    before: Header,
+    set: &Option<String>,
+) -> Result<()> {
+    let mut both = before.clone();
+    both.others.push(set.clone());
+    let mut alone = before.clone();
+    alone.others = vec![set.clone()];
+    if !replace(pool, backup, &before, &both).await? {
+        return Err(begun_anew(backup));
+    }
+    if before.others.is_empty() {
+        return Ok(());
+    }
+    info!(%backup, "Taking the place of an attempt that was broken off, or of another one");
+    remove_others(pool, backup, &before).await?;
+    match replace(pool, backup, &both, &alone).await? {
+        true => Ok(()),
+        false => Err(begun_anew(backup)),
+    }
+}
+
+fn begun_anew(backup: BackupId) -> Error {
+    Error::missing(format!(
+        "The manifest of backup {backup} was removed or begun anew meanwhile"
+    ))
 }
 
 /// The header of a manifest that can be supplemented.
