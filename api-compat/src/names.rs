@@ -9,6 +9,7 @@
 //! | what a backup's data was when it was stored; ours | `backup.<backup>.manifest`, `backup.<backup>.manifest.<part>` |
 //! | object that names the worker at work on a backup; ours | `backup.<backup>.owner` |
 //! | object on which the workers of a host hold leases; ours | `cinderblock.workers.<host>` |
+//! | object on which whoever changes manifests takes turns; ours, there only for a moment | `cinderblock.turn.<volume>` |
 
 use std::fmt;
 
@@ -194,6 +195,12 @@ pub fn owner_object(backup: BackupId) -> String {
 /// The object on which the workers of a host hold leases. Python's workers know none.
 pub fn workers_object(host: &str) -> String {
     format!("cinderblock.workers.{}", host.escape_default())
+}
+
+/// The object on which those take turns who change the manifests of a volume's backups. Python's workers
+/// know none.
+pub fn turn_object(volume: VolumeId) -> String {
+    format!("cinderblock.turn.{volume}")
 }
 
 #[cfg(test)]

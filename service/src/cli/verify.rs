@@ -53,8 +53,6 @@ struct Report {
     bytes_unknown: u64,
     bytes_damaged: u64,
     damage: Vec<Damage>,
-    /// Whether there is more damage than is listed.
-    and_more: bool,
     error: Option<String>,
 }
 
@@ -124,7 +122,6 @@ impl Report {
             bytes_unknown: 0,
             bytes_damaged: 0,
             damage: Vec::new(),
-            and_more: false,
             error: None,
         };
         match verified {
@@ -133,9 +130,8 @@ impl Report {
                 point: Some(verified.point.into()),
                 bytes_read: verified.bytes_read,
                 bytes_unknown: verified.bytes_unknown,
-                bytes_damaged: verified.damage.iter().map(|damage| damage.length).sum(),
+                bytes_damaged: listed(&verified.damage) + verified.bytes_damaged_more,
                 damage: verified.damage,
-                and_more: verified.and_more,
                 ..nothing
             },
             Err(error) => Self {
@@ -158,14 +154,20 @@ impl Report {
         for damage in &self.damage {
             writeln!(out, "  {damage}")?;
         }
-        if self.and_more {
-            writeln!(out, "  and more: it was not read to its end")?;
+        let more = self.bytes_damaged - listed(&self.damage);
+        if more > 0 {
+            writeln!(out, "  and {} more", BinaryBytes(more))?;
         }
         if let Some(error) = &self.error {
             writeln!(out, "  {error}")?;
         }
         Ok(())
     }
+}
+
+/// Bytes of the places that are told one by one.
+fn listed(damage: &[Damage]) -> u64 {
+    damage.iter().map(|damage| damage.length).sum()
 }
 
 /// Verifies what is asked for; a line is printed as soon as it is known.

@@ -102,7 +102,7 @@ impl Error {
     }
 
     /// An error that this room found by itself.
-    pub(super) fn new(
+    pub(crate) fn new(
         kind: ErrorKind,
         operation: &'static str,
         object: &str,

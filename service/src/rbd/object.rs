@@ -15,7 +15,7 @@ use super::sys;
 use super::{Error, ErrorKind, Pool, Result};
 
 /// How much of an object one request reads.
-const READ_STEP: usize = 1 << 20;
+const READ_STEP: usize = 256 << 10;
 
 /// An object that nobody writes.
 const PROBE: &str = "cinderblock.probe";
@@ -58,10 +58,12 @@ impl Pool {
     }
 
     /// Writes an object whole in place of what it held, unless that is something else by now, or gone;
-    /// whether it was written.
+    /// whether it was written. For texts: what ends with zeros is as good as what does not.
     pub async fn replace_object(&self, name: &str, held: &[u8], content: &[u8]) -> Result<bool> {
         const REPLACE: &str = "replace object";
-        let (held, content) = (held.to_owned(), content.to_owned());
+        // What is behind an object's end compares as zeros: so a longer one is something else.
+        let held = [held, &[0]].concat();
+        let content = content.to_owned();
         self.with_object(REPLACE, name, move |pool, name, object| {
             // SAFETY: the operation is released once, after its last use; what it refers to outlives
             // it; the pool is live and the name is NUL-terminated.

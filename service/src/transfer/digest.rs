@@ -95,7 +95,7 @@ pub struct Holes {
     pub lost: Vec<u64>,
 }
 
-/// How many places may be damaged for that to be noted only.
+/// How many damaged places are noted.
 const MOST_DAMAGE: usize = 10_000;
 
 fn digests(data: &[u8], seed: u64) -> Vec<Digest> {
@@ -195,8 +195,26 @@ impl<S: ImageSource, R: Recorder> ImageSource for Recorded<'_, S, R> {
 enum Damage {
     /// It is an error.
     Refused,
-    /// It is noted, and passed on: where it begins and ends, in bytes; what touches is one.
-    Noted(Mutex<BTreeMap<u64, u64>>),
+    /// It is noted, and passed on.
+    Noted(Mutex<Noted>),
+}
+
+/// Damage that was passed on.
+#[derive(Debug, Default)]
+struct Noted {
+    /// Where it begins and ends, in bytes; what touches is one.
+    places: BTreeMap<u64, u64>,
+    /// Bytes of what is damaged beyond that.
+    more: u64,
+}
+
+/// What was damaged of what was passed on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Damaged {
+    /// Ranges of bytes in order, those that touch joined: the first ten thousand that were found.
+    pub places: Vec<Range<u64>>,
+    /// Bytes of all the others.
+    pub more: u64,
 }
 
 /// A source whose data is compared with what is known of it.
@@ -235,15 +253,19 @@ impl<'a, S, R> Checked<'a, S, R> {
         self.unknown.load(Ordering::Relaxed)
     }
 
-    /// The damage that was noted: ranges of bytes in order, those that touch joined.
-    pub fn into_damage(self) -> Vec<Range<u64>> {
+    /// The damage that was noted.
+    pub fn into_damage(self) -> Damaged {
         let Damage::Noted(noted) = self.damage else {
-            return Vec::new();
+            return Damaged::default();
         };
-        let noted = noted
+        let Noted { places, more } = noted
             .into_inner()
             .unwrap_or_else(|error| error.into_inner());
-        noted.into_iter().map(|(start, end)| start..end).collect()
+        let places = places.into_iter().map(|(start, end)| start..end);
+        Damaged {
+            places: places.collect(),
+            more,
+        }
     }
 
     pub(super) fn damaged(&self, found: Range<u64>) -> Result<(), BlockError> {
@@ -252,18 +274,19 @@ impl<'a, S, R> Checked<'a, S, R> {
         };
         let mut noted = noted.lock().unwrap_or_else(|error| error.into_inner());
         let Range { mut start, mut end } = found.clone();
-        let known = noted.len();
-        while let Some((before, reaches)) = noted.range(..=end).next_back().map(|(a, b)| (*a, *b))
+        let places = &mut noted.places;
+        let known = places.len();
+        while let Some((before, reaches)) = places.range(..=end).next_back().map(|(a, b)| (*a, *b))
             && reaches >= start
         {
-            noted.remove(&before);
+            places.remove(&before);
             start = start.min(before);
             end = end.max(reaches);
         }
-        if noted.len() == known && known >= MOST_DAMAGE {
-            return Err(BlockError::Damaged(found));
+        match places.len() == known && known >= MOST_DAMAGE {
+            true => noted.more += found.end - found.start,
+            false => _ = places.insert(start, end),
         }
-        noted.insert(start, end);
         Ok(())
     }
 }

@@ -92,7 +92,7 @@ async fn what_was_copied_is_what_is_known_whatever_the_sizes() {
         refused.expect_err("it is damaged");
         let noting = Checked::noting(&spoilt, &book);
         copy(&noting, &other()).await.expect("restored");
-        let damage = noting.into_damage();
+        let damage = noting.into_damage().places;
         assert!(
             damage.len() == 1 && damage[0].contains(&(last as u64)),
             "{damage:?}"
@@ -148,7 +148,7 @@ async fn what_is_read_to_be_looked_at_is_read_as_a_whole() {
     let noting = Checked::noting(&spoilt, &book);
     let stats = copy(&noting, &nowhere).await.expect("read");
     assert_eq!(stats.bytes_read, size as u64);
-    assert_eq!(noting.into_damage(), vec![5 * GRAIN..6 * GRAIN]);
+    assert_eq!(noting.into_damage().places, vec![5 * GRAIN..6 * GRAIN]);
 }
 
 #[test]
@@ -158,7 +158,20 @@ fn damage_that_touches_is_one_in_whatever_order_it_is_found() {
     for range in [4..6, 8..9, 0..1, 6..7, 3..4, 7..8, 3..5] {
         noting.damaged(range).expect("noted");
     }
-    assert_eq!(noting.into_damage(), [0..1, 3..9]);
+    let found = noting.into_damage();
+    assert_eq!((found.places, found.more), (vec![0..1, 3..9], 0));
+}
+
+#[test]
+fn more_damage_than_is_noted_is_counted_and_passed_on() {
+    let (disk, book) = (Disk::new(vec![0; 10]), Book::default());
+    let noting = Checked::noting(&disk, &book);
+    for place in 0..10_002 {
+        let start = place * 2 * GRAIN;
+        noting.damaged(start..start + GRAIN).expect("passed on");
+    }
+    let found = noting.into_damage();
+    assert_eq!((found.places.len(), found.more), (10_000, 2 * GRAIN));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::plan::{Candidate, Deletion};
 use super::snapshots::{remove_snapshots, snapshots_if_exists};
+use super::turn::in_turn_of;
 use super::{BackupRecord, Error, Result, Vault, manifest};
 use crate::rbd::{self, ErrorKind, Pool};
 
@@ -42,17 +43,23 @@ impl Vault {
             .retry(patience)
             .when(|error| matches!(error, Error::Damaged(_)))
             .await?;
-        for (candidate, _) in &found {
-            manifest::give_on(&pool, record.backup, &backups_in(candidate)).await?;
-        }
+        let building: Vec<BackupId> = found
+            .iter()
+            .flat_map(|(candidate, _)| backups_in(candidate))
+            .collect();
+        let giving = manifest::give_on(&pool, record.backup, &building);
+        in_turn_of(&pool, record.volume, giving).await?;
         for (candidate, deletion) in &found {
             remove(&pool, record, candidate, deletion).await?;
         }
-        // To one that was completed meanwhile, too. From now on nothing builds on this backup.
-        for candidate in self.find(&pool, record).await? {
-            manifest::give_on(&pool, record.backup, &backups_in(&candidate)).await?;
-        }
-        manifest::remove(&pool, record.backup).await?;
+        let removing = async {
+            // To one that was completed meanwhile, too. From now on nothing builds on this backup.
+            for candidate in self.find(&pool, record).await? {
+                manifest::give_on(&pool, record.backup, &backups_in(&candidate)).await?;
+            }
+            manifest::remove(&pool, record.backup).await
+        };
+        in_turn_of(&pool, record.volume, removing).await?;
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {
             let missing = found.iter().all(|(candidate, _)| candidate.image != image);

@@ -19,6 +19,7 @@ mod resume;
 mod snapshots;
 mod store;
 mod trust;
+mod turn;
 mod undo;
 mod verify;
 

@@ -11,15 +11,9 @@ use api_compat::names;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::turn::in_turn;
 use super::{Result, Vault};
 use crate::rbd::Pool;
-
-/// How long a worker may take to look at an owner and to write itself down. Longer than that it has died.
-const TURN: Duration = Duration::from_secs(10);
-
-/// How often a worker looks whether it is its turn, and how often in all: for longer than a turn lasts.
-const TURN_COMES: Duration = Duration::from_millis(50);
-const LOOKS: usize = 220;
 
 /// More than the object that names an owner can have.
 const LIMIT: usize = 4096;
@@ -220,22 +214,8 @@ impl Vault {
         worker: &Worker,
         looking: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        // Of this question, not of the worker: that may have several.
-        let (object, turn) = (
-            names::workers_object(&worker.host),
-            Uuid::new_v4().to_string(),
-        );
-        let pool = self.owners().await?;
-        for _ in 0..LOOKS {
-            if pool.take_turn(&object, &turn, TURN).await? {
-                break;
-            }
-            tokio::time::sleep(TURN_COMES).await;
-        }
-        let done = looking.await;
-        // Where this fails the turn is over by itself in a moment.
-        let _ = pool.end_turn(&object, &turn).await;
-        done
+        let object = names::workers_object(&worker.host);
+        in_turn(&self.owners().await?, &object, looking).await
     }
 
     /// Another worker that is at work on a backup, and lives.

@@ -79,8 +79,24 @@ impl Opened<'_> {
             copied => copied?,
         };
         self.still_stands().await?;
-        for range in source.into_damage() {
+        let unknown = source.unknown();
+        if manifest.is_whole() && unknown > 0 {
+            warn!(
+                image = self.image.name(),
+                bytes = unknown,
+                "Parts of the manifest are gone: nobody knows whether what was restored is what was stored"
+            );
+        }
+        let damage = source.into_damage();
+        for range in damage.places {
             warn!("{}. It is restored as it is", self.describe(range).await);
+        }
+        if damage.more > 0 {
+            warn!(
+                image = self.image.name(),
+                bytes = damage.more,
+                "There is more damage. It is restored as it is"
+            );
         }
         Ok(stats)
     }

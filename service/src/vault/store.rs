@@ -15,6 +15,7 @@ use super::plan::{self, BackupSpec, Method, NoDiff, ParentFacts};
 use super::resume::way_of;
 use super::snapshots::{snapshot_names, snapshots_if_exists, still_stand};
 use super::trust::{Snapshots, rollback_of};
+use super::turn::in_turn_of;
 use super::undo::Made;
 use super::{Error, Result, Vault, Volume};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
@@ -197,17 +198,24 @@ impl Vault {
                 let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await;
                 manifest.set_rollback(rollback);
             }
-            manifest.finish().await?;
-            let mut read = vec![plan.snapshot.as_str()];
-            if let Method::Incremental { from: parent } = &plan.method {
-                read.push(parent);
-                let stands =
-                    still_stand(&pool, &plan.base.to_string(), &base_held, &[parent]).await;
-                // Of the chain, not of the volume.
-                stands.map_err(as_damage)?;
+            let ending = async {
+                manifest.finish().await?;
+                let mut read = vec![plan.snapshot.as_str()];
+                if let Method::Incremental { from: parent } = &plan.method {
+                    read.push(parent);
+                    let stands =
+                        still_stand(&pool, &plan.base.to_string(), &base_held, &[parent]).await;
+                    // Of the chain, not of the volume.
+                    stands.map_err(as_damage)?;
+                }
+                still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
+                complete(&base, plan).await
+            };
+            match plan.method {
+                // Whoever deletes the parent finds the restore point, or has taken the parent's away.
+                Method::Incremental { .. } => in_turn_of(&pool, plan.base.volume(), ending).await?,
+                Method::Full | Method::Whole | Method::Compared => ending.await?,
             }
-            still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
-            complete(&base, plan).await?;
             Ok(stats)
         };
         let stats = stored.await;

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
+use api_compat::ids::VolumeId;
 use tracing::{info, warn};
 
 use super::damage::{Damage, locate};
 use super::manifest::{self, Manifest, Supplement};
 use super::restore::Opened;
+use super::turn::in_turn_of;
 use super::{BackupRecord, Error, RestorePoint, Result, Vault};
 use crate::rbd::{Image, Pool};
 use crate::transfer::{
@@ -26,10 +28,10 @@ pub struct Verified {
     /// Bytes of which nobody knows what they must be: of those, and of what is nothing now where a part of
     /// the manifest is lost.
     pub bytes_unknown: u64,
-    /// Where it is not what was stored, in order.
+    /// Where it is not what was stored, in order: the first ten thousand places that were found.
     pub damage: Vec<Damage>,
-    /// Whether there is more damage than that: it was not read to its end.
-    pub and_more: bool,
+    /// Bytes of all the others.
+    pub bytes_damaged_more: u64,
 }
 
 /// How much a backup's manifest knows.
@@ -63,6 +65,7 @@ impl Vault {
             point: &point,
             pool: &pool,
             image: &image,
+            volume: backup.volume,
             job,
         };
         let verified = verification.run(record).await;
@@ -77,6 +80,7 @@ struct Verification<'a> {
     point: &'a RestorePoint,
     pool: &'a Pool,
     image: &'a Image,
+    volume: VolumeId,
     job: &'a Job,
 }
 
@@ -109,12 +113,7 @@ impl Verification<'_> {
 
     async fn compare(&self, manifest: &Manifest) -> Result<Verified> {
         let source = Checked::noting(self.image, manifest);
-        let read = self.read(&source).await;
-        let (bytes_read, beyond) = match read {
-            Ok(stats) => (stats.bytes_read, None),
-            // There is more damage than is noted.
-            Err(error) => (self.job.progress.done(), Some(damage_of(error)?)),
-        };
+        let bytes_read = self.read(&source).await?.bytes_read;
         self.opened.still_stands().await?;
         let known = match manifest.is_whole() {
             true => Known::Whole,
@@ -122,11 +121,9 @@ impl Verification<'_> {
         };
         let mut verified = self.verified(known, bytes_read);
         verified.bytes_unknown = source.unknown();
-        verified.and_more = beyond.is_some();
-        let mut damage = source.into_damage();
-        damage.extend(beyond);
-        damage.sort_by_key(|range| range.start);
-        for range in damage {
+        let damage = source.into_damage();
+        verified.bytes_damaged_more = damage.more;
+        for range in damage.places {
             verified.damage.extend(locate(self.image, range).await);
         }
         Ok(verified)
@@ -138,7 +135,8 @@ impl Verification<'_> {
             return Ok(None);
         };
         let size = self.image.known_size();
-        let supplement = Supplement::begin(self.pool, backup, snapshot, size).await?;
+        let of = (backup, self.volume);
+        let supplement = Supplement::begin(self.pool, of, snapshot, size).await?;
         let checked = Checked::new(self.image, &supplement.known);
         let read = self
             .read(&Recorded::new(&checked, &supplement.writer, size))
@@ -159,10 +157,14 @@ impl Verification<'_> {
             }
         };
         supplement.finish().await?;
-        if let Err(gone) = self.opened.still_stands().await {
+        match self.opened.still_stands().await {
             // Deleted just now, perhaps before there was anything to be deleted of a manifest.
-            manifest::remove(self.pool, backup).await?;
-            return Err(gone);
+            Err(gone @ Error::Missing(_)) => {
+                let removing = manifest::remove(self.pool, backup);
+                in_turn_of(self.pool, self.volume, removing).await?;
+                return Err(gone);
+            }
+            stands => stands?,
         }
         info!(%backup, "Wrote down what the backup holds");
         Ok(Some(self.verified(Known::Recorded, stats.bytes_read)))
@@ -181,7 +183,7 @@ impl Verification<'_> {
             bytes_read,
             bytes_unknown: 0,
             damage: Vec::new(),
-            and_more: false,
+            bytes_damaged_more: 0,
         }
     }
 }

@@ -73,7 +73,7 @@ async fn an_object_is_replaced_unless_it_is_something_else_by_now() {
     assert!(!replace(b"", b"one").await);
     assert_eq!(read().await, None, "none was made");
     pool.write_object(&name, b"one").await.expect("write");
-    for other in [&b"two"[..], b"ones", b"xone"] {
+    for other in [&b"two"[..], b"ones", b"xone", b"on", b""] {
         assert!(!replace(other, b"three").await, "{other:?}");
     }
     assert_eq!(read().await.as_deref(), Some(&b"one"[..]));
@@ -124,6 +124,11 @@ async fn one_has_its_turn_until_it_ends_it_or_its_time_is_over() {
     assert!(take("one", hour).await);
     assert!(!take("two", hour).await);
     assert!(!take("one", hour).await);
+    // It can be made to last by whoever has it.
+    pool.keep_turn(&name, "one", hour).await.expect("kept");
+    pool.keep_turn(&name, "two", hour)
+        .await
+        .expect_err("not its turn");
     // Whoever does not have it ends nothing; a lease on the same object is something else.
     pool.end_turn(&name, "two").await.expect("end");
     pool.hold_lease(&name, "two", hour).await.expect("hold");

@@ -45,6 +45,14 @@ async fn byte(plan: &BackupPlan, offset: u64) -> (u8, u8) {
     (was, was ^ 0x10)
 }
 
+/// The sets to which the parts of a manifest belong.
+fn sets(plan: &BackupPlan) -> BTreeSet<String> {
+    let objects = objects_of(plan);
+    let parts = objects.iter().filter(|name| name.contains(".manifest."));
+    let set = |name: &String| name.rsplit_once('.').map(|(set, _)| set.to_owned());
+    parts.filter_map(set).collect()
+}
+
 #[tokio::test]
 async fn every_damaged_part_is_told_by_offset_object_and_pool() {
     let (vault, mut noise) = (vault(), Noise::new(61));
@@ -281,31 +289,83 @@ async fn whoever_ends_a_record_in_the_middle_leaves_what_was_known() {
     assert_eq!(recorded.known, Known::Recorded);
     let sound = verify(&vault, &source, &next).await;
     assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
-    let sets = |plan| -> BTreeSet<String> {
-        let objects = objects_of(plan);
-        let parts = objects.iter().filter(|name| name.contains(".manifest."));
-        let set = |name: &String| name.rsplit_once('.').map(|(set, _)| set.to_owned());
-        parts.filter_map(set).collect()
-    };
     assert_eq!(sets(&next).len(), 1, "{:?}", objects_of(&next));
 
-    // Of two at once the one that began last counts, and the other one says so.
-    let [first, second] = [Job::default(), Job::default()];
-    let backup = source.record(&next, false);
-    let lose = objects_of(&next);
-    let part = lose.iter().find(|name| name.contains(".manifest."));
-    rados(&["rm", part.expect("a part")]);
-    let (late, sooner) = tokio::join!(vault.verify(&backup, true, &first), async {
-        while first.progress.done() == 0 {
-            tokio::task::yield_now().await;
-        }
-        vault.verify(&backup, true, &second).await
-    });
-    let (late, sooner) = (late.map(|it| it.known), sooner.map(|it| it.known));
-    assert!(late.is_ok() || sooner.is_ok(), "{late:?}, {sooner:?}");
-    let sound = verify(&vault, &source, &next).await;
-    assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
-    assert_eq!(sets(&next).len(), 1, "{:?}", objects_of(&next));
     source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}
+
+/// Begins to write down what a backup holds, and stops in the middle of reading it.
+async fn begin_record<'a, R>(
+    recording: impl Future<Output = R> + 'a,
+    job: &Job,
+) -> std::pin::Pin<Box<dyn Future<Output = R> + 'a>> {
+    let mut recording: std::pin::Pin<Box<dyn Future<Output = R> + 'a>> = Box::pin(recording);
+    tokio::select! {
+        biased;
+        () = async {
+            while job.progress.done() == 0 {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+        _ = &mut recording => panic!("it was too fast"),
+    }
+    recording
+}
+
+#[tokio::test]
+async fn of_two_records_the_one_that_began_last_counts() {
+    let (vault, mut noise) = (vault(), Noise::new(66));
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(30 * MIB)).await;
+    let full = source.back_up(&vault, None).await;
+    forget_manifest(&full);
+    source.write(MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(&vault, Some(&full)).await;
+    // Without a manifest; with one that knows a part.
+    for plan in [&full, &next] {
+        let (job, backup) = (Job::default(), source.record(plan, false));
+        let first = begin_record(vault.verify(&backup, true, &job), &job).await;
+        let second = record(&vault, &source, plan).await;
+        assert_eq!(second.known, Known::Recorded);
+        let first = first.await.expect_err("the second one counts").to_string();
+        assert!(first.contains("begun anew"), "{first}");
+        let sound = verify(&vault, &source, plan).await;
+        assert_eq!((sound.known, sound.bytes_unknown), (Known::Whole, 0));
+        assert_eq!(sets(plan).len(), 1, "{:?}", objects_of(plan));
+    }
+    source.delete(&vault, [&full, &next]).await;
+    source.image.close().await;
+}
+
+#[tokio::test]
+async fn what_is_given_to_a_backup_while_it_is_recorded_is_not_lost() {
+    let (vault, mut noise) = (vault(), Noise::new(67));
+    let source = Source::new(3 << 30).await;
+    source.write(0, noise.bytes(2 * MIB)).await;
+    let first = source.back_up(&vault, None).await;
+    forget_manifest(&first);
+    // In a part of its own, of which the next one has nothing.
+    source.write(2 << 30, noise.bytes(MIB)).await;
+    let second = source.back_up(&vault, Some(&first)).await;
+    source.write(8 * MIB, noise.bytes(30 * MIB)).await;
+    let third = source.back_up(&vault, Some(&second)).await;
+    let known = verify(&vault, &source, &third).await;
+    assert_eq!((known.known, known.bytes_unknown), (Known::Partly, 2 * MIB));
+
+    let (job, backup) = (Job::default(), source.record(&third, false));
+    let recording = begin_record(vault.verify(&backup, true, &job), &job).await;
+    let gone = source.record(&second, false);
+    vault.delete(&gone).await.expect("delete");
+    let refused = recording.await.expect_err("more is known").to_string();
+    assert!(refused.contains("begun anew"), "{refused}");
+    let known = verify(&vault, &source, &third).await;
+    assert_eq!((known.known, known.bytes_unknown), (Known::Partly, 2 * MIB));
+    // What was given is known: damage there is noticed, and not recorded.
+    let object = object_at(&third, 2 << 30).await;
+    spoil(&object, 0, &[0x55; 16]);
+    let damaged = record(&vault, &source, &third).await;
+    assert_eq!((damaged.known, damaged.damage.len()), (Known::Partly, 1));
+    source.delete(&vault, [&first, &third]).await;
     source.image.close().await;
 }

@@ -139,6 +139,15 @@ impl Header {
         self.chunks.is_none()
     }
 
+    /// Whether it tells of the same digests.
+    pub fn tells_as(&self, other: &Self) -> bool {
+        let alone = |header: &Self| Self {
+            others: Vec::new(),
+            ..header.clone()
+        };
+        alone(self) == alone(other)
+    }
+
     /// What digests are seeded with.
     pub fn seed(&self) -> u64 {
         // Checked when it was read.
@@ -241,6 +250,18 @@ mod tests {
         let read = Header::decode(&header.encode()).expect("a header");
         assert_eq!(read, header);
         assert_eq!(read.seed(), 0xfeed_0000_0000_0001);
+    }
+
+    #[test]
+    fn what_was_stored_once_is_read_for_ever() {
+        let stored = concat!(
+            r#"{"version":1,"digest":"xxh3-128","grain":65536,"seed":"feed000000000001","#,
+            r#""snapshot":"backup.x.snap.1.23","size":11811160064,"older":null,"rollback":null,"#,
+            r#""whole":true,"chunks":[[0,2],[7,7],[9,10]],"set":null,"check":"59d84c611783a1f5"}"#
+        );
+        assert_eq!(String::from_utf8_lossy(&header().encode()), stored);
+        let read = Header::decode(stored.as_bytes()).expect("a header");
+        assert_eq!(read, header());
     }
 
     #[test]

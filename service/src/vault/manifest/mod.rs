@@ -4,6 +4,7 @@
 //! the digests of what the backup wrote. For what it did not write, the header names the manifest of the
 //! backup that it builds on. A manifest that is being made has a draft for a header. It is complete before
 //! the restore point that it describes, so that one that stands has its manifest, whatever happens then.
+//! Complete manifests build on each other: whoever changes one takes a turn on its volume.
 //!
 //! Python's workers know none of this: a backup of theirs has no manifest, and one of ours that builds on
 //! it knows only what it wrote itself.
@@ -26,7 +27,7 @@ use tracing::warn;
 
 use super::plan::Method;
 use super::{BackupPlan, Error, Result, Vault, random};
-use crate::rbd::Pool;
+use crate::rbd::{ErrorKind, Pool};
 use checkpoint::Checkpoint;
 pub(super) use checkpoint::Way;
 use chunk::Chunk;
@@ -37,9 +38,6 @@ use reader::{READS, read_header, read_stored};
 pub(super) use supplement::Supplement;
 use writer::Resumption;
 pub(super) use writer::Writer;
-
-/// How often a manifest is given what it builds on: it may be supplemented just now.
-const GIVES: usize = 5;
 
 impl Vault {
     /// Begins the manifest of a backup of `size` bytes. Nobody else may write the backup meanwhile. With a
@@ -188,16 +186,28 @@ async fn remove_others(pool: &Pool, backup: BackupId, header: &Header) -> Result
     Ok(())
 }
 
-/// Writes a header in place of the one that was read, unless somebody else has written one since, or
-/// removed it; whether it was written.
-async fn replace(pool: &Pool, backup: BackupId, read: &Header, header: &Header) -> Result<bool> {
+/// Writes a header in place of the one that was read.
+///
+/// # Errors
+/// `Missing` if that is not there any more: somebody has written another one who has no turn, or removed it.
+async fn replace(pool: &Pool, backup: BackupId, read: &Header, header: &Header) -> Result<()> {
     let name = names::manifest_object(backup);
     let (read, header) = (read.encode(), header.encode());
-    Ok(pool.replace_object(&name, &read, &header).await?)
+    match pool.replace_object(&name, &read, &header).await? {
+        true => Ok(()),
+        false => Err(begun_anew(backup)),
+    }
+}
+
+fn begun_anew(backup: BackupId) -> Error {
+    Error::missing(format!(
+        "The manifest of backup {backup} was removed or begun anew meanwhile"
+    ))
 }
 
 /// Gives the manifests of `others` that build on a backup's what they have from it: after that it can go.
-/// Repeating it after an interruption is safe, since a manifest gets only what it does not have.
+/// Repeating it after an interruption is safe, since a manifest gets only what it does not have. Where there
+/// is no room, less is known of the others from then on.
 pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) -> Result<()> {
     let Some(Ok(given)) = read_stored(pool, &names::manifest_object(backup)).await? else {
         return Ok(());
@@ -206,28 +216,28 @@ pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) 
         return Ok(());
     }
     for other in others {
-        give_to(pool, (backup, &given), *other).await?;
+        match give_to(pool, (backup, &given), *other).await {
+            Err(error) if error.kind() == Some(ErrorKind::NoSpace) => {
+                warn!(backup = %other, %error, "A manifest loses what it builds on");
+            }
+            given => given?,
+        }
     }
     Ok(())
 }
 
 async fn give_to(pool: &Pool, (backup, given): (BackupId, &Header), other: BackupId) -> Result<()> {
     let name = names::manifest_object(other);
-    for _ in 0..GIVES {
-        let Some(Ok(header)) = read_stored(pool, &name).await? else {
-            return Ok(());
-        };
-        let builds = |older: &Older| older.backup == backup && older.snapshot == given.snapshot;
-        // One of another seed was recorded anew: its digests cannot be told beside those of this one.
-        if !header.older.as_ref().is_some_and(builds) || header.seed() != given.seed() {
-            return Ok(());
-        }
-        let taken = take_over(pool, (backup, given), (other, header.clone())).await?;
-        if replace(pool, other, &header, &taken).await? {
-            return Ok(());
-        }
+    let Some(Ok(header)) = read_stored(pool, &name).await? else {
+        return Ok(());
+    };
+    let builds = |older: &Older| older.backup == backup && older.snapshot == given.snapshot;
+    // One of another seed was recorded anew: its digests cannot be told beside those of this one.
+    if !header.older.as_ref().is_some_and(builds) || header.seed() != given.seed() {
+        return Ok(());
     }
-    Err(Error::damaged(format!("{name} changes all the time")))
+    let taken = take_over(pool, (backup, given), (other, header.clone())).await?;
+    replace(pool, other, &header, &taken).await
 }
 
 /// Writes what a manifest lacks of one that it builds on; the header that makes it independent of that.

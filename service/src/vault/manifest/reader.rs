@@ -22,7 +22,7 @@ use crate::vault::{Error, Result};
 const KEPT: usize = 4;
 
 /// How many chunks are read at a time.
-pub(super) const READS: usize = 16;
+pub(super) const READS: usize = 8;
 
 /// The digests of a chunk's grains; none where nothing is known.
 type Digests = Vec<Option<Digest>>;
@@ -83,6 +83,14 @@ impl Manifest {
     /// Whether it knows of every grain what that must be, as far as its parts can be read.
     pub fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Whether it is known from the same manifests, however these are being supplemented.
+    pub(super) fn tells_as(&self, other: &Self) -> bool {
+        let same = |(one, other): (&(BackupId, Header), &(BackupId, Header))| {
+            one.0 == other.0 && one.1.tells_as(&other.1)
+        };
+        self.chain.len() == other.chain.len() && self.chain.iter().zip(&other.chain).all(same)
     }
 
     /// What the newest of them says of itself.

@@ -1,0 +1,350 @@
+//! Many operations at a time while parts of the cloud are killed at random moments: nothing is lost, and
+//! nothing is left behind.
+//!
+//! `SOAK_ROUNDS` says for how many rounds (three by default), and `SOAK_SEED` which ones: a run that fails
+//! tells its seed. Chance only decides what is done and when; how the parts of the cloud interleave is up
+//! to them.
+
+use std::env;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use cinderblock_tests::{
+    Cloud, Cluster, Content, Invariants, Lab, Reconfigured, Resource, Setup, eventually, image,
+};
+use fastrand::Rng;
+use futures_util::future::try_join_all;
+use tokio::time::sleep;
+
+const MIB: u64 = 1 << 20;
+
+/// How many volumes there are, each with one operation at a time.
+const VOLUMES: usize = 6;
+
+/// Slowly enough to be met in the middle.
+const SLOWLY: &str = "
+[cinderblock]
+backup_bandwidth = 16777216
+restore_bandwidth = 16777216
+checkpoint_interval = 1
+";
+
+/// What goes wrong while operations are under way.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// `kill -9` of the worker, and a new start.
+    Kill,
+    /// The same twice, the second time while it takes up what it finds.
+    KillTwice,
+    /// The worker hangs for longer than it counts as alive, and goes on.
+    Hang,
+    /// RabbitMQ is killed and started.
+    Broker,
+    /// The database is killed and started.
+    Database,
+    /// The OSD of the backups is killed and started.
+    Osd,
+}
+
+impl Fault {
+    const ALL: [Self; 6] = [
+        Self::Kill,
+        Self::KillTwice,
+        Self::Hang,
+        Self::Broker,
+        Self::Database,
+        Self::Osd,
+    ];
+
+    async fn happen(self, lab: &Lab, chance: &mut Rng) -> Result<()> {
+        let moment = |chance: &mut Rng, most: u64| Duration::from_millis(chance.u64(0..most));
+        sleep(moment(chance, 4000)).await;
+        let kill = async |part: &str| lab.command(&["stop", "--signal", "KILL", part]).await;
+        let start = async |part: &str| lab.command(&["start", part]).await;
+        match self {
+            Self::Kill => {
+                kill("worker").await?;
+                sleep(moment(chance, 5000)).await;
+                start("worker").await?;
+            }
+            Self::KillTwice => {
+                kill("worker").await?;
+                start("worker").await?;
+                sleep(moment(chance, 25_000)).await;
+                kill("worker").await?;
+                start("worker").await?;
+            }
+            Self::Hang => {
+                lab.signal("worker", "STOP").await?;
+                sleep(Duration::from_secs(20)).await;
+                lab.signal("worker", "CONT").await?;
+            }
+            Self::Broker | Self::Database | Self::Osd => {
+                let part = self.part(lab)?;
+                kill(&part).await?;
+                sleep(moment(chance, 5000)).await;
+                start(&part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn part(self, lab: &Lab) -> Result<String> {
+        Ok(match self {
+            Self::Kill | Self::KillTwice | Self::Hang => "worker".to_owned(),
+            Self::Broker => "rabbitmq".to_owned(),
+            Self::Osd => "ceph-osd-backups".to_owned(),
+            Self::Database => match lab.variable("LAB_DATABASE_URL")?.starts_with("postgresql") {
+                true => "postgresql".to_owned(),
+                false => "mariadb".to_owned(),
+            },
+        })
+    }
+}
+
+/// What is done with a volume or one of its backups.
+#[derive(Debug, Clone)]
+enum Operation {
+    Backup { id: String, content: Content },
+    RestoreToNew { backup: usize, target: String },
+    RestoreToOther { backup: usize },
+    Delete { backup: usize },
+}
+
+/// A volume, what its backups hold, and another volume to which they are restored.
+struct Subject {
+    volume: String,
+    other: String,
+    backups: Vec<(String, Content)>,
+}
+
+/// How often what came out.
+#[derive(Debug, Default)]
+struct Count {
+    faults: usize,
+    ended: usize,
+    failed: usize,
+}
+
+struct Soak {
+    setup: Setup,
+    volumes: Cluster,
+    invariants: Invariants,
+    subjects: Vec<Subject>,
+    count: Count,
+}
+
+impl Soak {
+    async fn new() -> Result<Self> {
+        let setup = Setup::new().await?;
+        let invariants = Invariants::new(&setup.lab).await?;
+        let subject = async |_| {
+            let volume = setup.cloud.create_volume(1).await?;
+            let other = setup.cloud.create_volume(1).await?;
+            anyhow::Ok(Subject {
+                volume,
+                other,
+                backups: Vec::new(),
+            })
+        };
+        let subjects = try_join_all((0..VOLUMES).map(subject)).await?;
+        Ok(Self {
+            volumes: setup.cloud.volumes()?,
+            invariants,
+            subjects,
+            count: Count::default(),
+            setup,
+        })
+    }
+
+    fn cloud(&self) -> &Cloud {
+        &self.setup.cloud
+    }
+
+    /// Has something begun with each volume, lets something go wrong, and sees what comes of it.
+    async fn round(&mut self, chance: &mut Rng) -> Result<()> {
+        let mut begun = Vec::new();
+        for subject in 0..VOLUMES {
+            begun.push(self.begin(subject, chance).await?);
+        }
+        let fault = Fault::ALL[chance.usize(..Fault::ALL.len())];
+        println!("{fault:?} while {begun:?}");
+        fault.happen(&self.setup.lab, chance).await?;
+        self.count.faults += 1;
+        for (subject, operation) in begun.into_iter().enumerate() {
+            let ended = self.end(subject, &operation).await;
+            ended.with_context(|| format!("{operation:?} after {fault:?}"))?;
+        }
+        self.invariants.hold().await
+    }
+
+    async fn begin(&self, subject: usize, chance: &mut Rng) -> Result<Operation> {
+        let Subject {
+            volume,
+            other,
+            backups,
+        } = &self.subjects[subject];
+        let what = match backups.is_empty() {
+            true => 0,
+            false => chance.usize(..8),
+        };
+        let which = chance.usize(..backups.len().max(1));
+        Ok(match what {
+            0..=3 => {
+                self.write(volume, chance).await?;
+                let content = self.volumes.content(&image(volume)).await?;
+                let incremental = what > 0;
+                let id = self.cloud().begin_backup(volume, incremental).await?;
+                Operation::Backup { id, content }
+            }
+            4 => {
+                let backup = &backups[which].0;
+                let target = self.cloud().begin_restore(backup, None).await?;
+                Operation::RestoreToNew {
+                    backup: which,
+                    target,
+                }
+            }
+            5 | 6 => {
+                let backup = &backups[which].0;
+                self.cloud().begin_restore(backup, Some(other)).await?;
+                Operation::RestoreToOther { backup: which }
+            }
+            // Nothing builds on the newest.
+            _ => {
+                let newest = backups.len() - 1;
+                let backup = &backups[newest].0;
+                self.cloud().begin_delete(Resource::Backup, backup).await?;
+                Operation::Delete { backup: newest }
+            }
+        })
+    }
+
+    /// Writes here and there, and discards something.
+    async fn write(&self, volume: &str, chance: &mut Rng) -> Result<()> {
+        let image = image(volume);
+        for _ in 0..chance.usize(1..4) {
+            let mut data = vec![0; chance.usize(1..8 << 20)];
+            chance.fill(&mut data);
+            let offset = chance.u64(0..1000) * MIB + chance.u64(0..100) * 512;
+            self.volumes.write(&image, offset, &data).await?;
+        }
+        let (offset, length) = (chance.u64(0..1000) * MIB, chance.u64(1..20) * MIB);
+        self.volumes.discard(&image, offset, length).await
+    }
+
+    async fn end(&mut self, subject: usize, operation: &Operation) -> Result<()> {
+        self.count.ended += 1;
+        let cloud = self.setup.cloud.clone();
+        let Subject { volume, other, .. } = &self.subjects[subject];
+        let (volume, other) = (volume.clone(), other.clone());
+        match operation {
+            Operation::Backup { id, content } => {
+                let status = settled(&cloud, Resource::Backup, id).await?;
+                cloud.wait(Resource::Volume, &volume, "available").await?;
+                match status.as_deref() {
+                    Some("available") => {
+                        let made = (id.clone(), content.clone());
+                        self.subjects[subject].backups.push(made);
+                    }
+                    Some("error") => {
+                        self.count.failed += 1;
+                        cloud.delete(Resource::Backup, id).await?;
+                    }
+                    status => anyhow::bail!("backup {id} is {status:?}"),
+                }
+            }
+            Operation::RestoreToNew { backup, target } => {
+                self.restored(subject, *backup, target).await?;
+                cloud.delete(Resource::Volume, target).await?;
+            }
+            Operation::RestoreToOther { backup } => {
+                if !self.restored(subject, *backup, &other).await? {
+                    let admin = &self.setup.admin;
+                    admin.reset(Resource::Volume, &other, "available").await?;
+                }
+            }
+            Operation::Delete { backup } => {
+                let (id, _) = self.subjects[subject].backups.remove(*backup);
+                if settled(&cloud, Resource::Backup, &id).await?.is_some() {
+                    self.count.failed += 1;
+                    cloud.delete(Resource::Backup, &id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a restore; whether it succeeded, and then the volume holds what it has to.
+    async fn restored(&mut self, subject: usize, backup: usize, target: &str) -> Result<bool> {
+        let (id, content) = &self.subjects[subject].backups[backup];
+        let cloud = &self.setup.cloud;
+        cloud.becomes(Resource::Backup, id, "available").await?;
+        let status = settled(cloud, Resource::Volume, target).await?;
+        if status.as_deref() != Some("available") {
+            self.count.failed += 1;
+            return Ok(false);
+        }
+        let found = self.volumes.content(&image(target)).await?;
+        ensure!(
+            &found == content,
+            "backup {id} was restored as something else"
+        );
+        Ok(true)
+    }
+
+    /// Compares everything that stands, and removes it.
+    async fn finish(&mut self) -> Result<()> {
+        for subject in &mut self.subjects {
+            let cloud = &self.setup.cloud;
+            for (backup, content) in std::mem::take(&mut subject.backups).into_iter().rev() {
+                cloud.restore(&backup, Some(&subject.other)).await?;
+                let found = self.volumes.content(&image(&subject.other)).await?;
+                ensure!(found == content, "backup {backup} is something else");
+                cloud.delete(Resource::Backup, &backup).await?;
+            }
+            for volume in [&subject.volume, &subject.other] {
+                cloud.delete(Resource::Volume, volume).await?;
+            }
+        }
+        self.invariants.hold().await
+    }
+}
+
+/// Waits until a resource's status is none of those of something that is under way; none if it is gone.
+async fn settled(cloud: &Cloud, what: Resource, id: &str) -> Result<Option<String>> {
+    let look = async || {
+        let shown = cloud.show(what, id).await?;
+        Ok(shown.map(|shown| shown["status"].as_str().unwrap_or_default().to_owned()))
+    };
+    let ended = |status: &Option<String>| {
+        status.as_ref().is_none_or(|status| {
+            let status = status.as_str();
+            status == "available" || status.starts_with("error")
+        })
+    };
+    eventually(&format!("{what:?} {id} is settled"), look, ended).await
+}
+
+#[tokio::test]
+async fn nothing_is_lost_and_nothing_is_left_whatever_is_killed() -> Result<()> {
+    let set = |name| env::var(name).ok().map(|text| text.parse::<u64>());
+    let seed = match set("SOAK_SEED") {
+        Some(seed) => seed.context("SOAK_SEED")?,
+        None => SystemTime::UNIX_EPOCH.elapsed()?.as_secs(),
+    };
+    let rounds = set("SOAK_ROUNDS").unwrap_or(Ok(3)).context("SOAK_ROUNDS")?;
+    println!("SOAK_SEED={seed} SOAK_ROUNDS={rounds}");
+    let mut chance = Rng::with_seed(seed);
+    let mut soak = Soak::new().await?;
+    let worker = Reconfigured::worker(&soak.setup.lab, SLOWLY).await?;
+    for round in 1..=rounds {
+        let done = soak.round(&mut chance).await;
+        done.with_context(|| format!("round {round} of SOAK_SEED={seed}"))?;
+        println!("Round {round} of {rounds}: {:?}", soak.count);
+    }
+    worker.restore().await?;
+    soak.finish().await?;
+    println!("{:?}", soak.count);
+    Ok(())
+}
