@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -175,12 +176,14 @@ impl Claim<'_> {
     /// Does a part of the operation that is short, unless a cluster does not answer. Once the
     /// operation is called off the part is given a moment to end in order, and is then dropped: it
     /// might never end.
-    pub async fn carry<T, E>(&self, part: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    pub async fn carry<T, E>(
+        &self,
+        mut part: Pin<Box<impl Future<Output = Result<T, E>>>>,
+    ) -> Result<T, Error>
     where
         Error: From<E>,
     {
         let part = async {
-            tokio::pin!(part);
             if let Ok(done) = tokio::time::timeout(LONG, &mut part).await {
                 return done;
             }
@@ -188,17 +191,16 @@ impl Claim<'_> {
             warn!(%backup, "No answer from a cluster for {seconds} s; the operation waits for it");
             part.await
         };
-        self.until_called_off(part).await
+        self.until_called_off(Box::pin(part)).await
     }
 
     async fn until_called_off<T, E>(
         &self,
-        part: impl Future<Output = Result<T, E>>,
+        mut part: Pin<Box<impl Future<Output = Result<T, E>>>>,
     ) -> Result<T, Error>
     where
         Error: From<E>,
     {
-        tokio::pin!(part);
         tokio::select! {
             biased;
             done = &mut part => return Ok(done?),
@@ -279,7 +281,7 @@ impl Manager {
         claim: &Claim<'_>,
         context: &Context,
         progress: &Progress,
-        moving: impl Future<Output = vault::Result<T>>,
+        moving: Pin<Box<impl Future<Output = vault::Result<T>>>>,
     ) -> Result<T, Error> {
         let moved = {
             let moving = claim.until_called_off(moving);

@@ -201,10 +201,12 @@ impl Manager {
                 turn = self.deleting.acquire() => turn,
                 () = claim.cancel().cancelled() => return Err(Error::CalledOff),
             };
-            claim.carry(self.vault.delete(&record)).await?;
+            claim.carry(Box::pin(self.vault.delete(&record))).await?;
         }
         if let Some(releasing) = releasing {
-            let released = claim.carry(tokio::time::timeout(RELEASE, releasing)).await;
+            let released = claim
+                .carry(Box::pin(tokio::time::timeout(RELEASE, releasing)))
+                .await;
             let error = match released {
                 Ok(Ok(Ok(()))) => return Ok(()),
                 Ok(Ok(Err(error))) | Err(error) => error.to_string(),

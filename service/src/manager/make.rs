@@ -251,7 +251,7 @@ impl Manager {
         };
         let size = making.size(making.source_volume()?);
         let planning = source.plan(&self.vault, &spec, size);
-        let mut plan = claim.carry(planning).await?;
+        let mut plan = claim.carry(Box::pin(planning)).await?;
         // By the attempt before this one.
         let mut placed = row.service_metadata.clone().filter(|_| again);
         let mut told = false;
@@ -309,7 +309,7 @@ impl Manager {
                 claim,
                 context,
                 &job.progress,
-                storing,
+                Box::pin(storing),
             )
             .await?;
         self.count_objects(plan.backup, &job.progress).await;
@@ -322,7 +322,9 @@ impl Manager {
         );
         // A device keeps no snapshots of backups.
         if let Disk::Image(source) = source
-            && let Err(error) = claim.carry(self.tidy_in_time(making, source)).await
+            && let Err(error) = claim
+                .carry(Box::pin(self.tidy_in_time(making, source)))
+                .await
         {
             // The backup itself is complete.
             warn!(

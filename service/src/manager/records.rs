@@ -84,10 +84,10 @@ impl Manager {
         // Rows without data behind them are of no use to anybody.
         let record = self.record(&located).await?;
         let finding = self.vault.find_restore_point(&record);
-        match claim.carry(finding).await {
+        match claim.carry(Box::pin(finding)).await {
             Ok(_) => {}
             Err(Error::Vault(error)) if error.is_not_found() => {
-                if !claim.carry(self.vault.has_base(&record)).await? {
+                if !claim.carry(Box::pin(self.vault.has_base(&record))).await? {
                     return Err(Error::Vault(error));
                 }
                 // As OpenStack's own tests import a record: under another id.

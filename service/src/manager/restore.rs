@@ -327,9 +327,9 @@ impl Manager {
     ) -> Result<Prepared, Error> {
         let record = self.record(&restoring.backup).await?;
         let finding = self.vault.find_restore_point(&record);
-        let point = claim.carry(finding).await?;
+        let point = claim.carry(Box::pin(finding)).await?;
         let reading = self.metadata_changes(&restoring.volume, &record);
-        let mut changes = claim.carry(reading).await?;
+        let mut changes = claim.carry(Box::pin(reading)).await?;
         let (backup, volume) = (&restoring.backup, &restoring.volume);
         let keys = self
             .key_for_volume(context, backup, volume, &mut changes)
@@ -425,7 +425,7 @@ impl Manager {
                 claim,
                 context,
                 &job.progress,
-                writing,
+                Box::pin(writing),
             )
             .await?;
         info!(
