@@ -14,9 +14,14 @@ use cinderblock_tests::{
 };
 use fastrand::Rng;
 use futures_util::future::try_join_all;
+use reqwest::{Method, StatusCode};
 use tokio::time::sleep;
 
 const MIB: u64 = 1 << 20;
+
+/// How long Cinder's services take until they are back at a broker that was started. What is sent to one
+/// before that is lost: its queue is not durable.
+const RECONNECT: Duration = Duration::from_secs(20);
 
 /// How many volumes there are, each with one operation at a time.
 const VOLUMES: usize = 6;
@@ -85,6 +90,9 @@ impl Fault {
                 sleep(moment(chance, 5000)).await;
                 start(&part).await?;
             }
+        }
+        if let Self::Broker = self {
+            sleep(RECONNECT).await;
         }
         Ok(())
     }
@@ -171,6 +179,7 @@ impl Soak {
         println!("{fault:?} while {begun:?}");
         fault.happen(&self.setup.lab, chance).await?;
         self.count.faults += 1;
+        answers(self.cloud()).await?;
         for (subject, operation) in begun.into_iter().enumerate() {
             let ended = self.end(subject, &operation).await;
             ended.with_context(|| format!("{operation:?} after {fault:?}"))?;
@@ -309,6 +318,22 @@ impl Soak {
         }
         self.invariants.hold().await
     }
+}
+
+/// Waits until cinder-api answers again and again: each of its processes finds out by itself that a
+/// connection is dead, and tells whoever asked.
+async fn answers(cloud: &Cloud) -> Result<()> {
+    let asked = async || {
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            let (status, _) = cloud.request(Method::GET, "/backups", None).await?;
+            answers.push(status);
+        }
+        Ok(answers)
+    };
+    let all = |answers: &Vec<StatusCode>| answers.iter().all(StatusCode::is_success);
+    eventually("cinder-api answers", asked, all).await?;
+    Ok(())
 }
 
 /// Waits until a resource's status is none of those of something that is under way; none if it is gone.
