@@ -41,11 +41,21 @@ impl Lab {
 
     /// Runs a command of the lab, such as `["stop", "worker"]`, on this lab.
     pub async fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        self.command_with(arguments, &[]).await
+    }
+
+    /// The same with variables of the environment, which what it starts has, too.
+    pub async fn command_with<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        environment: &[(&str, &str)],
+    ) -> Result<String> {
         let mut words = arguments.iter();
         let verb = words.next().context("no command given")?;
         let lab = repository().join("tests/lab/lab");
         let mut command = Command::new(lab);
         command.arg(verb).arg("--name").arg(&self.name).args(words);
+        command.envs(environment.iter().copied());
         run(&mut command).await
     }
 

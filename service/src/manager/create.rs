@@ -15,6 +15,7 @@ use super::volumes::Making;
 use super::waiting::Awaited;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Begin;
+use crate::steps::{Step, reached};
 use crate::vault::Stage;
 
 impl Manager {
@@ -86,6 +87,7 @@ impl Manager {
         let container = self.container(row).await?;
         self.own(row.id, Stage::Begun).await;
         let zone = self.record_begin(row, &container).await?;
+        reached(Step::BackupRecorded);
         message.encryption_key_id = self.key_for_backup(context, row, volume).await?;
         message.service = Some(self.settings.driver.clone());
         message.container = Some(container);
@@ -94,7 +96,9 @@ impl Manager {
             .service_topic_queue()
             .ok_or_else(|| Error::Invalid(format!("Volume {} has no host.", volume.id)))?;
         let request = VolumeApi::new(queue, self.history()).get_backup_device(&message);
-        Ok(self.amqp.cast(request, context).await?)
+        self.amqp.cast(request, context).await?;
+        reached(Step::DeviceRequested);
+        Ok(())
     }
 
     /// Records with which driver, in which pool and in which zone a backup is made; the zone.

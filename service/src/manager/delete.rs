@@ -18,6 +18,7 @@ use super::claim::Claim;
 use super::ending::SETTLE;
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::{Done, Subject};
+use crate::steps::{Step, reached};
 use crate::vault::Stage;
 
 /// How long a delete waits until the backup's snapshot is gone from its volume. The backup itself is
@@ -115,6 +116,7 @@ impl Manager {
         }
         key_deleted?;
         let written = Self::write_anew(|| self.write_deleted(row.id)).await;
+        reached(Step::RowDeleted);
         match &written {
             Ok(()) => {}
             Err(Error::BackupNotFound(_)) => return written,

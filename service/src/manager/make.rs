@@ -18,6 +18,7 @@ use super::volumes::{Making, Prepared};
 use super::{Context, Error, Manager, about, lock, now};
 use crate::db::Done;
 use crate::rbd::ErrorKind;
+use crate::steps::{self, Step};
 use crate::transfer::Direction;
 use crate::turns::Turn;
 use crate::vault::{BackupPlan, BackupSpec, Parent, Stage, Volume};
@@ -179,6 +180,7 @@ impl Manager {
                 return Err(error);
             }
         };
+        steps::reached(Step::SourceAttached);
         let source = Disk::from(&attached);
         let storing = self.store(context, making, &source, claim, &mut reached);
         let stored = storing.await;
@@ -195,6 +197,7 @@ impl Manager {
                     .await;
             }
         }
+        steps::reached(Step::SourceDetached);
         let plan = match stored {
             Ok(plan) => plan,
             Err(error) => {
@@ -257,6 +260,7 @@ impl Manager {
         let mut told = false;
         loop {
             placed = Some(self.place(row, source, &plan, placed).await?);
+            steps::reached(Step::BackupPlaced);
             *reached = Reached::Placed;
             told = self.tell_forced(context, row, &plan, told).await;
             let transfer = self.transfer(context, making, &plan, source, claim);
@@ -301,6 +305,7 @@ impl Manager {
             let stats = source.store(&self.vault, plan, &job).await?;
             let (pool, backup) = (&plan.pool, plan.backup);
             self.vault.write_metadata(pool, backup, &text).await?;
+            steps::reached(Step::MetadataWritten);
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self
@@ -415,6 +420,7 @@ impl Manager {
         };
         let now = now().naive_utc();
         self.db.change(making.subject(), &change, done, now).await?;
+        steps::reached(Step::BackupAvailable);
         if change.backup.is_none() {
             info!(backup = %id, %status, "Create backup aborted: its status was changed meanwhile");
             return Ok(());

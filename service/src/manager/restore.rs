@@ -19,6 +19,7 @@ use super::keys::Rekeying;
 use super::volumes::size_of;
 use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
+use crate::steps::{Step, reached};
 use crate::transfer::Direction;
 use crate::vault::{RestorePoint, TargetSize};
 
@@ -118,6 +119,7 @@ impl Manager {
             self.accept(context, found.await?).await
         };
         let restoring = Self::write_anew(accepting).await?;
+        reached(Step::RestoreAccepted);
 
         // The backup is taken: others that wait for room do not find it as it was.
         let _room = claim.admit(context, BackupStatus::Restoring).await;
@@ -137,6 +139,7 @@ impl Manager {
         }
         outcome?;
         written?;
+        reached(Step::RestoreEnded);
         let backup = self.backup(claim.backup).await?;
         self.notify(context, &backup, BackupEvent::RestoreEnd).await;
         Ok(())
@@ -350,6 +353,7 @@ impl Manager {
     ) -> Result<(), Error> {
         let (id, volume) = (restoring.backup.id, restoring.volume.id);
         let attached = self.attach_target(context, volume, claim).await?;
+        reached(Step::TargetAttached);
         let target = Disk::from(&attached);
         let written = match self.is_still_asked_for(restoring).await {
             // Nothing keeps one from writing to it that is not dead after all.
@@ -366,6 +370,7 @@ impl Manager {
         };
         drop(target);
         let detached = self.attacher.detach(context, attached).await;
+        reached(Step::TargetDetached);
         written?;
         if let Err(error) = detached {
             warn!(backup = %id, %error, "Cannot detach the volume");
@@ -375,6 +380,7 @@ impl Manager {
         let now = now().naive_utc();
         let changes = &prepared.changes;
         self.db.restore_metadata(volume, changes, now).await?;
+        reached(Step::MetadataRestored);
         self.keys_restored(context, &restoring.backup, volume, &prepared.keys)
             .await;
         if let Err(error) = self.mark_source(&restoring.backup, volume).await {
@@ -417,6 +423,7 @@ impl Manager {
         let writing = async {
             let restoring = target.restore(&self.vault, point, extent, &job);
             let stats = restoring.await?;
+            reached(Step::DataRestored);
             Ok((stats, begun.elapsed()))
         };
         let (stats, took) = self

@@ -12,6 +12,7 @@ use super::snapshots::{remove_snapshots, snapshots_if_exists};
 use super::turn::in_turn_of;
 use super::{BackupRecord, Error, Result, Vault, manifest};
 use crate::rbd::{self, ErrorKind, Pool};
+use crate::steps::{Step, reached};
 
 impl Vault {
     /// Removes a backup's restore point, its base image when nothing else is in it, and its
@@ -49,9 +50,11 @@ impl Vault {
             .collect();
         let giving = manifest::give_on(&pool, record.backup, &building);
         in_turn_of(&pool, record.volume, giving).await?;
+        reached(Step::ManifestGivenOn);
         for (candidate, deletion) in &found {
             remove(&pool, record, candidate, deletion).await?;
         }
+        reached(Step::RestorePointRemoved);
         let removing = async {
             // To one that was completed meanwhile, too. From now on nothing builds on this backup.
             for candidate in self.find(&pool, record).await? {
@@ -60,6 +63,7 @@ impl Vault {
             manifest::remove(&pool, record.backup).await
         };
         in_turn_of(&pool, record.volume, removing).await?;
+        reached(Step::ManifestRemoved);
         // librbd moves an image to the trash before it removes what is in it.
         for image in record.candidates() {
             let missing = found.iter().all(|(candidate, _)| candidate.image != image);
@@ -70,6 +74,7 @@ impl Vault {
         // Last, since for a full copy in the shared image it is the proof of ownership.
         pool.remove_object(&names::metadata_object(record.backup))
             .await?;
+        reached(Step::BackupRemoved);
         Ok(())
     }
 

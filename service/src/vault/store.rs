@@ -19,6 +19,7 @@ use super::turn::in_turn_of;
 use super::undo::Made;
 use super::{Error, Result, Vault, Volume};
 use crate::rbd::{self, ErrorKind, Features, Image, ImageOptions, Pool, Snapshot};
+use crate::steps::{Step, reached};
 use crate::transfer::{
     self, Destination, ImageSource, Job, PumpOptions, Recorded, Stats, TransferError,
 };
@@ -163,6 +164,7 @@ impl Vault {
         };
         head.close().await;
         let before = taken?;
+        reached(Step::SourceSnapshotTaken);
 
         let snapshot = Some(plan.snapshot.as_str());
         let from = source.pool.open(&source.image, snapshot).await?;
@@ -182,6 +184,7 @@ impl Vault {
                 }
                 (way, _) => self.begin_manifest(&pool, plan, size, way).await?,
             };
+            reached(Step::ManifestBegun);
             let mut options = self.pump_options(destination);
             if let Method::Incremental { from: parent } = &plan.method {
                 self.settle(&base, parent, job).await?;
@@ -191,6 +194,7 @@ impl Vault {
             }
             let recorded = Recorded::new(&from, &manifest, size);
             let stats = self.copy(plan, &recorded, &base, &options, job).await?;
+            reached(Step::DataStored);
             let after = from.snapshots().await?;
             let snapshots = Snapshots { before, after };
             let inherited = manifest.inherited().filter(|_| stats.extents == 0).cloned();
@@ -200,6 +204,7 @@ impl Vault {
             }
             let ending = async {
                 manifest.finish().await?;
+                reached(Step::ManifestComplete);
                 let mut read = vec![plan.snapshot.as_str()];
                 if let Method::Incremental { from: parent } = &plan.method {
                     read.push(parent);
@@ -254,6 +259,7 @@ impl Vault {
             .image
             .store(!created.as_ref().is_err_and(others), Ordering::Relaxed);
         created?;
+        reached(Step::BaseCreated);
         Ok(Destination::Fresh)
     }
 
@@ -340,7 +346,9 @@ pub(super) async fn own_unless_made(
 pub(super) async fn complete(base: &Image, plan: &BackupPlan) -> Result<()> {
     // Before it is known what came of it: nobody else can make it.
     plan.made.restore_point.store(true, Ordering::Relaxed);
-    Ok(base.create_snapshot(&plan.snapshot).await?)
+    base.create_snapshot(&plan.snapshot).await?;
+    reached(Step::RestorePointMade);
+    Ok(())
 }
 
 fn as_damage(error: Error) -> Error {
