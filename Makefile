@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build release test test-clouds unit lint docs deny bench bench-worker demo sample clean
+.PHONY: help tools setup build release test test-clouds soak unit lint docs deny bench bench-worker demo sample clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: setup ## Run every check and test, on real parts
 
 test-clouds: setup ## The longer tests: parity with Python's worker, mixed fleets, Kolla's broker, older Cinders
 	@tests/run.sh clouds
+
+soak: setup ## Operations and faults at random, for SOAK_ROUNDS rounds (100, some 40 s each) of SOAK_SEED
+	@tests/run.sh soak
 
 unit: ## Run the tests that need no real parts
 	$(CARGO) test --workspace --lib --bins

@@ -63,6 +63,9 @@ rooms_and_whole() {
 other_sources_and_interference() {
     cloud 2 --devices
     suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options
+    # Always the same ones here: chance must not refuse a change that has nothing to do with what it found.
+    STEPS="restore-point-made restore-point-removed" suites steps
+    SOAK_SEED=2 SOAK_ROUNDS=2 suites soak
 }
 
 # One chain that Python's worker and ours make in turns.
@@ -109,6 +112,12 @@ start_beside() {
 
 build_programs() { cargo build --locked --profile "$profile" --bins; }
 
+if [ "${1:-}" = soak ]; then
+    build_programs
+    cloud 1
+    SOAK_ROUNDS=${SOAK_ROUNDS:-100} cargo test --locked -p cinderblock-tests --test soak -- --nocapture
+    exit
+fi
 if [ "${1:-}" = clouds ]; then
     # As operators run it.
     profile=release

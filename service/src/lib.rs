@@ -10,7 +10,7 @@ pub mod openstack;
 mod outage;
 pub mod rbd;
 mod settings;
-pub mod steps;
+mod steps;
 pub mod transfer;
 mod turns;
 pub mod vault;

@@ -79,9 +79,10 @@ impl Invariants {
             let (project, resource) = (text(&row, "project_id"), text(&row, "resource"));
             let expected = counted.get(&(project, resource)).copied();
             let (used, reserved) = (number(&row, "in_use")?, number(&row, "reserved")?);
-            if used != expected.unwrap_or_default() || reserved != 0 {
+            let surplus = used - expected.unwrap_or_default();
+            if surplus != 0 || reserved != 0 {
                 wrong.push(format!(
-                    "{resource} of project {project}: {used} in use and {reserved} reserved, not {expected:?}"
+                    "{resource} of project {project}: {surplus} too many in use, {reserved} reserved"
                 ));
             }
         }
@@ -132,9 +133,16 @@ impl Invariants {
         Ok(wrong)
     }
 
-    /// Every base image has a backup, and each of its snapshots.
+    /// Every base image has a backup, and each of its snapshots; none is half removed.
     async fn base_images(&self, live: &BTreeSet<&str>) -> Result<Vec<String>> {
-        let mut wrong = Vec::new();
+        let trash = self
+            .backups
+            .rbd(&["trash", "ls", "--pool", BACKUPS])
+            .await?;
+        let trashed = trash
+            .lines()
+            .map(|image| format!("{image} is in the trash"));
+        let mut wrong: Vec<String> = trashed.collect();
         for image in self.backups.images(BACKUPS).await? {
             let snapshots = snapshots(&self.backups, &format!("{BACKUPS}/{image}")).await?;
             if snapshots.is_empty() {

@@ -102,7 +102,7 @@ impl Error {
     }
 
     /// An error that this room found by itself.
-    pub(crate) fn new(
+    pub(super) fn new(
         kind: ErrorKind,
         operation: &'static str,
         object: &str,

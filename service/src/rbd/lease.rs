@@ -19,9 +19,6 @@ const TURN: &CStr = c"turn";
 /// `LIBRADOS_LOCK_FLAG_MAY_RENEW`
 const MAY_RENEW: u8 = 1;
 
-/// `LIBRADOS_LOCK_FLAG_MUST_RENEW`
-const MUST_RENEW: u8 = 2;
-
 /// Bytes of the list of holders: a thousand of them.
 const LIST: usize = 64 << 10;
 
@@ -60,35 +57,8 @@ impl Pool {
     /// The object is made if there is none.
     pub async fn take_turn(&self, object: &str, holder: &str, lasts: Duration) -> Result<bool> {
         const TAKE: &str = "take the turn on";
-        let taking = self.lock_turn(TAKE, object, holder, lasts, 0);
-        match taking.await {
-            // Of another client; of this one.
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::AlreadyExists) => {
-                Ok(false)
-            }
-            taken => taken.map(|()| true),
-        }
-    }
-
-    /// Has one's turn last for so long from now on.
-    ///
-    /// # Errors
-    /// `NotFound` or `Busy` if it is over.
-    pub async fn keep_turn(&self, object: &str, holder: &str, lasts: Duration) -> Result<()> {
-        self.lock_turn("keep the turn on", object, holder, lasts, MUST_RENEW)
-            .await
-    }
-
-    async fn lock_turn(
-        &self,
-        action: &'static str,
-        object: &str,
-        holder: &str,
-        lasts: Duration,
-        flags: u8,
-    ) -> Result<()> {
-        let holder = c_name(action, holder)?;
-        self.with_object(action, object, move |pool, name, object| {
+        let holder = c_name(TAKE, holder)?;
+        self.with_object(TAKE, object, move |pool, name, object| {
             let mut lasts = span(lasts);
             // SAFETY: the pool is live, the names are NUL-terminated, the time is only read.
             let code = unsafe {
@@ -99,10 +69,18 @@ impl Pool {
                     holder.as_ptr(),
                     c"".as_ptr(),
                     &raw mut lasts,
-                    flags,
+                    0,
                 )
             };
-            check(action, object, code).map(drop)
+            match check(TAKE, object, code) {
+                // Of another client; of this one.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Busy | ErrorKind::AlreadyExists) =>
+                {
+                    Ok(false)
+                }
+                taken => taken.map(|_| true),
+            }
         })
         .await
     }

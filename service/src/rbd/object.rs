@@ -15,7 +15,7 @@ use super::sys;
 use super::{Error, ErrorKind, Pool, Result};
 
 /// How much of an object one request reads.
-const READ_STEP: usize = 256 << 10;
+const READ_STEP: usize = 512 << 10;
 
 /// An object that nobody writes.
 const PROBE: &str = "cinderblock.probe";

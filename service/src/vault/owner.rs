@@ -15,6 +15,9 @@ use super::turn::in_turn;
 use super::{Result, Vault};
 use crate::rbd::Pool;
 
+/// How long a worker may take to look at an owner and to write itself down. Longer than that it has died.
+const TURN: Duration = Duration::from_secs(10);
+
 /// More than the object that names an owner can have.
 const LIMIT: usize = 4096;
 
@@ -215,7 +218,7 @@ impl Vault {
         looking: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let object = names::workers_object(&worker.host);
-        in_turn(&self.owners().await?, &object, looking).await
+        in_turn(&self.owners().await?, &object, TURN, looking).await
     }
 
     /// Another worker that is at work on a backup, and lives.

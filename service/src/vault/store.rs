@@ -144,6 +144,8 @@ impl Vault {
             .is_some_and(|there| plan::is_made(plan.backup, there.iter().map(String::as_str)))
         {
             info!(image = %plan.base, "The restore point is complete already");
+            // Whoever made it may have been killed in its turn.
+            in_turn_of(&pool, plan.base.volume(), async { Ok(()) }).await?;
             return Ok(Stats::default());
         }
         let resumes = self.can_resume(&pool, plan, source).await?;
@@ -202,24 +204,26 @@ impl Vault {
                 let rollback = rollback_of(&from, &plan.snapshot, &snapshots, inherited).await;
                 manifest.set_rollback(rollback);
             }
-            let ending = async {
-                manifest.finish().await?;
-                reached(Step::ManifestComplete);
-                let mut read = vec![plan.snapshot.as_str()];
-                if let Method::Incremental { from: parent } = &plan.method {
-                    read.push(parent);
-                    let stands =
-                        still_stand(&pool, &plan.base.to_string(), &base_held, &[parent]).await;
-                    // Of the chain, not of the volume.
-                    stands.map_err(as_damage)?;
+            manifest.finish().await?;
+            reached(Step::ManifestComplete);
+            let mut read = vec![plan.snapshot.as_str()];
+            if let Method::Incremental { from: parent } = &plan.method {
+                read.push(parent);
+            }
+            still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
+            match &plan.method {
+                Method::Incremental { from: parent } => {
+                    let ending = async {
+                        let image = plan.base.to_string();
+                        let stands = still_stand(&pool, &image, &base_held, &[parent]).await;
+                        // Of the chain, not of the volume.
+                        stands.map_err(as_damage)?;
+                        complete(&base, plan).await
+                    };
+                    // Whoever deletes the parent finds the restore point, or has removed the parent's.
+                    in_turn_of(&pool, plan.base.volume(), ending).await?;
                 }
-                still_stand(&source.pool, &source.image, &from.snapshots().await?, &read).await?;
-                complete(&base, plan).await
-            };
-            match plan.method {
-                // Whoever deletes the parent finds the restore point, or has taken the parent's away.
-                Method::Incremental { .. } => in_turn_of(&pool, plan.base.volume(), ending).await?,
-                Method::Full | Method::Whole | Method::Compared => ending.await?,
+                Method::Full | Method::Whole | Method::Compared => complete(&base, plan).await?,
             }
             Ok(stats)
         };

@@ -1,57 +1,55 @@
-//! Turns: what only one worker, or tool, may do at a time.
+//! Turns: what only one worker, or tool, should do at a time.
+//!
+//! Nobody is kept from anything for long: a turn lasts for a bounded time, and where it cannot be had by then, or
+//! the cluster does not take it, the work is done without. So it has to be safe without: all that a turn
+//! prevents is that two who look first and then write do not see each other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_compat::ids::VolumeId;
 use api_compat::names;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::{Error, Result};
-use crate::rbd::{self, ErrorKind, Pool};
+use super::Result;
+use crate::rbd::{self, Pool};
 
-/// How long a turn lasts of which nothing more is heard: whoever had it has died.
-const LASTS: Duration = Duration::from_secs(15);
+/// How long a turn at a volume's manifests lasts: whoever has it for longer has died, or is very slow.
+const MANIFESTS: Duration = Duration::from_secs(30);
 
-/// How often it is said that a turn lasts.
-const RENEWED: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether it is one's turn, and for how long.
+/// How often it is looked at first whether it is one's turn, and later.
 const LOOK: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(300);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Does something when nobody else has a turn on this object.
-///
-/// # Errors
-/// Those of the work; `Busy` if it was not one's turn for minutes. If the turn cannot be kept the work is
-/// broken off.
+/// Does something when nobody else has a turn on this object, which lasts for so long at most.
 pub(super) async fn in_turn<T>(
     pool: &Pool,
     object: &str,
+    lasts: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let turn = Turn::take(pool, object).await?;
-    let done = turn.work(work).await;
-    // Where this fails the turn is over by itself in a moment.
-    let _ = pool.end_turn(object, &turn.holder).await;
+    let turn = Turn::new(pool, object, lasts);
+    turn.come().await;
+    let done = work.await;
+    if let Err(error) = pool.end_turn(object, &turn.holder).await {
+        debug!(object, %error, "A turn ends by itself");
+    }
     done
 }
 
-/// The same for the manifests of a volume's backups, which build on each other. Nothing is left of the
-/// object.
+/// The same for the manifests of a volume's backups, which build on each other. Of the object nothing is
+/// left, but for whoever is killed in the middle, until the next turn.
 pub(super) async fn in_turn_of<T>(
     pool: &Pool,
     volume: VolumeId,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let object = names::turn_object(volume);
-    let turn = match Turn::take(pool, &object).await {
-        // Where there is no room for the object, either, backups can be deleted for all that.
-        Err(error) if error.kind() == Some(ErrorKind::NoSpace) => return work.await,
-        turn => turn?,
-    };
-    let done = turn.work(work).await;
-    if let Err(error) = turn.end_for_good().await {
+    let turn = Turn::new(pool, &object, MANIFESTS);
+    let taken = turn.come().await;
+    let begun = Instant::now();
+    let done = work.await;
+    if taken && let Err(error) = turn.end_for_good(begun).await {
         debug!(object, %error, "A turn ends by itself");
     }
     done
@@ -60,55 +58,51 @@ pub(super) async fn in_turn_of<T>(
 struct Turn<'a> {
     pool: &'a Pool,
     object: &'a str,
+    lasts: Duration,
     /// Of this turn, not of the worker: that may want several.
     holder: String,
 }
 
 impl<'a> Turn<'a> {
-    async fn take(pool: &'a Pool, object: &'a str) -> Result<Self> {
-        let holder = Uuid::new_v4().to_string();
-        let taking = async {
-            while !pool.take_turn(object, &holder, LASTS).await? {
-                tokio::time::sleep(LOOK).await;
-            }
-            Ok::<_, Error>(())
-        };
-        match tokio::time::timeout(PATIENCE, taking).await {
-            Ok(taken) => taken?,
-            Err(_) => {
-                let reason = "others work on it for minutes";
-                return Err(
-                    rbd::Error::new(ErrorKind::Busy, "take the turn on", object, reason).into(),
-                );
-            }
-        }
-        Ok(Self {
+    fn new(pool: &'a Pool, object: &'a str, lasts: Duration) -> Self {
+        Self {
             pool,
             object,
-            holder,
-        })
-    }
-
-    async fn work<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let keeping = async {
-            loop {
-                tokio::time::sleep(RENEWED).await;
-                let kept = self.pool.keep_turn(self.object, &self.holder, LASTS);
-                if let Err(error) = kept.await {
-                    return error;
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            error = keeping => Err(error.into()),
+            lasts,
+            holder: Uuid::new_v4().to_string(),
         }
     }
 
-    /// Takes the object away, which ends the turn, too, if it has not passed to somebody else.
-    async fn end_for_good(&self) -> rbd::Result<()> {
-        let kept = self.pool.keep_turn(self.object, &self.holder, LASTS);
-        kept.await?;
-        self.pool.remove_object(self.object).await.map(drop)
+    async fn take(&self) -> rbd::Result<bool> {
+        let taking = self.pool.take_turn(self.object, &self.holder, self.lasts);
+        taking.await
+    }
+
+    /// Waits until it is taken, or that of whoever had it must be over; whether it was taken.
+    async fn come(&self) -> bool {
+        let begun = Instant::now();
+        let mut pause = LOOK;
+        while begun.elapsed() < self.lasts + LOOK_AGAIN {
+            match self.take().await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => {
+                    debug!(object = self.object, %error, "There are no turns now");
+                    return false;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN);
+        }
+        false
+    }
+
+    /// Takes the object away, and with it the turn, unless somebody else may have it by now: who does the
+    /// same then.
+    async fn end_for_good(&self, begun: Instant) -> rbd::Result<()> {
+        if begun.elapsed() * 2 < self.lasts || self.take().await? {
+            self.pool.remove_object(self.object).await?;
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::snapshots::remove_snapshots;
 use super::store::remove_if_exists;
+use super::turn::in_turn_of;
 use super::{BackupPlan, Result, Vault, Volume, manifest};
 
 /// What one attempt to make a backup has made, and may take back. The same request may reach two
@@ -58,7 +59,8 @@ impl Vault {
             remove_if_exists(&pool, &base).await?;
         }
         if plan.made.manifest.load(Ordering::Relaxed) {
-            manifest::remove(&pool, plan.backup).await?;
+            let removing = manifest::remove(&pool, plan.backup);
+            in_turn_of(&pool, plan.base.volume(), removing).await?;
         }
         if made_it {
             let metadata = names::metadata_object(plan.backup);

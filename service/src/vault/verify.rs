@@ -136,7 +136,8 @@ impl Verification<'_> {
         };
         let size = self.image.known_size();
         let of = (backup, self.volume);
-        let supplement = Supplement::begin(self.pool, of, snapshot, size).await?;
+        let stands = self.opened.still_stands();
+        let supplement = Supplement::begin(self.pool, of, snapshot, size, stands).await?;
         let checked = Checked::new(self.image, &supplement.known);
         let read = self
             .read(&Recorded::new(&checked, &supplement.writer, size))

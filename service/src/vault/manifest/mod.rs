@@ -4,7 +4,8 @@
 //! the digests of what the backup wrote. For what it did not write, the header names the manifest of the
 //! backup that it builds on. A manifest that is being made has a draft for a header. It is complete before
 //! the restore point that it describes, so that one that stands has its manifest, whatever happens then.
-//! Complete manifests build on each other: whoever changes one takes a turn on its volume.
+//! Complete manifests build on each other: whoever changes one takes a turn on its volume, and replaces only
+//! what was read. Where that cannot be, less is known of a backup than could be, and never what is wrong.
 //!
 //! Python's workers know none of this: a backup of theirs has no manifest, and one of ours that builds on
 //! it knows only what it wrote itself.
@@ -217,7 +218,11 @@ pub(super) async fn give_on(pool: &Pool, backup: BackupId, others: &[BackupId]) 
     }
     for other in others {
         match give_to(pool, (backup, &given), *other).await {
-            Err(error) if error.kind() == Some(ErrorKind::NoSpace) => {
+            // It may be gone by now, too.
+            Err(error)
+                if error.kind() == Some(ErrorKind::NoSpace)
+                    || matches!(error, Error::Missing(_)) =>
+            {
                 warn!(backup = %other, %error, "A manifest loses what it builds on");
             }
             given => given?,
@@ -236,8 +241,16 @@ async fn give_to(pool: &Pool, (backup, given): (BackupId, &Header), other: Backu
     if !header.older.as_ref().is_some_and(builds) || header.seed() != given.seed() {
         return Ok(());
     }
-    let taken = take_over(pool, (backup, given), (other, header.clone())).await?;
-    replace(pool, other, &header, &taken).await
+    match take_over(pool, (backup, given), (other, header.clone())).await {
+        Ok(taken) => replace(pool, other, &header, &taken).await,
+        Err(error) => {
+            // No header tells of what was added.
+            let to = Parts::new(pool, other, header.set.as_deref());
+            let added = given.chunks().filter(|index| !header.has(*index));
+            to.remove(added).await?;
+            Err(error)
+        }
+    }
 }
 
 /// Writes what a manifest lacks of one that it builds on; the header that makes it independent of that.

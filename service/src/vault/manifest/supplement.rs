@@ -39,7 +39,8 @@ struct Pending {
 }
 
 impl Supplement {
-    /// Begins with the manifest of a backup of a volume in this snapshot, which is of so many bytes.
+    /// Begins with the manifest of a backup of a volume in this snapshot, which is of so many bytes, if that
+    /// `stands` still: a deletion removes it before the manifest.
     ///
     /// # Errors
     /// `Damaged` if there is a manifest that this release, or just now nobody, can read.
@@ -48,8 +49,12 @@ impl Supplement {
         (backup, volume): (BackupId, VolumeId),
         snapshot: &str,
         size: u64,
+        stands: impl Future<Output = Result<()>>,
     ) -> Result<Self> {
-        let beginning = Self::begin_in_turn(pool, (backup, volume), snapshot, size);
+        let beginning = async {
+            stands.await?;
+            Self::begin_in_turn(pool, (backup, volume), snapshot, size).await
+        };
         in_turn_of(pool, volume, beginning).await
     }
 
@@ -115,10 +120,12 @@ impl Supplement {
             };
             match replaced {
                 Ok(finished) => pending.tidy(finished).await,
-                Err(error) => {
+                Err(gone @ Error::Missing(_)) => {
                     pending.discard(self.writer.header()).await?;
-                    Err(error)
+                    Err(gone)
                 }
+                // It may have been carried out all the same.
+                Err(error) => Err(error),
             }
         };
         in_turn_of(&pending.pool, pending.volume, ending).await
