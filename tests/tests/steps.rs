@@ -7,6 +7,7 @@ use std::env;
 
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Cloud, Content, Invariants, Lab, Resource, Setup, eventually, image};
+use serde_json::json;
 
 /// The worker kills itself when it has come to the step that this names.
 const KILL_AT: &str = "CINDERBLOCK_KILL_AT";
@@ -19,13 +20,15 @@ const FEW: &str = "source-snapshot-taken restore-point-made data-restored restor
 enum Operation {
     Full,
     Incremental,
+    /// With a temporary volume.
+    OfSnapshot,
     Restore,
     Delete,
 }
 
 /// The operations that come to a step.
 fn operations(step: &str) -> &'static [Operation] {
-    use Operation::{Delete, Full, Incremental, Restore};
+    use Operation::{Delete, Full, Incremental, OfSnapshot, Restore};
     match step {
         "backup-recorded"
         | "device-requested"
@@ -36,9 +39,8 @@ fn operations(step: &str) -> &'static [Operation] {
         | "data-stored"
         | "manifest-complete"
         | "restore-point-made"
-        | "metadata-written"
-        | "source-detached"
-        | "backup-available" => &[Full, Incremental],
+        | "metadata-written" => &[Full, Incremental],
+        "source-detached" | "backup-available" => &[Full, Incremental, OfSnapshot],
         "base-created" => &[Full],
         "restore-accepted" | "target-attached" | "data-restored" | "target-detached"
         | "metadata-restored" | "restore-ended" => &[Restore],
@@ -133,6 +135,12 @@ impl Trial {
         match operation {
             Operation::Full => cloud.begin_backup(&subject.volume, false).await,
             Operation::Incremental => cloud.begin_backup(&subject.volume, true).await,
+            Operation::OfSnapshot => {
+                let snapshot = cloud.create_snapshot(&subject.volume).await?;
+                let body =
+                    json!({"backup": {"volume_id": subject.volume, "snapshot_id": snapshot}});
+                cloud.begin_create(Resource::Backup, body).await
+            }
             Operation::Restore => cloud.begin_restore(newest, None).await,
             Operation::Delete => {
                 cloud.begin_delete(Resource::Backup, newest).await?;
@@ -150,7 +158,7 @@ impl Trial {
         step: &str,
     ) -> Result<()> {
         match operation {
-            Operation::Full | Operation::Incremental => {
+            Operation::Full | Operation::Incremental | Operation::OfSnapshot => {
                 if settled(cloud, Resource::Backup, begun).await? == "available" {
                     let restored = cloud.restore(begun, None).await?;
                     let same = self.content(&restored).await? == subject.newest.1;
@@ -162,7 +170,17 @@ impl Trial {
                 cloud
                     .wait(Resource::Volume, &subject.volume, "available")
                     .await?;
-                cloud.delete(Resource::Backup, begun).await
+                let shown = cloud
+                    .show(Resource::Backup, begun)
+                    .await?
+                    .unwrap_or_default();
+                cloud.delete(Resource::Backup, begun).await?;
+                if let Some(snapshot) = shown["snapshot_id"].as_str() {
+                    // The temporary volume is a clone of it.
+                    self.invariants.hold().await?;
+                    cloud.delete(Resource::Snapshot, snapshot).await?;
+                }
+                Ok(())
             }
             Operation::Restore => {
                 let (backup, content) = &subject.newest;

@@ -99,6 +99,18 @@ impl Database {
         self.find_of_host(find, host).await
     }
 
+    /// Those backups of a host on which nothing is under way whose rows were changed last, at most so many. A
+    /// row that holds what is no backup's is logged and left out.
+    pub async fn last_ended_backups(&self, host: &str, most: u64) -> Result<Vec<Backup>> {
+        let ended = [BackupStatus::Available, BackupStatus::Error].map(BackupStatus::as_str);
+        let find = live()
+            .filter(backups::Column::Status.is_in(ended))
+            .order_by_with_nulls(backups::Column::UpdatedAt, Order::Desc, NullOrdering::Last)
+            .order_by_desc(backups::Column::Id)
+            .limit(most);
+        self.find_of_host(find, host).await
+    }
+
     /// The backups that are being made, restored or deleted, on whatever host, oldest first. A row that
     /// holds what is no backup's is logged and left out.
     pub async fn backups_under_way(&self) -> Result<Vec<Backup>> {

@@ -16,6 +16,10 @@ use super::{Error, Manager, now};
 use crate::db::{Done, Subject};
 use crate::vault::{Vault, Worker};
 
+/// How many of the operations that ended last a start looks at: more than run at once, so that it finds all
+/// after whose end a worker died before it had tidied up.
+const LAST: u64 = 100;
+
 /// What is to be done with an unfinished operation that nobody works on.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
@@ -27,8 +31,8 @@ enum Left {
     Interrupted,
     /// Its deletion goes on.
     Deleting,
-    /// It failed, and its temporary things are still there.
-    Failed,
+    /// It has ended, and its temporary things may be there still.
+    Ended,
     /// Nothing.
     Finished,
 }
@@ -50,7 +54,9 @@ fn left(row: &Backup, dead: bool, acts_alone: bool) -> Left {
         // The message has the token with which the key can be deleted.
         Some(BackupStatus::Deleting) if !dead => Left::Queued,
         Some(BackupStatus::Deleting) => Left::Interrupted,
-        Some(BackupStatus::Error) => Left::Failed,
+        Some(BackupStatus::Error) => Left::Ended,
+        // Between its end and the tidying up.
+        Some(BackupStatus::Available) if dead => Left::Ended,
         _ => Left::Finished,
     }
 }
@@ -62,8 +68,14 @@ impl Manager {
     /// # Errors
     /// When the rows cannot be read.
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
-        let unfinished = self.db.unfinished_backups(&self.settings.host).await?;
-        for (row, owner) in self.owners(unfinished).await {
+        let host = &self.settings.host;
+        let unfinished = self.db.unfinished_backups(host).await?;
+        let ended = self.db.last_ended_backups(host, LAST).await?;
+        let ended = self.owners(ended).await.into_iter();
+        // Nobody is at work on what has ended, unless somebody says so.
+        let died_at = ended.filter(|(_, owner)| matches!(owner, Owner::Dead(_)));
+        let left = self.owners(unfinished).await.into_iter().chain(died_at);
+        for (row, owner) in left {
             let id = row.id;
             let cleaned = match owner {
                 Owner::Me => Ok(()),
@@ -112,7 +124,7 @@ impl Manager {
                 info!(backup = %row.id, "Resuming the deletion of the backup");
                 self.resume_delete(row);
             }
-            Left::Failed => self.remove_temporary_later(row.id),
+            Left::Ended => self.remove_temporary_later(row.id),
             Left::Finished => {}
         }
         if let Some(dead) = dead {
@@ -371,7 +383,9 @@ mod tests {
             (of(B::Deleting, |_| ()), false, Left::Deleting),
             (of(B::Deleting, key), false, Left::Queued),
             (of(B::Deleting, key), true, Left::Interrupted),
-            (of(B::Error, |_| ()), false, Left::Failed),
+            (of(B::Error, |_| ()), false, Left::Ended),
+            (of(B::Available, |_| ()), true, Left::Ended),
+            (of(B::Available, |_| ()), false, Left::Finished),
             (of(B::Available, |_| ()), true, Left::Finished),
         ] {
             assert_eq!(left(&row, dead, false), expected, "{row:?}, dead: {dead}");

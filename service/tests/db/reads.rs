@@ -84,6 +84,31 @@ async fn unfinished_backups_are_the_hosts_own_with_the_newest_first() {
 }
 
 #[tokio::test]
+async fn the_last_ended_backups_are_those_that_were_changed_last() {
+    let lab = Lab::new().await;
+    let host = format!("host-{}", lab.project);
+    let mut expected = Vec::new();
+    let statuses = BackupStatus::ALL.into_iter().chain(BackupStatus::ALL);
+    for (age, status) in statuses.enumerate() {
+        let fill = |row: &mut backups::ActiveModel| {
+            row.host = Set(text(&host));
+            let age = std::time::Duration::from_secs(age as u64);
+            row.updated_at = Set(Some(before() - age));
+        };
+        let id = lab.backup(status, fill).await;
+        if let BackupStatus::Available | BackupStatus::Error = status {
+            expected.push(id);
+        }
+    }
+    assert_eq!(expected.len(), 4);
+    for most in [3, 100] {
+        let found = lab.db.last_ended_backups(&host, most).await.expect("query");
+        let found: Vec<BackupId> = found.iter().map(|backup| backup.id).collect();
+        assert_eq!(found, expected[..expected.len().min(most as usize)]);
+    }
+}
+
+#[tokio::test]
 async fn a_base_is_shared_by_live_backups_of_one_volume() {
     let lab = Lab::new().await;
     let volume = Uuid::new_v4().to_string();
