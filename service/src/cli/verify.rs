@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::bail;
 use api_compat::ids::BackupId;
 use api_compat::state::{BackupStatus, driver};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
@@ -19,17 +19,17 @@ use crate::vault::{BackupRecord, Damage, Known, RestorePoint, Verified};
 /// backup's manifest. Damage is told by offset, object and pool. Backups that Python's worker made have
 /// no manifest; --record gives them one.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(group(ArgGroup::new("which").required(true)), after_help = "Examples:
   cinderblock verify 246c011b-8fab-4538-90c2-f0ded6b69811
   cinderblock verify --all --output json
   cinderblock verify --all --record     # after a migration from Python's worker")]
 pub struct Arguments {
     /// Ids of backups.
-    #[arg(value_name = "BACKUP", required_unless_present = "all")]
+    #[arg(value_name = "BACKUP", group = "which")]
     backups: Vec<BackupId>,
 
     /// Verify every complete backup.
-    #[arg(long, conflicts_with = "backups")]
+    #[arg(long, group = "which")]
     all: bool,
 
     /// Write down what backups hold of which that is not known, so that damage is noticed from now on.

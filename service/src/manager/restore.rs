@@ -436,7 +436,7 @@ impl Manager {
             )
             .await?;
         info!(
-            volume = %restoring.volume.id, image = %point.image,
+            backup = %restoring.backup.id, volume = %restoring.volume.id, image = %point.image,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
             seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Restored the volume's data"

@@ -72,9 +72,9 @@ impl Manager {
         let unfinished = self.db.unfinished_backups(host).await?;
         let ended = self.db.last_ended_backups(host, LAST).await?;
         let ended = self.owners(ended).await.into_iter();
-        // Nobody is at work on what has ended, unless somebody says so.
-        let died_at = ended.filter(|(_, owner)| matches!(owner, Owner::Dead(_)));
-        let left = self.owners(unfinished).await.into_iter().chain(died_at);
+        // Whoever was at work on them until now counts as alive for a moment, even if it has died.
+        let tidied = ended.filter(|(_, owner)| matches!(owner, Owner::Dead(_) | Owner::Living(_)));
+        let left = self.owners(unfinished).await.into_iter().chain(tidied);
         for (row, owner) in left {
             let id = row.id;
             let cleaned = match owner {
@@ -386,7 +386,6 @@ mod tests {
             (of(B::Error, |_| ()), false, Left::Ended),
             (of(B::Available, |_| ()), true, Left::Ended),
             (of(B::Available, |_| ()), false, Left::Finished),
-            (of(B::Available, |_| ()), true, Left::Finished),
         ] {
             assert_eq!(left(&row, dead, false), expected, "{row:?}, dead: {dead}");
         }

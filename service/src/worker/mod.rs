@@ -315,6 +315,14 @@ impl Worker {
             0 => Duration::MAX,
             patience => seconds(patience),
         };
+        let running = self.running();
+        if !running.is_empty() {
+            let most = match self.config.service.graceful_shutdown_timeout {
+                0 => "for as long as it takes".to_owned(),
+                seconds => format!("for {seconds} s at most"),
+            };
+            info!(backups = running, "Waiting for what runs, {most}");
+        }
         let mut drained = pin!(tokio::time::timeout(patience, self.manager.drained()));
         loop {
             tokio::select! {
@@ -329,19 +337,20 @@ impl Worker {
     }
 
     fn tell_what_is_left(&self) {
-        let backups: Vec<String> = self
-            .manager
-            .busy()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        if backups.is_empty() {
-            return;
+        let backups = self.running();
+        if !backups.is_empty() {
+            warn!(
+                backups,
+                "Operations still run; the next start goes on with them"
+            );
         }
-        warn!(
-            backups = backups.join(","),
-            "Operations still run; the next start goes on with them"
-        );
+    }
+
+    /// The backups on which operations run, with commas between.
+    fn running(&self) -> String {
+        let busy = self.manager.busy();
+        let backups: Vec<String> = busy.iter().map(ToString::to_string).collect();
+        backups.join(",")
     }
 }
 
