@@ -1,5 +1,6 @@
 //! When to tell how far an operation is, and what.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,8 +8,10 @@ use tokio::time::Instant;
 /// An operation whose data is being moved.
 pub struct Pace {
     interval: Duration,
-    since: Instant,
-    done: u64,
+    /// For how long back the rate is a mean, at least since it was told the last time.
+    window: Duration,
+    /// When how many bytes were done, the latest last; never empty.
+    marks: VecDeque<(Instant, u64)>,
 }
 
 /// How far it is.
@@ -16,7 +19,7 @@ pub struct Pace {
 pub struct Told {
     /// What is done of what is planned, in per cent.
     pub percent: f64,
-    /// Bytes a second since it was told the last time.
+    /// Bytes a second.
     pub rate: u64,
     /// How long it will take at that rate; none if nothing is moved.
     pub left: Option<Duration>,
@@ -27,21 +30,31 @@ impl Pace {
     pub fn new(interval: Duration, done: u64) -> Self {
         Self {
             interval,
-            since: Instant::now(),
-            done,
+            window: Duration::ZERO,
+            marks: VecDeque::from([(Instant::now(), done)]),
         }
+    }
+
+    /// The same with a rate that is a mean over this time.
+    pub fn over(self, window: Duration) -> Self {
+        Self { window, ..self }
     }
 
     /// Notes how many bytes are done of those that are planned; what is to be told, if it is time.
     pub fn look(&mut self, planned: u64, done: u64) -> Option<Told> {
-        let took = self.since.elapsed();
-        if took < self.interval || planned == 0 {
+        let (last, _) = self.marks[self.marks.len() - 1];
+        if last.elapsed() < self.interval || planned == 0 {
             return None;
         }
-        let moved = done.saturating_sub(self.done) as f64;
+        while self.marks.len() > 1 && self.marks[0].0.elapsed() > self.window {
+            self.marks.pop_front();
+        }
+        let (since, before) = self.marks[0];
+        let took = since.elapsed();
+        let moved = done.saturating_sub(before) as f64;
         let rate = moved / took.as_secs_f64().max(f64::MIN_POSITIVE);
         let left = planned.saturating_sub(done) as f64 / rate;
-        (self.since, self.done) = (Instant::now(), done);
+        self.marks.push_back((Instant::now(), done));
         Some(Told {
             percent: done.min(planned) as f64 * 100.0 / planned as f64,
             rate: rate as u64,
@@ -81,5 +94,28 @@ mod tests {
         // Nothing is known yet.
         assert_eq!(look(0, 0).await, None);
         assert_eq!(look(0, 0).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_a_mean_over_a_window() {
+        let mut pace = Pace::new(Duration::from_secs(1), 0).over(Duration::from_secs(10));
+        let mut rate = async |done| {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            pace.look(1000, done).map(|told| told.rate)
+        };
+        // Two steps at once, now and then.
+        let rates = [
+            rate(0).await,
+            rate(40).await,
+            rate(40).await,
+            rate(80).await,
+        ];
+        assert_eq!(rates, [Some(0), Some(10), Some(6), Some(10)]);
+        let rates = [rate(80).await, rate(120).await, rate(120).await];
+        assert_eq!(rates, [Some(8), Some(12), Some(8)]);
+        for _ in 0..4 {
+            rate(120).await;
+        }
+        assert_eq!(rate(120).await, Some(0));
     }
 }

@@ -15,6 +15,9 @@ use crate::vault::Report;
 /// How often it is told how far operations are.
 const TOLD: Duration = Duration::from_secs(2);
 
+/// Over how long a rate is a mean: with a low limit little is moved at a time.
+const RATE: Duration = Duration::from_secs(20);
+
 /// How much is being told at once, at most: what a cluster does not take holds a thread.
 pub(super) const TELLING: usize = 2;
 
@@ -123,7 +126,10 @@ impl Manager {
                 let (backup, phase) = (operation.backup, operation.phase);
                 let mut pace = match told.remove(&backup) {
                     Some((known, pace)) if known == phase => pace,
-                    _ => Pace::new(TOLD / 2, operation.data.map_or(0, |data| data.done)),
+                    _ => {
+                        let done = operation.data.map_or(0, |data| data.done);
+                        Pace::new(TOLD / 2, done).over(RATE)
+                    }
                 };
                 let (me, vault) = (self.me.clone(), self.vault.clone());
                 let report = operation.report(&mut pace);

@@ -438,6 +438,7 @@ impl Manager {
         info!(
             backup = %restoring.backup.id, volume = %restoring.volume.id, image = %point.image,
             bytes_read = stats.bytes_read, bytes_written = stats.bytes_written,
+            bytes_discarded = stats.bytes_discarded,
             seconds = format_args!("{:.1}", took.as_secs_f64()),
             "Restored the volume's data"
         );

@@ -42,9 +42,12 @@ pub trait BlockSource: Sync {
     }
 
     /// Hears of whole grains that read as zeros, by what the plan knows of it, and are not read. They may
-    /// lie behind its end.
-    fn zeros(&self, _range: Range<u64>) -> impl Future<Output = Result<(), BlockError>> + Send {
-        async { Ok(()) }
+    /// lie behind its end. Gives those, in order, that should hold something else.
+    fn zeros(
+        &self,
+        _range: Range<u64>,
+    ) -> impl Future<Output = Result<Vec<Range<u64>>, BlockError>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// Whether it can tell what it holds without being read: [`BlockSource::unlike`] is worth asking.

@@ -172,8 +172,8 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
         self.recorder.checkpoint().await
     }
 
-    async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
-        self.source.zeros(range.clone()).await?;
+    async fn zeros(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, BlockError> {
+        let lost = self.source.zeros(range.clone()).await?;
         let Range { start: mut at, end } = grains_of(&range, self.size());
         while at < end {
             let count = (end - at).min(1 << 10);
@@ -181,7 +181,7 @@ impl<S: BlockSource, R: Recorder> BlockSource for Recorded<'_, S, R> {
             self.recorder.record(at, zeros);
             at += count;
         }
-        Ok(())
+        Ok(lost)
     }
 }
 
@@ -370,16 +370,22 @@ impl<S: BlockSource, R: Reference> BlockSource for Checked<'_, S, R> {
         Ok(buffer)
     }
 
-    async fn zeros(&self, range: Range<u64>) -> Result<(), BlockError> {
+    async fn zeros(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, BlockError> {
         let size = self.size();
         let holes = self.reference.holes(grains_of(&range, size)).await?;
         let lost = holes.lost.into_iter().map(|grain| bytes_of(grain, size));
         let lost = lost.map(|range| range.end - range.start).sum();
         self.unknown.fetch_add(lost, Ordering::Relaxed);
+        let mut missing: Vec<Range<u64>> = Vec::new();
         for grain in holes.data {
-            self.damaged(bytes_of(grain, size))?;
+            let bytes = bytes_of(grain, size);
+            self.damaged(bytes.clone())?;
+            match missing.last_mut() {
+                Some(last) if last.end == bytes.start => last.end = bytes.end,
+                _ => missing.push(bytes),
+            }
         }
-        Ok(())
+        Ok(missing)
     }
 }
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
+use super::extent::Extent;
 use super::memory::{Disk, Fault};
+use super::plan::Plan;
+use super::pump::pump;
 use super::{
     BlockError, BlockSink, BlockSource, Budget, Checked, Destination, Digest, GRAIN, Holes, Job,
     Nowhere, PumpOptions, Recorded, Recorder, Reference, Stats, TransferError, copy_whole,
@@ -132,6 +135,39 @@ async fn what_the_destination_holds_already_is_not_read() {
     book.forget(12);
     let stats = copy(&checked, &Disk::new(content)).await.expect("restored");
     assert_eq!((stats.bytes_read, stats.bytes_written), (GRAIN, 0));
+}
+
+#[tokio::test]
+async fn what_the_destination_has_of_what_is_missing_stays() {
+    const GRAINS: usize = 100;
+    let grain = GRAIN as usize;
+    let content: Vec<u8> = (0..GRAINS * grain).map(|at| (at % 255 + 1) as u8).collect();
+    let (device, book) = (Disk::new(content.clone()), Book::default());
+    let recorded = Recorded::new(&device, &book, content.len() as u64);
+    copy(&recorded, &Disk::new(vec![0; content.len()]))
+        .await
+        .expect("stored");
+    // As if the objects were gone that held all but the first grain.
+    let mut left = content.clone();
+    left[grain..].fill(0);
+    let mut held = content.clone();
+    held[40 * grain] ^= 1;
+    let volume = Disk::new(held.clone());
+    let base = Disk::new(left);
+    let noting = Checked::noting(&base, &book);
+    let missing = GRAIN..content.len() as u64;
+    let plan = vec![Extent::data(0..GRAIN), Extent::zero(missing.clone())];
+    let options = PumpOptions {
+        zero_grain: grain,
+        ..PumpOptions::new(Budget::new(64 << 20), Destination::Similar)
+    };
+    let job = Job::default();
+    let plan = Plan::of(plan, &job.progress);
+    let pumped = pump(plan, &noting, &volume, &options, &job).await;
+    pumped.expect("restored");
+    held[40 * grain..41 * grain].fill(0);
+    assert!(volume.content() == held);
+    assert_eq!(noting.into_damage().places, [missing]);
 }
 
 /// As it is read where nobody tells what is in it.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::block::{BlockError, BlockSink, BlockSource, Unlike};
 use super::budget::Buffer;
+use super::digest::GRAIN;
 use super::error::TransferError;
 use super::extent::{Extent, ExtentKind, Step};
 use super::periods::Periods;
@@ -70,7 +71,42 @@ impl<S: BlockSource, K: BlockSink> Mover<'_, S, K> {
 
     async fn zero(&self, range: Range<u64>) -> Result<Stats, TransferError> {
         let told = self.source.zeros(range.clone()).await;
-        told.map_err(|error| failed(&range, error))?;
+        let missing = told.map_err(|error| failed(&range, error))?;
+        let mut stats = Stats::default();
+        let mut at = range.start;
+        for missing in missing {
+            let missing = missing.start.max(at)..missing.end.min(range.end);
+            stats.add(&self.give_back(at..missing.start).await?);
+            stats.add(&self.give_back_what_is_wrong(&missing).await?);
+            at = missing.end;
+        }
+        stats.add(&self.give_back(at..range.end).await?);
+        Ok(stats)
+    }
+
+    /// Zeros a range of which the source has nothing, but should: what the destination has of that stays.
+    async fn give_back_what_is_wrong(&self, range: &Range<u64>) -> Result<Stats, TransferError> {
+        let similar = self.options.destination == Destination::Similar;
+        if !similar || range.end > self.sink.size() {
+            return self.give_back(range.clone()).await;
+        }
+        let mut stats = Stats::default();
+        let mut at = range.start;
+        while at < range.end {
+            self.go_on()?;
+            let end = (at + self.options.operation_size.max(GRAIN) / GRAIN * GRAIN).min(range.end);
+            stats.bytes_unchanged += end - at;
+            for Unlike { range, .. } in self.unlike(&(at..end)).await? {
+                stats.bytes_unchanged -= range.end - range.start;
+                stats.add(&self.give_back(range).await?);
+            }
+            at = end;
+        }
+        Ok(stats)
+    }
+
+    /// Zeros what may be anything else of a range.
+    async fn give_back(&self, range: Range<u64>) -> Result<Stats, TransferError> {
         let mut stats = Stats::default();
         let mut at = range.start;
         let occupied = self
