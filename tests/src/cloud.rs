@@ -188,6 +188,19 @@ impl Cloud {
         }
     }
 
+    /// Waits until nothing is under way with a resource; its status, if it is not gone.
+    pub async fn settled(&self, what: Resource, id: &str) -> Result<Option<String>> {
+        let look = async || {
+            let shown = self.show(what, id).await?;
+            Ok(shown.map(|shown| shown["status"].as_str().unwrap_or_default().to_owned()))
+        };
+        let ended = |status: &Option<String>| {
+            let ended = |status: &String| status == "available" || status.starts_with("error");
+            status.as_ref().is_none_or(ended)
+        };
+        eventually(&format!("{what:?} {id} is settled"), look, ended).await
+    }
+
     /// Waits until a backup has failed; its reason.
     pub async fn wait_failed(&self, backup: &str) -> Result<String> {
         let shown = self.wait(Resource::Backup, backup, "error").await?;

@@ -259,7 +259,7 @@ impl Soak {
         let (volume, other) = (volume.clone(), other.clone());
         match operation {
             Operation::Backup { id, content } => {
-                let status = settled(&cloud, Resource::Backup, id).await?;
+                let status = cloud.settled(Resource::Backup, id).await?;
                 cloud.wait(Resource::Volume, &volume, "available").await?;
                 match status.as_deref() {
                     Some("available") => {
@@ -285,7 +285,7 @@ impl Soak {
             }
             Operation::Delete { backup } => {
                 let (id, _) = self.subjects[subject].backups.remove(*backup);
-                if settled(&cloud, Resource::Backup, &id).await?.is_some() {
+                if cloud.settled(Resource::Backup, &id).await?.is_some() {
                     self.count.failed += 1;
                     cloud.delete(Resource::Backup, &id).await?;
                 }
@@ -299,7 +299,7 @@ impl Soak {
         let (id, content) = &self.subjects[subject].backups[backup];
         let cloud = &self.setup.cloud;
         cloud.becomes(Resource::Backup, id, "available").await?;
-        let status = settled(cloud, Resource::Volume, target).await?;
+        let status = cloud.settled(Resource::Volume, target).await?;
         if status.as_deref() != Some("available") {
             self.count.failed += 1;
             return Ok(false);
@@ -355,21 +355,6 @@ async fn answers(cloud: &Cloud) -> Result<()> {
     let all = |answers: &Vec<StatusCode>| answers.iter().all(StatusCode::is_success);
     eventually("cinder-api answers", asked, all).await?;
     Ok(())
-}
-
-/// Waits until a resource's status is none of those of something that is under way; none if it is gone.
-async fn settled(cloud: &Cloud, what: Resource, id: &str) -> Result<Option<String>> {
-    let look = async || {
-        let shown = cloud.show(what, id).await?;
-        Ok(shown.map(|shown| shown["status"].as_str().unwrap_or_default().to_owned()))
-    };
-    let ended = |status: &Option<String>| {
-        status.as_ref().is_none_or(|status| {
-            let status = status.as_str();
-            status == "available" || status.starts_with("error")
-        })
-    };
-    eventually(&format!("{what:?} {id} is settled"), look, ended).await
 }
 
 #[tokio::test]

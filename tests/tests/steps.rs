@@ -159,7 +159,7 @@ impl Trial {
     ) -> Result<()> {
         match operation {
             Operation::Full | Operation::Incremental | Operation::OfSnapshot => {
-                if settled(cloud, Resource::Backup, begun).await? == "available" {
+                if cloud.settled(Resource::Backup, begun).await?.as_deref() == Some("available") {
                     let restored = cloud.restore(begun, None).await?;
                     let same = self.content(&restored).await? == subject.newest.1;
                     ensure!(same, "backup {begun} is something else");
@@ -185,7 +185,7 @@ impl Trial {
             Operation::Restore => {
                 let (backup, content) = &subject.newest;
                 cloud.becomes(Resource::Backup, backup, "available").await?;
-                if settled(cloud, Resource::Volume, begun).await? == "available" {
+                if cloud.settled(Resource::Volume, begun).await?.as_deref() == Some("available") {
                     let same = &self.content(begun).await? == content;
                     ensure!(same, "backup {backup} was restored as something else");
                 } else {
@@ -211,13 +211,6 @@ async fn wait_dead(lab: &Lab) -> Result<()> {
     let dead = |running: &Vec<String>| !running.iter().any(|part| part == "worker");
     eventually("the worker has come to the step", running, dead).await?;
     Ok(())
-}
-
-/// The status of a resource once nothing is under way with it.
-async fn settled(cloud: &Cloud, what: Resource, id: &str) -> Result<String> {
-    let status = async || cloud.status(what, id).await;
-    let ended = |status: &String| status == "available" || status.starts_with("error");
-    eventually(&format!("{what:?} {id} is settled"), status, ended).await
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Small RADOS objects, read and written as a whole.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::Arc;
 
 use ceph::rados::{
     rados_create_write_op, rados_getxattr, rados_read, rados_release_write_op, rados_remove,
     rados_stat, rados_write_full, rados_write_op_assert_exists, rados_write_op_operate,
-    rados_write_op_setxattr, rados_write_op_write_full,
+    rados_write_op_setxattr, rados_write_op_t, rados_write_op_write_full,
 };
 
 use super::error::{c_name, check};
@@ -65,11 +65,8 @@ impl Pool {
         let held = [held, &[0]].concat();
         let content = content.to_owned();
         self.with_object(REPLACE, name, move |pool, name, object| {
-            // SAFETY: the operation is released once, after its last use; what it refers to outlives
-            // it; the pool is live and the name is NUL-terminated.
-            let code = unsafe {
-                let operation = rados_create_write_op();
-                rados_write_op_assert_exists(operation);
+            // SAFETY: the operation lives while it is filled; what it refers to outlives the call.
+            let code = change(pool, name, |operation| unsafe {
                 let (from, outcome) = (0, std::ptr::null_mut());
                 sys::rados_write_op_cmpext(
                     operation,
@@ -83,12 +80,7 @@ impl Pool {
                     content.as_ptr().cast::<c_char>(),
                     content.len(),
                 );
-                let (mtime, flags) = (std::ptr::null_mut(), 0);
-                let code =
-                    rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
-                rados_release_write_op(operation);
-                code
-            };
+            });
             // It tells where the first byte is that differs.
             if code <= -sys::MAX_ERRNO {
                 return Ok(false);
@@ -134,23 +126,16 @@ impl Pool {
         const SET: &str = "set an attribute of object";
         let (attribute, value) = (c_name(SET, attribute)?, value.to_owned());
         self.with_object(SET, name, move |pool, name, object| {
-            // SAFETY: the operation is released once, after its last use; what it refers to outlives
-            // it; the pool is live and the names are NUL-terminated.
-            let code = unsafe {
-                let operation = rados_create_write_op();
-                rados_write_op_assert_exists(operation);
+            // SAFETY: the operation lives while it is filled; what it refers to outlives the call; the
+            // attribute's name is NUL-terminated.
+            let code = change(pool, name, |operation| unsafe {
                 rados_write_op_setxattr(
                     operation,
                     attribute.as_ptr(),
                     value.as_ptr().cast::<c_char>(),
                     value.len(),
                 );
-                let (mtime, flags) = (std::ptr::null_mut(), 0);
-                let code =
-                    rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
-                rados_release_write_op(operation);
-                code
-            };
+            });
             Ok(exists(check(SET, object, code))?.is_some())
         })
         .await
@@ -210,6 +195,21 @@ impl Pool {
             call(&pool, &c_object, &object)
         })
         .await
+    }
+}
+
+/// Changes an object that exists by an operation of several parts, all or none of which are carried out.
+fn change(pool: &PoolHandle, name: &CStr, fill: impl FnOnce(rados_write_op_t)) -> c_int {
+    let (mtime, flags) = (std::ptr::null_mut(), 0);
+    // SAFETY: the operation is released once, after its last use; the pool is live and the name is
+    // NUL-terminated.
+    unsafe {
+        let operation = rados_create_write_op();
+        rados_write_op_assert_exists(operation);
+        fill(operation);
+        let code = rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
+        rados_release_write_op(operation);
+        code
     }
 }
 

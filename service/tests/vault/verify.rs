@@ -1,6 +1,7 @@
 //! Reading backups again, and writing down what they hold.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 
 use cinderblock::transfer::Job;
 use cinderblock::vault::{BackupPlan, Error, Known, Vault, Verified};
@@ -51,6 +52,33 @@ fn sets(plan: &BackupPlan) -> BTreeSet<String> {
     let parts = objects.iter().filter(|name| name.contains(".manifest."));
     let set = |name: &String| name.rsplit_once('.').map(|(set, _)| set.to_owned());
     parts.filter_map(set).collect()
+}
+
+/// A volume with a backup as Python's worker leaves it, and one of ours that builds on that.
+async fn python_s_and_ours(vault: &Vault, seed: u64) -> (Source, BackupPlan, BackupPlan) {
+    let mut noise = Noise::new(seed);
+    let source = Source::new(SIZE).await;
+    source.write(0, noise.bytes(30 * MIB)).await;
+    let full = source.back_up(vault, None).await;
+    forget_manifest(&full);
+    source.write(MIB, noise.bytes(MIB)).await;
+    let next = source.back_up(vault, Some(&full)).await;
+    (source, full, next)
+}
+
+/// Begins to write down what a backup holds, and stops in the middle of reading it.
+async fn begin_record<F: Future>(recording: F, job: &Job) -> Pin<Box<F>> {
+    let mut recording = Box::pin(recording);
+    tokio::select! {
+        biased;
+        () = async {
+            while job.progress.done() == 0 {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+        _ = &mut recording => panic!("it was too fast"),
+    }
+    recording
 }
 
 #[tokio::test]
@@ -259,28 +287,13 @@ async fn what_is_recorded_anew_is_not_mixed_with_what_was_known() {
 
 #[tokio::test]
 async fn whoever_ends_a_record_in_the_middle_leaves_what_was_known() {
-    let (vault, mut noise) = (vault(), Noise::new(65));
-    let source = Source::new(SIZE).await;
-    source.write(0, noise.bytes(30 * MIB)).await;
-    let full = source.back_up(&vault, None).await;
-    forget_manifest(&full);
-    source.write(MIB, noise.bytes(MIB)).await;
-    let next = source.back_up(&vault, Some(&full)).await;
+    let vault = vault();
+    let (source, full, next) = python_s_and_ours(&vault, 65).await;
     for (plan, known) in [(&full, Known::Nothing), (&next, Known::Partly)] {
         // As by `kill -9`, once it reads.
         let job = Job::default();
         let backup = source.record(plan, false);
-        tokio::select! {
-            biased;
-            () = async {
-                while job.progress.done() == 0 {
-                    tokio::task::yield_now().await;
-                }
-            } => {}
-            recorded = vault.verify(&backup, true, &job) => {
-                panic!("it was too fast: {:?}", recorded.map(|it| it.known));
-            }
-        }
+        drop(begin_record(vault.verify(&backup, true, &job), &job).await);
         let found = verify(&vault, &source, plan).await;
         assert_eq!((found.known, found.damage.len()), (known, 0));
     }
@@ -295,33 +308,10 @@ async fn whoever_ends_a_record_in_the_middle_leaves_what_was_known() {
     source.image.close().await;
 }
 
-/// Begins to write down what a backup holds, and stops in the middle of reading it.
-async fn begin_record<'a, R>(
-    recording: impl Future<Output = R> + 'a,
-    job: &Job,
-) -> std::pin::Pin<Box<dyn Future<Output = R> + 'a>> {
-    let mut recording: std::pin::Pin<Box<dyn Future<Output = R> + 'a>> = Box::pin(recording);
-    tokio::select! {
-        biased;
-        () = async {
-            while job.progress.done() == 0 {
-                tokio::task::yield_now().await;
-            }
-        } => {}
-        _ = &mut recording => panic!("it was too fast"),
-    }
-    recording
-}
-
 #[tokio::test]
 async fn of_two_records_the_one_that_began_last_counts() {
-    let (vault, mut noise) = (vault(), Noise::new(66));
-    let source = Source::new(SIZE).await;
-    source.write(0, noise.bytes(30 * MIB)).await;
-    let full = source.back_up(&vault, None).await;
-    forget_manifest(&full);
-    source.write(MIB, noise.bytes(MIB)).await;
-    let next = source.back_up(&vault, Some(&full)).await;
+    let vault = vault();
+    let (source, full, next) = python_s_and_ours(&vault, 66).await;
     // Without a manifest; with one that knows a part.
     for plan in [&full, &next] {
         let (job, backup) = (Job::default(), source.record(plan, false));
