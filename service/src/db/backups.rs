@@ -23,6 +23,8 @@ use super::{Database, Error, Result, convert};
 pub struct Begin<'a> {
     /// The backup.
     pub backup: BackupId,
+    /// The worker's host, which the row names as long as nobody has taken it over.
+    pub host: &'a str,
     /// The driver.
     pub service: &'a str,
     /// The pool.
@@ -36,6 +38,8 @@ pub struct Begin<'a> {
 pub struct Place<'a> {
     /// The backup.
     pub backup: BackupId,
+    /// The worker's host, which the row names as long as nobody has taken it over.
+    pub host: &'a str,
     /// Its image, as `backups.service_metadata` names it.
     pub service_metadata: &'a str,
     /// What the column holds: only one of two attempts may go on.
@@ -216,9 +220,10 @@ impl Database {
     /// Records that a worker has taken a new backup on.
     ///
     /// # Errors
-    /// `Conflict` if it is not being created any more.
+    /// `Conflict` if it is not being created any more, or not on this host.
     pub async fn begin_backup(&self, begin: Begin<'_>, now: NaiveDateTime) -> Result<()> {
         let update = creating(begin.backup, now)
+            .filter(backups::Column::Host.eq(begin.host))
             .col_expr(backups::Column::Service, begin.service.into())
             .col_expr(backups::Column::Container, begin.container.into())
             .col_expr(backups::Column::AvailabilityZone, begin.zone.into());
@@ -228,9 +233,9 @@ impl Database {
     /// Records in which image a new backup will lie.
     ///
     /// # Errors
-    /// `Conflict` if it is not being created any more, or lies elsewhere than it did.
+    /// `Conflict` if it is not being created any more, or not on this host, or lies elsewhere than it did.
     pub async fn place_backup(&self, place: Place<'_>, now: NaiveDateTime) -> Result<()> {
-        use backups::Column::{ParentId, ServiceMetadata};
+        use backups::Column::{Host, ParentId, ServiceMetadata};
 
         // As the column holds it, so that it can be recognised there.
         let now = now.with_nanosecond(0).unwrap_or(now);
@@ -240,6 +245,7 @@ impl Database {
         };
         let mut update = creating(place.backup, now)
             .col_expr(ServiceMetadata, place.service_metadata.into())
+            .filter(Host.eq(place.host))
             .filter(was);
         if place.detach {
             update = update.col_expr(ParentId, Expr::value(None::<String>));
@@ -295,6 +301,33 @@ impl Database {
             return Ok(());
         }
         Err(not_created(backup))
+    }
+
+    /// Gives a backup on which `from` does nothing any more to another host, if it has the status still
+    /// with which it was found; whether it is that host's now.
+    pub async fn hand_over(
+        &self,
+        backup: BackupId,
+        status: BackupStatus,
+        (from, to): (&str, &str),
+        now: NaiveDateTime,
+    ) -> Result<bool> {
+        let of = |host: &str| {
+            Condition::all()
+                .add(backups::Column::Id.eq(backup.to_string()))
+                .add(backups::Column::Deleted.eq(false))
+                .add(backups::Column::Status.eq(status.as_str()))
+                .add(backups::Column::Host.eq(host))
+        };
+        let update = backups::Entity::update_many()
+            .col_expr(backups::Column::Host, to.into())
+            .col_expr(backups::Column::UpdatedAt, now.into())
+            .filter(of(from));
+        let handing = self
+            .patience
+            .run(|| async { Ok(update.clone().exec(&self.pool).await?.rows_affected) });
+        // The answer to an earlier try may have been lost.
+        Ok(handing.await? == 1 || self.exists(backups::Entity::find().filter(of(to))).await?)
     }
 
     /// Forgets a backup's temporary volume and snapshot, which are being deleted.

@@ -26,6 +26,8 @@ pub struct Subject<'a> {
     pub backup: BackupId,
     /// The backup's status when it was read.
     pub status: BackupStatus,
+    /// The host that its row named then, if a change must not follow once another has taken it over.
+    pub host: Option<&'a str>,
     /// The volume that is backed up or restored to, and its status when it was read. It is left
     /// alone if it has another one by now.
     pub volume: Option<(VolumeId, &'a VolumeStatus)>,
@@ -39,6 +41,7 @@ impl Subject<'_> {
         Self {
             backup,
             status,
+            host: None,
             volume: None,
             snapshot: None,
         }
@@ -84,8 +87,8 @@ impl Database {
     /// given back is written without.
     ///
     /// # Errors
-    /// `Conflict` if the backup has another status than the one that the change was decided on;
-    /// nothing was written then.
+    /// `Conflict` if the backup has another status, or another host, than those that the change was decided
+    /// on; nothing was written then.
     pub async fn change(
         &self,
         subject: Subject<'_>,
@@ -265,6 +268,9 @@ async fn write_backup(transaction: &DatabaseTransaction, write: Write<'_>) -> Re
         .filter(backups::Column::Id.eq(subject.backup.to_string()))
         .filter(backups::Column::Deleted.eq(false))
         .filter(backups::Column::Status.eq(subject.status.as_str()));
+    if let Some(host) = subject.host {
+        update = update.filter(backups::Column::Host.eq(host));
+    }
     if let Some(status) = change.backup {
         update = update.col_expr(backups::Column::Status, status.as_str().into());
     }

@@ -29,7 +29,7 @@ pub use error::{Error, ErrorKind};
 pub use import::Importer;
 pub use keys::NewKey;
 pub use quota::QuotaRules;
-pub use services::{Registration, Versions};
+pub use services::{Registration, Sign, Versions};
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{

@@ -40,6 +40,19 @@ pub struct Versions {
     pub objects: Option<String>,
 }
 
+/// What a worker has said of itself last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// Its host.
+    pub host: String,
+    /// Its availability zone.
+    pub zone: Option<String>,
+    /// Whether an operator wants nothing new to be done there.
+    pub disabled: bool,
+    /// When it said so, by its own clock, and how often it had.
+    pub beat: (Option<NaiveDateTime>, i32),
+}
+
 impl Database {
     /// Finds the worker's row and brings its versions up to date, or creates it; its id.
     pub async fn register(&self, service: &Registration, now: NaiveDateTime) -> Result<i32> {
@@ -132,6 +145,26 @@ impl Database {
             .once(async { Ok(update.exec(&self.pool).await?) })
             .await?;
         Ok(updated.rows_affected == 1)
+    }
+
+    /// What every worker of a kind has said last that is registered, dead ones too.
+    pub async fn signs_of_life(&self, binary: &str) -> Result<Vec<Sign>> {
+        let find = services::Entity::find()
+            .filter(services::Column::Deleted.eq(false))
+            .filter(services::Column::Binary.eq(binary));
+        let rows = self
+            .patience
+            .once(async { Ok(find.all(&self.pool).await?) })
+            .await?;
+        let sign = |row: services::Model| {
+            Some(Sign {
+                host: row.host?,
+                zone: row.availability_zone,
+                disabled: row.disabled.unwrap_or_default(),
+                beat: (row.updated_at, row.report_count),
+            })
+        };
+        Ok(rows.into_iter().filter_map(sign).collect())
     }
 
     /// Whether the cinder-volume of a volume, or one of its cluster, has said since then that it lives.

@@ -8,7 +8,7 @@ use api_compat::rpc::volume::VolumeApi;
 use api_compat::state::{BackupStatus, Event, transition};
 use api_compat::user_message::{Action, Detail};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::ending::Reached;
 use super::volumes::Making;
@@ -37,6 +37,10 @@ impl Manager {
                 return Err(error);
             }
         };
+        if let Err(error) = self.expect_here(&making.backup) {
+            warn!(backup = %id, %error, "The backup is not begun");
+            return Err(error);
+        }
         self.notify(&context, &making.backup, BackupEvent::CreateStart)
             .await;
         let event = Event::Create {
@@ -114,6 +118,7 @@ impl Manager {
             .unwrap_or_else(|| self.settings.availability_zone.clone());
         let begin = Begin {
             backup: row.id,
+            host: &self.settings.host,
             service: &self.settings.driver,
             container,
             zone: &zone,

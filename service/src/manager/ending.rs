@@ -8,6 +8,7 @@ use api_compat::state::{BackupStatus, Change, Event, Source, is_wanted, transiti
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info};
 
+use super::owner::Owner;
 use super::volumes::Making;
 use super::{Context, Error, Manager, now};
 use crate::db::{Done, Subject};
@@ -49,7 +50,7 @@ impl Manager {
         reached: Reached,
     ) {
         let anothers = matches!(error, Error::Elsewhere(_)) && reached != Reached::Nothing;
-        if anothers || self.is_taken_over(id).await {
+        if anothers || self.is_made_elsewhere(id).await {
             info!(backup = %id, %error, "Another worker makes the backup, or has made it");
             return;
         }
@@ -77,6 +78,13 @@ impl Manager {
         }
         self.make_independent(id).await;
         self.disown(id).await;
+    }
+
+    /// Whether another worker makes a backup that this one was at work on, or has made it.
+    pub(super) async fn is_made_elsewhere(&self, id: BackupId) -> bool {
+        let owner = self.owner(id).await;
+        let row = self.db.backup(id).await.ok().flatten();
+        is_made_elsewhere(&owner, row.as_ref(), &self.settings.host)
     }
 
     async fn write_failure(
@@ -148,6 +156,18 @@ impl Manager {
             .db
             .change_source(making.subject(), &change, now)
             .await?)
+    }
+}
+
+/// A worker that was only stopped may find that whoever took its backup over has ended already.
+fn is_made_elsewhere(owner: &Owner, row: Option<&Backup>, host: &str) -> bool {
+    let elsewhere = row.is_some_and(|row| row.host.as_deref() != Some(host));
+    let complete = row.is_some_and(|row| row.status == Some(BackupStatus::Available));
+    match owner {
+        Owner::Me => false,
+        Owner::Living(_) => true,
+        Owner::Nobody | Owner::Dead(_) => elsewhere || complete,
+        Owner::Unknown => elsewhere,
     }
 }
 

@@ -146,13 +146,7 @@ impl Manager {
         if let Err(refusal) = transition(status, &Event::Continue) {
             return Err(refusal.into());
         }
-        if row.host.as_ref() != Some(&self.settings.host) {
-            return Err(Error::Elsewhere(format!(
-                "Backup {} belongs to host {}.",
-                row.id,
-                row.host.as_deref().unwrap_or("none")
-            )));
-        }
+        self.expect_here(row)?;
         if reached == Reached::Nothing && row.service_metadata.is_some() {
             return Err(made_by_another(row.id));
         }
@@ -160,6 +154,15 @@ impl Manager {
             return Err(no_longer_held());
         }
         Ok(making)
+    }
+
+    /// Refuses a backup that has been given to another host.
+    pub(super) fn expect_here(&self, row: &Backup) -> Result<(), Error> {
+        if row.host.as_ref() == Some(&self.settings.host) {
+            return Ok(());
+        }
+        let (id, host) = (row.id, row.host.as_deref().unwrap_or("none"));
+        Err(Error::Elsewhere(format!("Backup {id} belongs to host {host}.")))
     }
 
     async fn make(
@@ -267,7 +270,7 @@ impl Manager {
             let Err(error) = transfer.await else {
                 return Ok(plan);
             };
-            if self.is_taken_over(row.id).await {
+            if self.is_made_elsewhere(row.id).await {
                 return Err(made_by_another(row.id));
             }
             if !self.undo(row.id, &plan, source.image().as_ref()).await {
@@ -405,6 +408,11 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
+        self.expect_here(&making.backup)?;
+        // After the row was read: whoever takes it over tells so before it changes the row.
+        if self.is_taken_over(id).await {
+            return Err(made_by_another(id));
+        }
         let source = self.release(&making).await?;
         let status = making.backup.status.unwrap_or(BackupStatus::Error);
         let change = transition(status, &Event::CreateSucceeded { source })?;

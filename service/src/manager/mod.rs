@@ -26,6 +26,7 @@ mod resume;
 mod stall;
 mod startup;
 mod status;
+mod takeover;
 mod temporary;
 mod volumes;
 mod waiting;
@@ -100,6 +101,9 @@ pub struct Settings {
     /// How long to wait for cinder-volume's `continue_backup`, and for requests of which a start
     /// finds rows.
     pub continue_timeout: Duration,
+    /// How long another worker shows no sign of life before this one goes on with what it began; never
+    /// if `None`.
+    pub takeover_after: Option<Duration>,
     /// `service_down_time`.
     pub service_down_time: Duration,
     /// How much is done at once, at first.

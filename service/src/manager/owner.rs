@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::claim::{Claim, Phase};
-use super::{Manager, lock};
+use super::{Error, Manager, lock};
 use crate::vault::{self, Stage, Vault, Worker};
 
 /// How long the cluster is waited for.
@@ -47,6 +47,11 @@ pub(super) enum Owner {
     Dead(Worker),
     /// The cluster does not tell.
     Unknown,
+}
+
+/// The operation has to end without a word: another worker carries it out.
+pub(super) fn taken_over(backup: BackupId) -> Error {
+    Error::Elsewhere(format!("Another worker has taken backup {backup} over."))
 }
 
 impl Manager {
@@ -196,7 +201,7 @@ impl Manager {
     }
 
     /// The workers of this host that live.
-    async fn alive(&self) -> Option<Vec<Worker>> {
+    pub(super) async fn alive(&self) -> Option<Vec<Worker>> {
         let host = self.me.host.clone();
         let asking = self.ask(move |vault| async move { vault.alive(&host).await });
         let alive = asking.await?;

@@ -32,6 +32,7 @@ impl Manager {
         };
         let place = Place {
             backup: row.id,
+            host: &self.settings.host,
             service_metadata: &metadata,
             was: was.as_deref(),
             detach: is_forced(row, plan),

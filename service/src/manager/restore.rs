@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::claim::Claim;
 use super::disk::Disk;
 use super::keys::Rekeying;
+use super::owner::taken_over;
 use super::volumes::size_of;
 use super::{Context, Error, Manager, about, now};
 use crate::db::{Done, Subject};
@@ -48,6 +49,7 @@ impl Restoring {
         Subject {
             backup: self.backup.id,
             status: self.backup.status.unwrap_or(BackupStatus::Error),
+            host: None,
             volume: Some((self.volume.id, &self.status)),
             snapshot: None,
         }
@@ -127,12 +129,11 @@ impl Manager {
             true => Err(Error::CalledOff),
             false => self.run(context, &restoring, claim).await,
         };
-        if outcome.is_err() && self.is_taken_over(claim.backup).await {
-            // It writes into the volume.
-            return outcome;
-        }
         let written = Self::write_anew(|| self.write_end(&restoring, outcome.is_ok())).await;
-        if outcome.is_err()
+        if let Err(error @ Error::Elsewhere(_)) = &written {
+            // It writes into the volume.
+            info!(backup = %claim.backup, %error, "The restore is left to another worker");
+        } else if outcome.is_err()
             && let Err(error) = &written
         {
             error!(backup = %claim.backup, %error, "Cannot write what became of the backup");
@@ -191,8 +192,13 @@ impl Manager {
             (true, VolumeStatus::Creating) => Done::Launched,
             _ => Done::Nothing,
         };
+        // After the row was read: whoever takes it over tells so before it changes the row.
+        if self.is_taken_over(backup.id).await {
+            return Err(taken_over(backup.id));
+        }
         let subject = Subject {
             status,
+            host: backup.host.as_deref(),
             ..restoring.subject()
         };
         let now = now().naive_utc();

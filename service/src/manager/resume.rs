@@ -75,7 +75,7 @@ impl Manager {
         let going_on = async {
             match (row.status, target) {
                 (Some(BackupStatus::Restoring), Some(volume)) => {
-                    self.end_attachments(volume).await?;
+                    self.end_attachments(volume, &self.settings.host).await?;
                     info!(backup = %id, %volume, "Going on with the restore of the backup");
                     let restoring = self.restore_backup(context, id, volume, Target::BrokenOff);
                     restoring.await
@@ -83,7 +83,8 @@ impl Manager {
                 (Some(BackupStatus::Restoring), None) => self.give_up(&row, target).await,
                 _ => {
                     if row.snapshot_id.is_none() {
-                        self.end_attachments(row.volume_id).await?;
+                        self.end_attachments(row.volume_id, &self.settings.host)
+                            .await?;
                     }
                     info!(backup = %id, "Going on with the backup");
                     self.make_again(context, &row).await
@@ -108,7 +109,9 @@ impl Manager {
     async fn take_over_from_the_dead(&self, backup: BackupId) -> Option<TakenOver> {
         while !self.tasks.is_closed() {
             let me = self.me.clone();
-            let taking = self.ask(move |vault| async move { vault.take_over(backup, &me).await });
+            let taking = self.ask(move |vault| async move {
+                vault.take_over(backup, &me.host, &me, None).await
+            });
             if let Some(taken) = taking.await {
                 return Some(taken);
             }
@@ -145,10 +148,10 @@ impl Manager {
         ended
     }
 
-    /// Ends what attachments of this host's a volume has. cinder-volume calls it free with the last of them,
-    /// and it is not.
-    async fn end_attachments(&self, id: VolumeId) -> Result<(), Error> {
-        let attached = self.db.attachments(id, &self.settings.host).await?;
+    /// Ends what attachments to a worker's host a volume has. cinder-volume calls it free with the last of
+    /// them, and it is not.
+    pub(super) async fn end_attachments(&self, id: VolumeId, host: &str) -> Result<(), Error> {
+        let attached = self.db.attachments(id, host).await?;
         let volume = self.db.volume(id).await?;
         let held = match volume.and_then(|volume| volume.status) {
             Some(held) if is_held(&held) && !attached.is_empty() => held,

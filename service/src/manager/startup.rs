@@ -16,10 +16,6 @@ use super::{Error, Manager, now};
 use crate::db::{Done, Subject};
 use crate::vault::{Vault, Worker};
 
-/// How many of the operations that ended last a start looks at: more than run at once, so that it finds all
-/// after whose end a worker died before it had tidied up.
-const LAST: u64 = 100;
-
 /// What is to be done with an unfinished operation that nobody works on.
 #[derive(Debug, PartialEq, Eq)]
 enum Left {
@@ -62,6 +58,10 @@ fn left(row: &Backup, dead: bool, acts_alone: bool) -> Left {
 }
 
 impl Manager {
+    /// How many of the operations that ended last are looked at: more than run at once, so that all are found
+    /// after whose end a worker died before it had tidied up.
+    pub(super) const LAST: u64 = 100;
+
     /// Ends or resumes every unfinished operation of this host that nobody works on; to be called
     /// before the first message is taken. A backup that cannot be dealt with is logged and left.
     ///
@@ -70,7 +70,7 @@ impl Manager {
     pub async fn clean_up(self: &Arc<Self>) -> Result<(), Error> {
         let host = &self.settings.host;
         let unfinished = self.db.unfinished_backups(host).await?;
-        let ended = self.db.last_ended_backups(host, LAST).await?;
+        let ended = self.db.last_ended_backups(host, Self::LAST).await?;
         let ended = self.owners(ended).await.into_iter();
         // Whoever was at work on them until now counts as alive for a moment, even if it has died.
         let tidied = ended.filter(|(_, owner)| matches!(owner, Owner::Dead(_) | Owner::Living(_)));
@@ -94,7 +94,7 @@ impl Manager {
     }
 
     /// Deals with an operation that a worker was at work on which is `dead`, or nobody.
-    async fn clean_up_one(
+    pub(super) async fn clean_up_one(
         self: &Arc<Self>,
         row: &Backup,
         dead: Option<&Worker>,
@@ -242,6 +242,7 @@ impl Manager {
         let subject = Subject {
             backup: row.id,
             status: BackupStatus::Restoring,
+            host: None,
             volume: volume.as_ref().map(|volume| (volume.id, &status)),
             snapshot: None,
         };
@@ -284,6 +285,7 @@ impl Manager {
                 let subject = Subject {
                     backup,
                     status,
+                    host: None,
                     volume: Some((volume, &found)),
                     snapshot,
                 };

@@ -157,7 +157,7 @@ impl Manager {
     }
 
     /// Whether cinder-volume lives and makes the temporary volume or snapshot of a backup.
-    async fn is_being_prepared(&self, row: &Backup) -> Result<bool, Error> {
+    pub(super) async fn is_being_prepared(&self, row: &Backup) -> Result<bool, Error> {
         let Some(volume) = self.db.volume(row.volume_id).await? else {
             return Ok(false);
         };

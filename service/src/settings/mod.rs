@@ -179,6 +179,10 @@ pub fn manager(config: &Config) -> Settings {
         allowed_containers: config.cinderblock.allowed_containers.clone(),
         independent_backups: config.cinderblock.independent_backups,
         continue_timeout: seconds(config.cinderblock.continue_timeout),
+        takeover_after: match config.cinderblock.takeover_after {
+            0 => None,
+            after => Some(seconds(after)),
+        },
         service_down_time: seconds(config.service.service_down_time),
         ceilings: ceilings(config),
         message_ttl: seconds(config.service.message_ttl),

@@ -1,8 +1,9 @@
-//! Which worker works on a backup, and whether that worker lives: for others with the same host name.
+//! Which worker works on a backup, and whether that worker lives.
 //!
 //! Two processes may share a `host`: by mistake, on purpose so that either can delete what the other
 //! made, or for a moment while one is replaced. The rows name the host only. So each worker holds a lease
-//! on an object of its host, and writes beside a backup that it is the one at work on it.
+//! on an object of its host, and writes beside a backup that it is the one at work on it. Workers of other
+//! hosts see by the same what they may take over.
 
 use std::time::Duration;
 
@@ -106,6 +107,13 @@ impl Vault {
         Ok(pool.end_lease(&object, &worker.id.to_string()).await?)
     }
 
+    /// Whether workers of a host have ever shown here that they live: those of Python's never do.
+    pub async fn knows(&self, host: &str) -> Result<bool> {
+        let object = names::workers_object(host);
+        let there = self.owners().await?.read_object(&object, LIMIT).await?;
+        Ok(there.is_some())
+    }
+
     /// The workers of a host that live.
     pub async fn alive(&self, host: &str) -> Result<Vec<Worker>> {
         let object = names::workers_object(host);
@@ -184,12 +192,18 @@ impl Vault {
             }
             Ok(other)
         };
-        self.in_turn(worker, owning).await
+        self.in_turn(&worker.host, owning).await
     }
 
-    /// Records that a worker goes on with what another one was at work on that has died, or nobody knows
-    /// who.
-    pub async fn take_over(&self, backup: BackupId, worker: &Worker) -> Result<TakenOver> {
+    /// Records that a worker goes on with what another one of `host` was at work on that has died, or
+    /// nobody knows who. `target` is the volume to which that restored it, unless it has told.
+    pub async fn take_over(
+        &self,
+        backup: BackupId,
+        host: &str,
+        worker: &Worker,
+        target: Option<VolumeId>,
+    ) -> Result<TakenOver> {
         let taking = async {
             if let Some(other) = self.living_owner(backup, worker).await? {
                 return Ok(TakenOver::By(other));
@@ -200,6 +214,7 @@ impl Vault {
             if record.worker != *worker || record.died == 0 {
                 record.died = record.died.saturating_add(1);
                 record.worker = worker.clone();
+                record.target = record.target.or(target);
                 self.write_owner(backup, &record).await?;
             }
             Ok(TakenOver::After {
@@ -207,17 +222,17 @@ impl Vault {
                 target: record.target,
             })
         };
-        self.in_turn(worker, taking).await
+        self.in_turn(host, taking).await
     }
 
-    /// Does what looks at an owner first and then writes one: two workers that look at the same time would
-    /// both see nobody.
+    /// Does what looks at an owner first and then writes one: two workers that look at the same time for what
+    /// is a host's would both see nobody.
     async fn in_turn<T>(
         &self,
-        worker: &Worker,
+        host: &str,
         looking: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let object = names::workers_object(&worker.host);
+        let object = names::workers_object(host);
         in_turn(&self.owners().await?, &object, TURN, looking).await
     }
 

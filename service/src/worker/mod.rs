@@ -151,6 +151,7 @@ async fn start(config: Config, log: Log, command_line: &CommandLine) -> anyhow::
     if let Err(error) = manager.clean_up().await {
         error!(%error, "Cannot clean up what an earlier process left unfinished");
     }
+    tokio::spawn(manager.clone().watch_over_others());
     manager.replace_fixed_key();
 
     let levels = log.levels().clone();

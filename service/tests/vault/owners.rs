@@ -27,7 +27,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     assert_eq!(owned.expect("owned"), None);
 
     // Not while it lives.
-    let taken = vault.take_over(backup, &second).await.expect("asked");
+    let taken = vault.take_over(backup, &second.host, &second, None).await.expect("asked");
     assert_eq!(taken, TakenOver::By(first.clone()));
     vault.end_life(&first).await.expect("ended");
     let after = |deaths| TakenOver::After {
@@ -36,7 +36,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     };
     // Also where the same question is carried out twice.
     for _ in 0..2 {
-        let taken = vault.take_over(backup, &second).await.expect("taken");
+        let taken = vault.take_over(backup, &second.host, &second, None).await.expect("taken");
         assert_eq!(taken, after(1));
     }
     let stage = async || vault.stage(backup).await.expect("asked");
@@ -46,14 +46,14 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         owning.expect("owned");
         assert_eq!(stage().await, Some(Stage::Prepared));
     }
-    let taken = vault.take_over(backup, &third).await.expect("taken");
+    let taken = vault.take_over(backup, &third.host, &third, None).await.expect("taken");
     assert_eq!(taken, after(2));
     assert_eq!(owner().await, Some(third.clone()));
 
     vault.survive(backup, &third).await.expect("survived");
     vault.disown(backup, &second).await.expect("asked");
     assert_eq!(owner().await, Some(third.clone()));
-    let taken = vault.take_over(backup, &first).await.expect("taken");
+    let taken = vault.take_over(backup, &first.host, &first, None).await.expect("taken");
     assert_eq!(taken, after(1));
     vault.disown(backup, &first).await.expect("disowned");
     assert_eq!(owner().await, None);
@@ -102,7 +102,7 @@ async fn what_a_worker_tells_of_its_work_is_seen_for_as_long_as_it_is_at_it() {
     assert_eq!(seen().await, work(&first, false, Some(&report)));
 
     vault.show_life(&second).await.expect("shown");
-    vault.take_over(backup, &second).await.expect("taken");
+    vault.take_over(backup, &second.host, &second, None).await.expect("taken");
     assert_eq!(seen().await, work(&second, true, None));
     vault.disown(backup, &second).await.expect("disowned");
     assert_eq!(seen().await, None);

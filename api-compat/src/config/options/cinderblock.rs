@@ -50,6 +50,10 @@ options! {
         /// snapshot for it. As long a start waits for requests of which it finds only rows, where nobody
         /// has begun them or cinder-volume is away, and for cinder-volume before it goes on with a backup.
         continue_timeout: u64 = default("600").min(1.0),
+        /// Seconds without any sign of life after which what a worker of Cinderblock's began is gone on with
+        /// by another one that has the same backup_ceph_pool, database and availability zone: 20 at
+        /// least. Zero leaves it to the next start of a worker of that host.
+        takeover_after: u64 = default("60"),
         /// Pools that a user may name as the container of a backup, besides backup_ceph_pool.
         allowed_containers: Vec<String> = default(""),
         /// Let users delete any backup of a chain, not only the newest. Each is a whole restore point
