@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use cinderblock_tests::{
     Cloud, Content, Invariants, Lab, Reconfigured, Resource, Setup, eventually, image,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 /// Each of these tests stops the worker that the others need.
@@ -48,6 +48,7 @@ struct Pair {
     setup: Setup,
     invariants: Invariants,
     worker: Reconfigured,
+    host: String,
 }
 
 impl Pair {
@@ -55,11 +56,23 @@ impl Pair {
         let setup = Setup::new().await?;
         let invariants = Invariants::new(&setup.lab).await?;
         let worker = Reconfigured::worker(&setup.lab, SLOWLY).await?;
-        Ok(Self {
+        let host = setup.lab.variable("LAB_WORKER_HOST")?;
+        let this = Self {
             setup,
             invariants,
             worker,
-        })
+            host,
+        };
+        this.route(false).await?;
+        Ok(this)
+    }
+
+    /// Has cinder-api send requests to either of the two, or to the worker only: it takes one that has ended
+    /// for alive for a minute.
+    async fn route(&self, to_either: bool) -> Result<()> {
+        let hosts = [self.host.as_str(), OTHER];
+        let hosts = &hosts[..1 + usize::from(to_either)];
+        self.setup.database.route_to(hosts).await
     }
 
     fn lab(&self) -> &Lab {
@@ -85,12 +98,24 @@ impl Pair {
         self.cloud().volumes()?.content(&image(volume)).await
     }
 
-    /// Has the worker fall silent in the middle of what it does with a backup; returns once another one has
-    /// ended that.
+    /// Waits until it is noted beside a backup that a part of it is safe.
+    async fn wait_noted(&self, backup: &str) -> Result<()> {
+        let (backups, object) = (self.cloud().backups()?, format!("backup.{backup}.manifest"));
+        let noted = async || {
+            let header = backups.json("backups", &object).await.unwrap_or_default();
+            Ok(header["checkpoint"]["chunks"].clone())
+        };
+        let is_noted = |chunks: &Value| chunks.as_array().is_some_and(|chunks| !chunks.is_empty());
+        eventually("a part is noted to be safe", noted, is_noted).await?;
+        Ok(())
+    }
+
+    /// Has the worker fall silent in the middle of what it does with some backups; returns once another one
+    /// has ended that.
     async fn take_over(
         &self,
         fate: Fate,
-        backup: &str,
+        backups: &[&str],
         ended: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let lab = self.lab();
@@ -101,30 +126,29 @@ impl Pair {
             }
             _ => lab.signal("worker", "STOP").await?,
         }
-        lab.command(&["start", OTHER, "--wait"]).await?;
-        let told = "Took the backup over";
-        lab.wait_logged_by(OTHER, backup, told).await?;
+        self.start_other().await?;
+        for backup in backups {
+            let told = "Took the backup over";
+            lab.wait_logged_by(OTHER, backup, told).await?;
+        }
         if fate == Fate::StoppedUntilTakenOver {
             lab.signal("worker", "CONT").await?;
         }
         ended.await?;
         match fate {
-            Fate::Killed => lab.command(&["start", "worker", "--wait"]).await.map(drop)?,
+            Fate::Killed => lab
+                .command(&["start", "worker", "--wait"])
+                .await
+                .map(drop)?,
             Fate::StoppedUntilEnded => lab.signal("worker", "CONT").await?,
             Fate::StoppedUntilTakenOver => {}
         }
         Ok(())
     }
 
-    /// Waits until the worker that was stopped has seen what became of it.
-    async fn wait_resigned(&self, backup: &str, words: &[&str]) -> Result<()> {
-        let lines = async || self.lab().logged(backup);
-        let said = |lines: &Vec<String>| {
-            let says = |line: &String| words.iter().any(|word| line.contains(word));
-            lines.iter().any(says)
-        };
-        eventually("the worker leaves it to the other", lines, said).await?;
-        Ok(())
+    async fn start_other(&self) -> Result<()> {
+        self.lab().command(&["start", OTHER, "--wait"]).await?;
+        self.route(true).await
     }
 
     async fn ensure_is_of(&self, backup: &str, host: &str) -> Result<()> {
@@ -134,74 +158,146 @@ impl Pair {
         Ok(())
     }
 
-    /// Lets both work as fast as they can.
-    async fn hurry(&self) -> Result<()> {
+    /// Lets workers work as fast as they can.
+    async fn hurry(&self, workers: &[&str]) -> Result<()> {
         self.worker.rewrite("")?;
-        for worker in ["worker", OTHER] {
+        for worker in workers {
             self.lab().signal(worker, "HUP").await?;
         }
         Ok(())
     }
 
-    /// Leaves the worker alone again, and slow.
-    async fn part(&self) -> Result<()> {
-        self.lab().command(&["stop", OTHER]).await?;
+    async fn slow_down(&self) -> Result<()> {
         self.worker.rewrite(SLOWLY)?;
         self.lab().signal("worker", "HUP").await
     }
 
+    /// Leaves the worker alone again.
+    async fn part(&self) -> Result<()> {
+        self.lab().command(&["stop", OTHER]).await?;
+        self.route(false).await?;
+        self.slow_down().await
+    }
+
     async fn end(self) -> Result<()> {
         self.lab().command(&["stop", OTHER]).await?;
+        self.route(true).await?;
         self.worker.restore().await
     }
 }
 
 #[tokio::test]
-async fn a_backup_is_made_by_another_host_once_and_stays_whole() -> Result<()> {
+async fn what_a_silent_worker_began_is_carried_on_by_another_host_once() -> Result<()> {
     let _alone = ALONE.lock().await;
     let pair = Pair::new().await?;
-    let cloud = pair.cloud();
+    let (lab, cloud) = (pair.lab(), pair.cloud());
     for fate in Fate::ALL {
         println!("{fate:?}");
         let (volume, content) = pair.volume().await?;
+        pair.hurry(&["worker"]).await?;
+        let restored = cloud.back_up(&volume, false).await?;
+        let target = cloud.create_volume(1).await?;
+        pair.slow_down().await?;
         let backup = cloud.begin_backup(&volume, false).await?;
-        let (backups, object) = (cloud.backups()?, format!("backup.{backup}.manifest"));
-        let noted = async || {
-            let header = backups.json("backups", &object).await.unwrap_or_default();
-            Ok(header["checkpoint"]["chunks"].clone())
-        };
-        let is_noted = |chunks: &Value| chunks.as_array().is_some_and(|chunks| !chunks.is_empty());
-        eventually("a part is noted to be safe", noted, is_noted).await?;
+        let known = lab.connections()?;
+        cloud.begin_restore(&restored, Some(&target)).await?;
+        lab.wait_connections(known + 1).await?;
+        pair.wait_noted(&backup).await?;
         let ended = async {
-            cloud.wait(Resource::Backup, &backup, "available").await?;
-            cloud.wait(Resource::Volume, &volume, "available").await?;
+            for backup in [&backup, &restored] {
+                cloud.wait(Resource::Backup, backup, "available").await?;
+            }
+            for volume in [&volume, &target] {
+                cloud.wait(Resource::Volume, volume, "available").await?;
+            }
             Ok(())
         };
-        pair.take_over(fate, &backup, ended).await?;
+        pair.take_over(fate, &[&backup, &restored], ended).await?;
         if fate != Fate::Killed {
-            let words = ["Another worker makes the backup", "is left to another"];
-            pair.wait_resigned(&backup, &words).await?;
+            lab.wait_logged(&backup, "Another worker makes the backup")
+                .await?;
+            lab.wait_logged(&restored, "Restore backup failed").await?;
         }
         pair.invariants.hold().await?;
-        pair.ensure_is_of(&backup, OTHER).await?;
-        let verified = pair.lab().tool(&["verify", &backup]).await?;
+        for backup in [&backup, &restored] {
+            pair.ensure_is_of(backup, OTHER).await?;
+            ensure!(cloud.status(Resource::Backup, backup).await? == "available");
+        }
+        for volume in [&volume, &target] {
+            ensure!(cloud.status(Resource::Volume, volume).await? == "available");
+            ensure!(pair.content(volume).await? == content, "{fate:?}");
+        }
+        let verified = lab.tool(&["verify", &backup]).await?;
         ensure!(verified.status.success(), "{verified:?}");
-        let found = cloud.show(Resource::Backup, &backup).await?;
-        ensure!(found.unwrap_or_default()["status"] == "available");
 
-        pair.hurry().await?;
+        pair.hurry(&["worker", OTHER]).await?;
         let next = cloud.back_up(&volume, true).await?;
         for backup in [&backup, &next] {
-            let restored = cloud.restore(backup, None).await?;
-            ensure!(pair.content(&restored).await? == content, "{fate:?}");
-            cloud.delete(Resource::Volume, &restored).await?;
+            cloud.restore(backup, Some(&target)).await?;
+            ensure!(pair.content(&target).await? == content, "{fate:?}");
         }
-        for backup in [&next, &backup] {
+        for backup in [&next, &backup, &restored] {
             cloud.delete(Resource::Backup, backup).await?;
         }
-        cloud.delete(Resource::Volume, &volume).await?;
+        for volume in [&volume, &target] {
+            cloud.delete(Resource::Volume, volume).await?;
+        }
         pair.invariants.hold().await?;
         pair.part().await?;
     }
+    pair.end().await
+}
+
+#[tokio::test]
+async fn requests_that_nobody_takes_are_carried_out_by_another_host_once() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let pair = Pair::new().await?;
+    let (lab, cloud) = (pair.lab(), pair.cloud());
+    pair.hurry(&["worker"]).await?;
+    let (volume, content) = pair.volume().await?;
+    let [deleted, restored] = [
+        cloud.back_up(&volume, false).await?,
+        cloud.back_up(&volume, false).await?,
+    ];
+    let (fresh, target) = (cloud.create_volume(1).await?, cloud.create_volume(1).await?);
+    let snapshot = cloud.create_snapshot(&volume).await?;
+
+    lab.signal("worker", "STOP").await?;
+    let created = cloud.begin_backup(&fresh, false).await?;
+    let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
+    let of_snapshot = cloud.begin_create(Resource::Backup, body).await?;
+    cloud.begin_restore(&restored, Some(&target)).await?;
+    cloud.begin_delete(Resource::Backup, &deleted).await?;
+    pair.start_other().await?;
+    for backup in [&created, &of_snapshot, &restored] {
+        cloud.wait(Resource::Backup, backup, "available").await?;
+        pair.ensure_is_of(backup, OTHER).await?;
+    }
+    cloud.wait_gone(Resource::Backup, &deleted).await?;
+    cloud.wait(Resource::Volume, &target, "available").await?;
+    ensure!(pair.content(&target).await? == content);
+
+    // It takes the same requests now, and leaves them alone.
+    lab.signal("worker", "CONT").await?;
+    for backup in [&created, &of_snapshot] {
+        lab.wait_logged(backup, "belongs to host").await?;
+    }
+    lab.wait_logged(&restored, "Restore backup failed").await?;
+    lab.wait_logged(&deleted, "Delete backup").await?;
+    pair.invariants.hold().await?;
+    for volume in [&volume, &fresh, &target] {
+        cloud.wait(Resource::Volume, volume, "available").await?;
+    }
+    let again = cloud.restore(&of_snapshot, None).await?;
+    ensure!(pair.content(&again).await? == content);
+    for backup in [&created, &of_snapshot, &restored] {
+        cloud.wait(Resource::Backup, backup, "available").await?;
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    cloud.delete(Resource::Snapshot, &snapshot).await?;
+    for volume in [&volume, &fresh, &target, &again] {
+        cloud.delete(Resource::Volume, volume).await?;
+    }
+    pair.invariants.hold().await?;
     pair.end().await
 }

@@ -162,7 +162,9 @@ impl Manager {
             return Ok(());
         }
         let (id, host) = (row.id, row.host.as_deref().unwrap_or("none"));
-        Err(Error::Elsewhere(format!("Backup {id} belongs to host {host}.")))
+        Err(Error::Elsewhere(format!(
+            "Backup {id} belongs to host {host}."
+        )))
     }
 
     async fn make(

@@ -109,9 +109,10 @@ impl Manager {
     async fn take_over_from_the_dead(&self, backup: BackupId) -> Option<TakenOver> {
         while !self.tasks.is_closed() {
             let me = self.me.clone();
-            let taking = self.ask(move |vault| async move {
-                vault.take_over(backup, &me.host, &me, None).await
-            });
+            let taking =
+                self.ask(
+                    move |vault| async move { vault.take_over(backup, &me.host, &me, None).await },
+                );
             if let Some(taken) = taking.await {
                 return Some(taken);
             }

@@ -112,11 +112,7 @@ impl Manager {
             Ok(signs) => signs,
             Err(error) => return debug!(%error, "Cannot see which workers live"),
         };
-        let said = others(
-            signs,
-            &self.settings.host,
-            &self.settings.availability_zone,
-        );
+        let said = others(signs, &self.settings.host, &self.settings.availability_zone);
         for host in hosts.due(said, patience, Instant::now()) {
             if self.look_after_host(&host).await {
                 hosts.looked(&host, Instant::now());
@@ -190,7 +186,8 @@ impl Manager {
             let (backups, patience) = (left.len(), self.settings.takeover_after);
             let seconds = patience.unwrap_or_default().as_secs();
             warn!(
-                host, backups,
+                host,
+                backups,
                 "A worker has given no sign of life for {seconds} s: taking over what it left unfinished"
             );
         }
@@ -319,7 +316,10 @@ mod tests {
         let begun = Instant::now();
         let mut watch = Watch::default();
         let mut due = |seconds: u64, beat: i32| {
-            let (patience, now) = (Duration::from_secs(60), begun + Duration::from_secs(seconds));
+            let (patience, now) = (
+                Duration::from_secs(60),
+                begun + Duration::from_secs(seconds),
+            );
             let due = watch.due([("a".to_owned(), (None, beat))], patience, now);
             for host in &due {
                 watch.looked(host, now);

@@ -227,11 +227,7 @@ impl Vault {
 
     /// Does what looks at an owner first and then writes one: two workers that look at the same time for what
     /// is a host's would both see nobody.
-    async fn in_turn<T>(
-        &self,
-        host: &str,
-        looking: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    async fn in_turn<T>(&self, host: &str, looking: impl Future<Output = Result<T>>) -> Result<T> {
         let object = names::workers_object(host);
         in_turn(&self.owners().await?, &object, TURN, looking).await
     }

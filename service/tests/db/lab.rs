@@ -22,6 +22,9 @@ use uuid::Uuid;
 /// The type of volumes here; none by that id exists.
 pub const TYPE: &str = "11111111-2222-3333-4444-555555555555";
 
+/// The host of a backup whose test wants no other.
+pub const HOST: &str = "a-host";
+
 /// When the rows of a test were made. It lies ahead of every clock, so that no service that is
 /// connected to the same database takes a row for expired.
 pub fn before() -> NaiveDateTime {
@@ -152,6 +155,7 @@ impl Lab {
             id: Set(id.to_string()),
             volume_id: Set(Uuid::new_v4().to_string()),
             project_id: Set(Some(self.project.clone())),
+            host: Set(Some(HOST.to_owned())),
             status: Set(Some(status.to_string())),
             created_at: Set(Some(before())),
             updated_at: Set(Some(before())),

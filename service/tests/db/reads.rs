@@ -227,8 +227,10 @@ async fn hostile_texts_stay_texts() {
         assert_eq!(unfinished(&lab, pattern).await, []);
     }
     assert!(!lab.db.shares_base(&backup).await.expect("query"));
+    let host = hostile();
     let place = Place {
         backup: id,
+        host: &host,
         service_metadata: &hostile(),
         was: Some(&hostile()),
         detach: false,

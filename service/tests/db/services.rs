@@ -2,8 +2,8 @@
 
 use api_compat::config::database_url::Backend;
 use api_compat::state::VolumeStatus;
-use cinderblock::db::Registration;
 use cinderblock::db::entity::services;
+use cinderblock::db::{Registration, Sign};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
@@ -102,6 +102,46 @@ async fn a_known_worker_keeps_its_row_and_what_an_operator_wrote_there() {
         .expect("its versions");
     assert_eq!(own.rpc.as_deref(), Some("2.5"));
     assert_eq!(own.objects.as_deref(), Some("1.40"));
+}
+
+#[tokio::test]
+async fn what_workers_said_last_is_seen_of_each_kind_by_itself() {
+    let lab = Lab::new().await;
+    let silent = registration(&lab, "silent");
+    let silent = lab.db.register(&silent, before()).await.expect("row");
+    let loud = Registration {
+        enabled: false,
+        ..registration(&lab, "loud")
+    };
+    let loud = lab.db.register(&loud, before()).await.expect("row");
+    assert!(
+        lab.db
+            .heartbeat(loud, "zone", now())
+            .await
+            .expect("written")
+    );
+    let sign = |host: &str, zone: &str, disabled, beat| Sign {
+        host: host.to_owned(),
+        zone: Some(zone.to_owned()),
+        disabled,
+        beat,
+    };
+    let mut signs = lab.db.signs_of_life(&lab.project).await.expect("query");
+    signs.sort_by(|one, other| one.host.cmp(&other.host));
+    let expected = [
+        sign("loud", "zone", true, (Some(now()), 1)),
+        sign("silent", "nova", false, (Some(before()), 0)),
+    ];
+    assert_eq!(signs, expected);
+    let deleted = Query::update()
+        .table(services::Entity)
+        .value(services::Column::Deleted, true)
+        .and_where(Expr::col(services::Column::Id).eq(silent))
+        .to_owned();
+    lab.raw.execute(&deleted).await.expect("deleted");
+    let signs = lab.db.signs_of_life(&lab.project).await.expect("query");
+    assert_eq!(signs, expected[..1]);
+    assert_eq!(lab.db.signs_of_life("another").await.expect("query"), []);
 }
 
 #[tokio::test]

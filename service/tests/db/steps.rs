@@ -1,17 +1,18 @@
 //! What is written of a backup while it is being made.
 
-use api_compat::state::BackupStatus;
+use api_compat::state::{BackupStatus, Change};
 use cinderblock::db::entity::backups;
-use cinderblock::db::{Begin, ErrorKind, Place};
+use cinderblock::db::{Begin, Done, ErrorKind, Place, Subject};
 use sea_orm::ActiveValue::Set;
 
-use crate::lab::{Lab, before, now};
+use crate::lab::{HOST, Lab, before, now};
 
 const DRIVER: &str = "cinder.backup.drivers.ceph.CephBackupDriver";
 
 fn begin(backup: api_compat::ids::BackupId) -> Begin<'static> {
     Begin {
         backup,
+        host: HOST,
         service: DRIVER,
         container: "backups",
         zone: "nova",
@@ -26,6 +27,7 @@ fn place<'a>(
 ) -> Place<'a> {
     Place {
         backup,
+        host: HOST,
         service_metadata,
         was,
         detach,
@@ -72,6 +74,52 @@ async fn a_backup_is_taken_on_and_placed() {
     }
     let found = lab.backup_row(backup).await.service_metadata;
     assert_eq!(found.as_deref(), Some(own));
+}
+
+#[tokio::test]
+async fn a_backup_that_another_host_has_taken_over_is_changed_by_that_one_only() {
+    let lab = Lab::new().await;
+    let creating = BackupStatus::Creating;
+    let backup = lab.backup(creating, |_| ()).await;
+    let hand_over = async |status, from, to| {
+        let handing = lab.db.hand_over(backup, status, (from, to), now());
+        handing.await.expect("query")
+    };
+    // Its operation has ended, or it was another one's already.
+    assert!(!hand_over(BackupStatus::Restoring, HOST, "other").await);
+    assert!(!hand_over(creating, "third", "fourth").await);
+    assert_eq!(lab.backup_row(backup).await.host.as_deref(), Some(HOST));
+    // Also where the answer was lost, and it is said again.
+    for _ in 0..2 {
+        assert!(hand_over(creating, HOST, "other").await);
+    }
+    let taken = lab.backup_row(backup).await;
+    assert_eq!(taken.host.as_deref(), Some("other"));
+    assert_eq!(taken.updated_at, Some(now()));
+    assert!(!hand_over(creating, HOST, "third").await);
+
+    let subject = |host| Subject {
+        host: Some(host),
+        ..Subject::alone(backup, creating)
+    };
+    let failed = Change {
+        backup: Some(BackupStatus::Error),
+        ..Change::default()
+    };
+    let change = async |host| {
+        let changing = lab.db.change(subject(host), &failed, Done::Nothing, now());
+        changing.await
+    };
+    let begun = lab.db.begin_backup(begin(backup), now()).await;
+    let placed = lab
+        .db
+        .place_backup(place(backup, "{}", None, false), now())
+        .await;
+    for late in [begun, placed, change(HOST).await] {
+        assert_eq!(late.expect_err("late").kind(), ErrorKind::Conflict);
+    }
+    assert_eq!(lab.backup_row(backup).await, taken);
+    change("other").await.expect("change");
 }
 
 #[tokio::test]

@@ -27,7 +27,10 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     assert_eq!(owned.expect("owned"), None);
 
     // Not while it lives.
-    let taken = vault.take_over(backup, &second.host, &second, None).await.expect("asked");
+    let taken = vault
+        .take_over(backup, &second.host, &second, None)
+        .await
+        .expect("asked");
     assert_eq!(taken, TakenOver::By(first.clone()));
     vault.end_life(&first).await.expect("ended");
     let after = |deaths| TakenOver::After {
@@ -36,7 +39,10 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     };
     // Also where the same question is carried out twice.
     for _ in 0..2 {
-        let taken = vault.take_over(backup, &second.host, &second, None).await.expect("taken");
+        let taken = vault
+            .take_over(backup, &second.host, &second, None)
+            .await
+            .expect("taken");
         assert_eq!(taken, after(1));
     }
     let stage = async || vault.stage(backup).await.expect("asked");
@@ -46,17 +52,56 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         owning.expect("owned");
         assert_eq!(stage().await, Some(Stage::Prepared));
     }
-    let taken = vault.take_over(backup, &third.host, &third, None).await.expect("taken");
+    let taken = vault
+        .take_over(backup, &third.host, &third, None)
+        .await
+        .expect("taken");
     assert_eq!(taken, after(2));
     assert_eq!(owner().await, Some(third.clone()));
 
     vault.survive(backup, &third).await.expect("survived");
     vault.disown(backup, &second).await.expect("asked");
     assert_eq!(owner().await, Some(third.clone()));
-    let taken = vault.take_over(backup, &first.host, &first, None).await.expect("taken");
+    let taken = vault
+        .take_over(backup, &first.host, &first, None)
+        .await
+        .expect("taken");
     assert_eq!(taken, after(1));
     vault.disown(backup, &first).await.expect("disowned");
     assert_eq!(owner().await, None);
+}
+
+#[tokio::test]
+async fn of_two_hosts_that_take_over_at_a_time_one_does() {
+    let vault = vault();
+    let [dead] = workers();
+    let ([one], [other]) = (workers(), workers());
+    let target = Some(new_id().parse().expect("an id"));
+    assert!(!vault.knows(&dead.host).await.expect("asked"));
+    vault.show_life(&dead).await.expect("shown");
+    vault.end_life(&dead).await.expect("ended");
+    assert!(vault.knows(&dead.host).await.expect("asked"));
+    for worker in [&one, &other] {
+        vault.show_life(worker).await.expect("shown");
+    }
+    for recorded in [true, false] {
+        let backup = new_id().parse().expect("an id");
+        if recorded {
+            let owning = vault.own(backup, &dead, Stage::Begun).await;
+            owning.expect("owned");
+        }
+        let take = |worker| vault.take_over(backup, &dead.host, worker, target);
+        let (mine, its) = tokio::join!(take(&one), take(&other));
+        let after = TakenOver::After { deaths: 1, target };
+        let (mine, its) = (mine.expect("asked"), its.expect("asked"));
+        let taken = match mine == after {
+            true => [(mine, &one), (its, &other)],
+            false => [(its, &other), (mine, &one)],
+        };
+        assert_eq!(taken[0].0, after);
+        assert_eq!(taken[1].0, TakenOver::By(taken[0].1.clone()));
+        vault.disown(backup, taken[0].1).await.expect("disowned");
+    }
 }
 
 #[tokio::test]
@@ -102,7 +147,10 @@ async fn what_a_worker_tells_of_its_work_is_seen_for_as_long_as_it_is_at_it() {
     assert_eq!(seen().await, work(&first, false, Some(&report)));
 
     vault.show_life(&second).await.expect("shown");
-    vault.take_over(backup, &second.host, &second, None).await.expect("taken");
+    vault
+        .take_over(backup, &second.host, &second, None)
+        .await
+        .expect("taken");
     assert_eq!(seen().await, work(&second, true, None));
     vault.disown(backup, &second).await.expect("disowned");
     assert_eq!(seen().await, None);

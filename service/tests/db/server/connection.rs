@@ -13,7 +13,7 @@ use sea_orm::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::lab::{DELETED, Lab, backend, change, now, options, subject, through, url};
+use crate::lab::{DELETED, HOST, Lab, backend, change, now, options, subject, through, url};
 
 /// Stands between us and the server, and so knows which of its connections are ours.
 struct Proxy {
@@ -188,6 +188,7 @@ async fn what_does_not_fit_is_refused() {
     for text in ["x".repeat(256), alien.to_owned()] {
         let place = Place {
             backup,
+            host: HOST,
             service_metadata: &text,
             was: None,
             detach: false,
