@@ -26,6 +26,9 @@ const RECONNECT: Duration = Duration::from_secs(20);
 /// How many volumes there are, each with one operation at a time.
 const VOLUMES: usize = 6;
 
+/// Two hosts, each of which takes over from the other.
+const WORKERS: [&str; 2] = ["worker", "other-worker"];
+
 /// Slowly enough to be met in the middle. Any backup of a chain may be deleted.
 const SLOWLY: &str = "
 [cinderblock]
@@ -33,83 +36,141 @@ independent_backups = true
 backup_bandwidth = 16777216
 restore_bandwidth = 16777216
 checkpoint_interval = 1
+takeover_after = 20
+continue_timeout = 60
 ";
 
 /// What goes wrong while operations are under way.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    /// `kill -9` of the worker, and a new start.
+    /// `kill -9` of a worker, and a new start.
     Kill,
     /// The same twice, the second time while it takes up what it finds.
     KillTwice,
-    /// The worker hangs for longer than it counts as alive, and goes on.
+    /// The same, but it is started again only after the other one may have taken over.
+    KillForLonger,
+    /// `kill -9` of both.
+    KillBoth,
+    /// A worker hangs, perhaps until the other one has taken over, and goes on.
     Hang,
-    /// RabbitMQ is killed and started.
+    /// A part that both need is killed and started.
+    Away(Part),
+    /// It hangs for some time.
+    Stuck(Part),
+}
+
+/// What the workers need.
+#[derive(Debug, Clone, Copy)]
+enum Part {
     Broker,
-    /// The database is killed and started.
     Database,
-    /// The OSD of the backups is killed and started.
-    Osd,
+    BackupsOsd,
+    BackupsMon,
+    VolumesOsd,
+    CinderVolume,
+}
+
+impl Part {
+    const ALL: [Self; 6] = [
+        Self::Broker,
+        Self::Database,
+        Self::BackupsOsd,
+        Self::BackupsMon,
+        Self::VolumesOsd,
+        Self::CinderVolume,
+    ];
+
+    fn name(self, lab: &Lab) -> Result<&'static str> {
+        Ok(match self {
+            Self::Broker => "rabbitmq",
+            Self::Database => match lab.variable("LAB_DATABASE_URL")?.starts_with("postgresql") {
+                true => "postgresql",
+                false => "mariadb",
+            },
+            Self::BackupsOsd => "ceph-osd-backups",
+            Self::BackupsMon => "ceph-mon-backups",
+            Self::VolumesOsd => "ceph-osd-volumes",
+            Self::CinderVolume => "cinder-volume",
+        })
+    }
+
+    /// Waits until what uses it does so again.
+    async fn is_back(self, lab: &Lab) -> Result<()> {
+        match self {
+            Self::Broker => sleep(RECONNECT).await,
+            Self::BackupsOsd | Self::BackupsMon => {
+                Cluster::backups(lab)?.wait_answers("backups").await?;
+            }
+            Self::VolumesOsd => Cluster::volumes(lab)?.wait_answers("volumes").await?,
+            Self::Database | Self::CinderVolume => {}
+        }
+        Ok(())
+    }
 }
 
 impl Fault {
-    const ALL: [Self; 6] = [
-        Self::Kill,
-        Self::KillTwice,
-        Self::Hang,
-        Self::Broker,
-        Self::Database,
-        Self::Osd,
-    ];
+    fn any(chance: &mut Rng) -> Self {
+        let part = Part::ALL[chance.usize(..Part::ALL.len())];
+        match chance.usize(..9) {
+            0 => Self::Kill,
+            1 => Self::KillTwice,
+            2 => Self::KillForLonger,
+            3 => Self::KillBoth,
+            4 | 5 => Self::Hang,
+            6 | 7 => Self::Away(part),
+            _ => Self::Stuck(part),
+        }
+    }
 
     async fn happen(self, lab: &Lab, chance: &mut Rng) -> Result<()> {
         let moment = |chance: &mut Rng, most: u64| Duration::from_millis(chance.u64(0..most));
         sleep(moment(chance, 4000)).await;
         let kill = async |part: &str| lab.command(&["stop", "--signal", "KILL", part]).await;
         let start = async |part: &str| lab.command(&["start", part]).await;
+        let worker = WORKERS[chance.usize(..WORKERS.len())];
         match self {
-            Self::Kill => {
-                kill("worker").await?;
-                sleep(moment(chance, 5000)).await;
-                start("worker").await?;
+            Self::Kill | Self::KillForLonger => {
+                let longest = if let Self::Kill = self { 5 } else { 50 };
+                kill(worker).await?;
+                sleep(moment(chance, longest * 1000)).await;
+                start(worker).await?;
             }
             Self::KillTwice => {
-                kill("worker").await?;
-                start("worker").await?;
+                kill(worker).await?;
+                start(worker).await?;
                 sleep(moment(chance, 25_000)).await;
-                kill("worker").await?;
-                start("worker").await?;
+                kill(worker).await?;
+                start(worker).await?;
+            }
+            Self::KillBoth => {
+                for worker in WORKERS {
+                    kill(worker).await?;
+                }
+                for worker in WORKERS {
+                    sleep(moment(chance, 40_000)).await;
+                    start(worker).await?;
+                }
             }
             Self::Hang => {
-                lab.signal("worker", "STOP").await?;
-                sleep(Duration::from_secs(20)).await;
-                lab.signal("worker", "CONT").await?;
+                let hang = Duration::from_secs(10) + moment(chance, 50_000);
+                lab.while_stopped(worker, async { Ok(sleep(hang).await) })
+                    .await?;
             }
-            Self::Broker | Self::Database | Self::Osd => {
-                let part = self.part(lab)?;
-                kill(&part).await?;
+            Self::Away(part) => {
+                let name = part.name(lab)?;
+                kill(name).await?;
                 sleep(moment(chance, 5000)).await;
-                start(&part).await?;
+                start(name).await?;
+                part.is_back(lab).await?;
             }
-        }
-        match self {
-            Self::Broker => sleep(RECONNECT).await,
-            Self::Osd => Cluster::backups(lab)?.wait_answers("backups").await?,
-            _ => {}
+            Self::Stuck(part) => {
+                let hang = moment(chance, 30_000);
+                lab.while_stopped(part.name(lab)?, async { Ok(sleep(hang).await) })
+                    .await?;
+                part.is_back(lab).await?;
+            }
         }
         Ok(())
-    }
-
-    fn part(self, lab: &Lab) -> Result<String> {
-        Ok(match self {
-            Self::Kill | Self::KillTwice | Self::Hang => "worker".to_owned(),
-            Self::Broker => "rabbitmq".to_owned(),
-            Self::Osd => "ceph-osd-backups".to_owned(),
-            Self::Database => match lab.variable("LAB_DATABASE_URL")?.starts_with("postgresql") {
-                true => "postgresql".to_owned(),
-                false => "mariadb".to_owned(),
-            },
-        })
     }
 }
 
@@ -184,7 +245,7 @@ impl Soak {
             .filter_map(|subject| chance.choice(&subject.backups))
             .map(|(backup, _)| tokio::spawn(verify(self.setup.lab.clone(), backup.clone())))
             .collect();
-        let fault = Fault::ALL[chance.usize(..Fault::ALL.len())];
+        let fault = Fault::any(chance);
         println!("{fault:?} while {begun:?}");
         fault.happen(&self.setup.lab, chance).await?;
         self.count.faults += 1;
@@ -369,11 +430,14 @@ async fn nothing_is_lost_and_nothing_is_left_whatever_is_killed() -> Result<()> 
     let mut chance = Rng::with_seed(seed);
     let mut soak = Soak::new().await?;
     let worker = Reconfigured::worker(&soak.setup.lab, SLOWLY).await?;
+    let lab = soak.setup.lab.clone();
+    lab.command(&["start", WORKERS[1], "--wait"]).await?;
     for round in 1..=rounds {
         let done = soak.round(&mut chance).await;
         done.with_context(|| format!("round {round} of SOAK_SEED={seed}"))?;
         println!("Round {round} of {rounds}: {:?}", soak.count);
     }
+    lab.command(&["stop", WORKERS[1]]).await?;
     worker.restore().await?;
     soak.finish().await?;
     // Some requests are lost with their broker, or are not noted yet: no more than that.

@@ -8,7 +8,7 @@ use api_compat::state::{BackupStatus, Change, Event, Source, is_wanted, transiti
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info};
 
-use super::owner::Owner;
+use super::owner::{Owner, is_taken_over};
 use super::volumes::Making;
 use super::{Context, Error, Manager, now};
 use crate::db::{Done, Subject};
@@ -159,16 +159,14 @@ impl Manager {
     }
 }
 
-/// A worker that was only stopped may find that whoever took its backup over has ended already.
+/// Another worker of the same host may have completed it, too, and be gone.
 fn is_made_elsewhere(owner: &Owner, row: Option<&Backup>, host: &str) -> bool {
-    let elsewhere = row.is_some_and(|row| row.host.as_deref() != Some(host));
-    let complete = row.is_some_and(|row| row.status == Some(BackupStatus::Available));
-    match owner {
-        Owner::Me => false,
-        Owner::Living(_) => true,
-        Owner::Nobody | Owner::Dead(_) => elsewhere || complete,
-        Owner::Unknown => elsewhere,
-    }
+    let Some(row) = row else {
+        return matches!(owner, Owner::Living(_));
+    };
+    let complete = row.status == Some(BackupStatus::Available);
+    let ended = matches!(owner, Owner::Nobody | Owner::Dead(_)) && complete;
+    ended || is_taken_over(owner, row, host)
 }
 
 #[cfg(test)]
@@ -177,6 +175,40 @@ mod tests {
 
     use super::super::tests::row;
     use super::*;
+    use crate::vault::Worker;
+
+    #[test]
+    fn what_another_worker_makes_or_has_made_is_left_to_it() {
+        let worker = Worker {
+            host: "other".to_owned(),
+            id: uuid::Uuid::nil(),
+        };
+        let living = || Owner::Living(worker.clone());
+        let dead = || Owner::Dead(worker.clone());
+        for (owner, host, status, elsewhere) in [
+            (Owner::Me, "me", B::Creating, false),
+            // Called so by hand.
+            (Owner::Me, "me", B::Available, false),
+            (living(), "me", B::Creating, true),
+            // It could not be recorded who makes it.
+            (Owner::Nobody, "me", B::Creating, false),
+            (Owner::Nobody, "me", B::Available, true),
+            (Owner::Nobody, "other", B::Creating, true),
+            (dead(), "me", B::Creating, false),
+            (dead(), "other", B::Error, true),
+            (Owner::Unknown, "me", B::Available, false),
+            (Owner::Unknown, "other", B::Creating, true),
+        ] {
+            let row = row(|row| {
+                row.status = Some(status);
+                row.host = Some(host.to_owned());
+            });
+            let found = is_made_elsewhere(&owner, Some(&row), "me");
+            assert_eq!(found, elsewhere, "{owner:?} {host} {status}");
+        }
+        assert!(is_made_elsewhere(&living(), None, "me"));
+        assert!(!is_made_elsewhere(&Owner::Nobody, None, "me"));
+    }
 
     #[test]
     fn what_another_attempt_has_placed_is_left_to_it_while_it_is_wanted() {

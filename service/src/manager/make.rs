@@ -410,9 +410,8 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
-        self.expect_here(&making.backup)?;
         // After the row was read: whoever takes it over tells so before it changes the row.
-        if self.is_taken_over(id).await {
+        if self.is_taken_over(&making.backup).await {
             return Err(made_by_another(id));
         }
         let source = self.release(&making).await?;

@@ -49,6 +49,17 @@ pub(super) enum Owner {
     Unknown,
 }
 
+/// Whether another worker has taken over from one of this host. Several volumes may be restored from a
+/// backup at a time, and its row names the host that was asked last.
+pub(super) fn is_taken_over(owner: &Owner, row: &Backup, host: &str) -> bool {
+    match owner {
+        Owner::Me => false,
+        Owner::Living(_) => true,
+        // Whoever did so has ended already, in whichever way.
+        Owner::Nobody | Owner::Dead(_) | Owner::Unknown => row.host.as_deref() != Some(host),
+    }
+}
+
 /// The operation has to end without a word: another worker carries it out.
 pub(super) fn taken_over(backup: BackupId) -> Error {
     Error::Elsewhere(format!("Another worker has taken backup {backup} over."))
@@ -152,7 +163,7 @@ impl Manager {
     async fn leave_what_was_taken_over(&self) {
         let running: Vec<BackupId> = lock(&self.running).keys().copied().collect();
         for backup in running {
-            if self.is_taken_over(backup).await
+            if matches!(self.owner(backup).await, Owner::Living(_))
                 && let Some(running) = lock(&self.running).get(&backup)
             {
                 warn!(%backup, "Another worker has taken the backup over");
@@ -161,9 +172,10 @@ impl Manager {
         }
     }
 
-    /// Whether another worker is at work on a backup that this one was at work on.
-    pub(super) async fn is_taken_over(&self, backup: BackupId) -> bool {
-        matches!(self.owner(backup).await, Owner::Living(_))
+    /// Whether another worker has taken over, as the row and what stands beside the backup tell.
+    pub(super) async fn is_taken_over(&self, row: &Backup) -> bool {
+        let owner = self.owner(row.id).await;
+        is_taken_over(&owner, row, &self.settings.host)
     }
 
     async fn disown_what_is_left(&self) {

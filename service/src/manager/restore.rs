@@ -193,7 +193,7 @@ impl Manager {
             _ => Done::Nothing,
         };
         // After the row was read: whoever takes it over tells so before it changes the row.
-        if self.is_taken_over(backup.id).await {
+        if self.is_taken_over(&backup).await {
             return Err(taken_over(backup.id));
         }
         let subject = Subject {
