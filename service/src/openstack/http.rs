@@ -358,6 +358,8 @@ pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
 
