@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build release test test-clouds soak unit lint docs deny bench bench-worker demo sample clean
+.PHONY: help tools setup build release test test-clouds soak unit fuzz lint docs deny bench bench-worker demo sample clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ soak: setup ## Operations and faults at random, for SOAK_ROUNDS rounds (100, som
 
 unit: ## Run the tests that need no real parts
 	$(CARGO) test --workspace --lib --bins
+
+fuzz: ## Hostile input for every decoder, FUZZ_SECONDS each (60)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/fuzz.sh
 
 lint: ## Formatting, clippy, documentation, dependencies
 	@tests/lint.sh

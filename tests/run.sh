@@ -131,6 +131,8 @@ tests/lint.sh
 build_programs
 cargo test --locked --workspace --lib --bins
 cargo test --locked -p cinderblock-api-compat --tests
+# Those of the service are among its unit tests.
+cargo test --locked -p cinderblock-fuzz --test decoders
 cargo test --locked --no-run -p cinderblock-service -p cinderblock-tests
 
 # Side by side.

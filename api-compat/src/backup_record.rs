@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+use crate::excerpt::excerpt;
 use crate::ids::{BackupId, VolumeId};
 use crate::objects::{Backup, date};
 use crate::python_json;
@@ -174,7 +175,7 @@ pub fn import(record: &str, backup: BackupId) -> Result<ImportedBackup, RecordEr
         });
     }
     serde_json::from_value(Value::Object(fields))
-        .map_err(|error| RecordError::Field(error.to_string()))
+        .map_err(|error| RecordError::Field(excerpt(&error)))
 }
 
 #[cfg(test)]
@@ -268,14 +269,16 @@ mod tests {
             ("size", json!("big")),
             ("metadata", json!({"k": {"nested": 1}})),
             ("data_timestamp", json!("yesterday")),
+            ("created_at", json!("+10000-01-01T00:00:00")),
+            ("updated_at", json!("2016-12-31T23:59:60Z")),
+            ("object_count", json!("9".repeat(10_000))),
         ] {
             let text = record(|fields| {
                 fields.insert(field.into(), value);
             });
-            assert!(
-                matches!(imported(&text), Err(RecordError::Field(_))),
-                "{field}"
-            );
+            let refused = imported(&text);
+            assert!(matches!(refused, Err(RecordError::Field(_))), "{field}");
+            assert!(refused.unwrap_err().to_string().len() < 2000, "{field}");
         }
         assert_eq!(
             decode(&"A".repeat(MAX_RECORD + 1)),

@@ -16,7 +16,7 @@
 //! | [`state`] | which status may follow which, and with which words is the rest refused? |
 //! | [`notification`], [`user_message`], [`log_line`], [`log_json`] | what do operators and users get to read? |
 //! | [`secret`], [`service_catalog`] | what is a key in Barbican, and where is that? |
-//! | [`python_json`], [`hidden`] | how is it written as Python would, and kept out of logs? |
+//! | [`python_json`], [`hidden`], [`excerpt`](mod@excerpt) | how is it written as Python would, kept out of logs, told in short? |
 //!
 //! Facts are those of Cinder 29.0.0 with oslo.messaging 18.3.1 and are checked against messages
 //! recorded from them (`tests/contract`).
@@ -25,6 +25,7 @@
 
 pub mod backup_record;
 pub mod config;
+pub mod excerpt;
 pub mod hidden;
 pub mod ids;
 pub mod log_json;

@@ -7,12 +7,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::excerpt::excerpt;
 use crate::names::BackupImage;
 use crate::python_json;
 
 /// The text cannot be understood. Python's workers fail on it as well.
 #[derive(Debug, thiserror::Error)]
-#[error("service metadata is not a JSON object with a base image: {0}")]
+#[error("service metadata is not a JSON object with a base image: {}", excerpt(.0))]
 pub struct NotServiceMetadata(#[from] serde_json::Error);
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +99,12 @@ mod tests {
         ] {
             assert!(base(text).is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn a_long_value_is_not_told_as_a_whole() {
+        let text = format!("{:?}", "b".repeat(1 << 20));
+        assert!(base(&text).unwrap_err().to_string().len() < 2000);
     }
 
     proptest! {

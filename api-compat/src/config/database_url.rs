@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::tls::{Tls, TlsError};
 use super::url::{decoded, query_pairs};
+use crate::excerpt::excerpt;
 
 /// The database systems that Cinder runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +190,7 @@ impl DatabaseUrl {
         };
         // Whoever asks for encryption in words that are not known here must not go without.
         if let Some(name) = url.unknown.iter().find(|name| name.starts_with("ssl")) {
-            return Err(TlsError::Unsupported(name.clone()).into());
+            return Err(TlsError::Unsupported(excerpt(name)).into());
         }
         Ok(url)
     }

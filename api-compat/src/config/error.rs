@@ -173,6 +173,9 @@ pub enum Reason {
     /// `$name` leads back to itself.
     #[error("refers to itself")]
     Recursion,
+    /// `$name` stands for what refers to more and more.
+    #[error("refers to more than {0} values, with all that those refer to")]
+    TooManyReferences(usize),
     /// `$name` of an option that is no single text, as a list.
     #[error("refers to ${0}, which is no single text")]
     NoText(String),

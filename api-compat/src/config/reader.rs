@@ -41,8 +41,18 @@ pub(super) struct Reader<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noted(());
 
-/// Options that are being substituted, to notice one that leads back to itself.
-type Trail = Vec<(String, String)>;
+/// The most values that one may refer to, with all that those refer to: a few options that each refer to the next
+/// one twice would keep a start busy for ever.
+const MOST_REFERENCES: usize = 1_000;
+
+/// What it takes to notice substitutions without an end.
+#[derive(Default)]
+struct Trail {
+    /// Options that are being substituted.
+    open: Vec<(String, String)>,
+    /// How many have been.
+    count: usize,
+}
 
 impl<'a> Reader<'a> {
     /// A reader of `layers`, which give `section.option = [text, …]`.
@@ -106,7 +116,7 @@ impl<'a> Reader<'a> {
         let value = match overridden {
             Some(text) => T::parse(std::slice::from_ref(text), spec.limits),
             None => self
-                .texts(spec, &mut Trail::new())
+                .texts(spec, &mut Trail::default())
                 .and_then(|texts| T::parse(&texts, spec.limits)),
         };
         value.map_err(|reason| match overridden {
@@ -198,15 +208,19 @@ impl<'a> Reader<'a> {
         trail: &mut Trail,
     ) -> Result<Vec<String>, Reason> {
         let place = (group.to_owned(), name.to_owned());
-        if trail.contains(&place) {
+        if trail.open.contains(&place) {
             return Err(Reason::Recursion);
         }
-        trail.push(place);
+        trail.count += 1;
+        if trail.count > MOST_REFERENCES {
+            return Err(Reason::TooManyReferences(MOST_REFERENCES));
+        }
+        trail.open.push(place);
         let texts = texts
             .iter()
             .map(|text| substitute(text, |name| self.resolve(group, name, trail)))
             .collect();
-        trail.pop();
+        trail.open.pop();
         texts
     }
 
@@ -305,7 +319,7 @@ mod tests {
         let reader = Reader::new(&layers, &machine).unwrap();
         for case in cases {
             let texts = vec![case.template.clone()];
-            let value = reader.substituted(&case.group, "the option", texts, &mut Trail::new());
+            let value = reader.substituted(&case.group, "the option", texts, &mut Trail::default());
             let value = value.ok().map(|texts| texts.concat());
             assert_eq!(value, case.value, "[{}] {}", case.group, case.template);
         }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::excerpt::excerpt;
 use crate::python_json;
 
 /// An exception, to be sent or received.
@@ -64,7 +65,7 @@ impl Failure {
         Self::new(
             "RemoteError",
             "oslo_messaging.rpc.client",
-            error.to_string(),
+            excerpt(error),
             [],
         )
     }
@@ -197,7 +198,7 @@ impl Failure {
     }
 }
 
-/// The class and the text, without the remote traceback.
+/// The class and the text, as far as they can be told, without the remote traceback.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let class = if self.class.is_empty() {
@@ -205,10 +206,10 @@ impl fmt::Display for Failure {
         } else {
             &self.class
         };
-        match self.message.as_str() {
-            "" => f.write_str(class),
-            message => write!(f, "{class}: {message}"),
-        }
+        f.write_str(&match self.message.as_str() {
+            "" => excerpt(&class),
+            message => excerpt(&format_args!("{class}: {message}")),
+        })
     }
 }
 
@@ -219,6 +220,15 @@ mod tests {
     use super::*;
     use crate::messaging::any_json;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_long_failure_is_not_told_as_a_whole() {
+        let failure = Failure::new("X", "m", "x".repeat(1 << 20), []);
+        assert!(failure.to_string().len() < 2000);
+        let text = format!("{{\"tb\": \"{}\"}}", "x".repeat(1 << 20));
+        let unreadable = Failure::unreadable(&Failure::decode(&text).unwrap_err());
+        assert!(unreadable.message.len() < 2000);
+    }
 
     #[test]
     fn an_invalid_backup_is_what_python_sends() {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::version::{ObjectHistory, Version};
+use crate::excerpt::excerpt;
 
 pub(crate) const NAME: &str = "versioned_object.name";
 pub(crate) const VERSION: &str = "versioned_object.version";
@@ -109,7 +110,7 @@ fn seal<T: WireObject>(object: &T) -> Map<String, Value> {
 fn field<T: WireObject>(error: &serde_json::Error) -> ObjectError {
     ObjectError::Field {
         name: T::NAME,
-        reason: error.to_string(),
+        reason: excerpt(error),
     }
 }
 
@@ -230,6 +231,16 @@ mod tests {
             let error = decode::<LogLevel>(value).unwrap_err();
             assert_eq!(error, ObjectError::NotAnObject("LogLevel"));
         }
+    }
+
+    #[test]
+    fn a_long_value_is_not_told_as_a_whole() {
+        let data = json!({"prefix": {"x": 1}, "level": ["l".repeat(1 << 20)]});
+        let error = decode::<LogLevel>(level("cinder", "LogLevel", "1.0", data)).unwrap_err();
+        assert!(error.to_string().len() < 2000);
+        let data = json!({"id": "x", "created_at": "9".repeat(1 << 20)});
+        let backup = decode::<crate::objects::Backup>(level("cinder", "Backup", "1.0", data));
+        assert!(backup.unwrap_err().to_string().len() < 2000);
     }
 
     proptest! {

@@ -15,6 +15,7 @@ use serde_json::Value;
 pub use columns::VolumeColumns;
 pub use restore::{Change, RestoreError, Target, plan_restore};
 
+use crate::excerpt::excerpt;
 use crate::python_json;
 
 /// The version that is written.
@@ -64,7 +65,7 @@ fn pairs<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
     /// Not JSON, or not of the right shape.
-    #[error("volume metadata cannot be read: {0}")]
+    #[error("volume metadata cannot be read: {}", excerpt(.0))]
     Malformed(#[from] serde_json::Error),
     /// A version that nobody has written so far.
     #[error("Metadata restore failed due to incompatible version")]
@@ -128,6 +129,25 @@ mod tests {
     use super::*;
     use crate::hidden::Hidden;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_long_value_is_not_told_as_a_whole() {
+        let text = format!("{{\"version\": \"{}\"}}", "v".repeat(1 << 20));
+        assert!(decode(text.as_bytes()).unwrap_err().to_string().len() < 2000);
+        let id = "u".repeat(1 << 20);
+        let base = serde_json::json!({"encryption_key_id": "k", "volume_type_id": id});
+        let recorded = serde_json::json!({"version": 2, "volume-base-metadata": base});
+        let recorded = decode(recorded.to_string().as_bytes()).unwrap();
+        for volume_type_id in [None, Some("t")] {
+            let target = Target {
+                display_name: None,
+                volume_type_id,
+                recorded_type_exists: false,
+            };
+            let error = plan_restore(&recorded, target).unwrap_err();
+            assert!(error.to_string().len() < 2000);
+        }
+    }
 
     #[test]
     fn only_versions_1_and_2_are_restored() {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Pairs, Recorded, RecordedBase};
+use crate::excerpt::excerpt;
 
 /// The volume that was restored, as far as the decision looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +119,11 @@ fn volume_type(base: &RecordedBase, target: Target<'_>) -> Result<Option<Change>
         (Some(recorded), None) if target.recorded_type_exists => {
             Ok(Some(Change::VolumeType(recorded.to_owned())))
         }
-        (recorded, None) => Err(RestoreError::TypeUnavailable(
-            recorded.unwrap_or("None").to_owned(),
-        )),
+        (recorded, None) => Err(RestoreError::TypeUnavailable(excerpt(
+            &recorded.unwrap_or("None"),
+        ))),
         (recorded, Some(own)) => Err(RestoreError::TypeDiffers {
-            source_type: recorded.unwrap_or("None").to_owned(),
+            source_type: excerpt(&recorded.unwrap_or("None")),
             target_type: own.to_owned(),
         }),
     }

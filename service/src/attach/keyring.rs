@@ -65,3 +65,26 @@ mod tests {
         assert_eq!(path.to_str(), Some("/etc/ceph/ceph.client.cinder.keyring"));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn keyrings() {
+        cinderblock_fuzz::run("keyrings", |input| {
+            let text = String::from_utf8_lossy(input);
+            // The user's own section, and no other's.
+            let own = text.contains("[client.cinder]");
+            if let Some(found) = key(&text, "cinder") {
+                let found = found.expose_secret();
+                assert!(own && !found.is_empty() && !found.contains('\n'));
+                assert!(text.contains(found));
+            }
+            let other = text.replace("[client.cinder]", "[client.cinders]");
+            assert!(key(&other, "cinder").is_none());
+        });
+    }
+}

@@ -279,7 +279,11 @@ fn address(url: &str) -> String {
             format!("{}{}", url.origin().ascii_serialization(), url.path())
         }
         Ok(_) => "an address without a host".to_owned(),
-        Err(_) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        // The path of a redirection. Anything else may begin with a user and a password.
+        Err(_) if url.starts_with('/') && !url.starts_with("//") => {
+            url.split(['?', '#']).next().unwrap_or_default().to_owned()
+        }
+        Err(_) => "an address that cannot be read".to_owned(),
     }
 }
 
@@ -354,6 +358,8 @@ pub(super) fn odd(request: &Request<'_>, reason: &str) -> Error {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
 
@@ -411,6 +417,13 @@ mod tests {
         let to = format!("{away}/v3?token=hunter2#hunter2");
         assert_eq!(lead(&to), format!("{other}/v3"));
         assert_eq!(lead("/login?next=x"), "/login");
+        for odd in [
+            "http://u:hunter2@h:99999/v3",
+            "//u:hunter2@h/v3",
+            "u:hunter2@h",
+        ] {
+            assert!(!lead(odd).contains("hunter2"), "{odd}");
+        }
     }
 
     #[tokio::test]

@@ -268,3 +268,24 @@ impl Vault {
         self.pool(&self.default_pool).await
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    fn owners() {
+        cinderblock_fuzz::run("owners", |input| {
+            if let Ok(record) = serde_json::from_slice::<Record>(input) {
+                let stored = serde_json::to_vec(&record).expect("ours is JSON");
+                let again: Record = serde_json::from_slice(&stored).expect("ours");
+                assert_eq!(again.worker, record.worker);
+                assert_eq!(again.target, record.target);
+                assert_eq!((again.stage, again.died), (record.stage, record.died));
+                // It becomes the name of an object.
+                let object = names::workers_object(&record.worker.host);
+                assert!(!object.contains(|c: char| c.is_control()), "{object:?}");
+            }
+        });
+    }
+}

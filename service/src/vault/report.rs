@@ -103,3 +103,40 @@ impl Vault {
         }))
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+
+    #[test]
+    fn reports() {
+        cinderblock_fuzz::run("reports", |input| {
+            let Ok(stored) = serde_json::from_slice::<Stored>(input) else {
+                return;
+            };
+            let text = serde_json::to_vec(&stored).expect("ours is JSON");
+            let again: Stored = serde_json::from_slice(&text).expect("ours");
+            assert_eq!(again.report, stored.report);
+            let worker = Worker {
+                host: "h".to_owned(),
+                id: stored.worker,
+            };
+            let work = Work {
+                worker,
+                lives: true,
+                stage: Stage::Begun,
+                report: Some(stored.report.clone()),
+            };
+            // Clocks differ, and a report may be of any time.
+            for now in [
+                DateTime::UNIX_EPOCH,
+                DateTime::<Utc>::MAX_UTC,
+                DateTime::<Utc>::MIN_UTC,
+            ] {
+                let current = work.clone().current(now).expect("there is one");
+                assert_eq!(current.phase, stored.report.phase);
+                assert!(current.bytes_per_second.is_none() || current == stored.report);
+            }
+        });
+    }
+}

@@ -33,6 +33,24 @@ fn errors_say_where() {
 }
 
 #[test]
+fn what_refers_to_more_and_more_is_refused() {
+    let options = |count: usize| {
+        let options = (0..count).map(|n| format!("a{n} = $a{next}$a{next}\n", next = n + 1));
+        let options: String = options.collect();
+        format!("[DEFAULT]\nhost = $a0\n{options}a{count} =\n")
+    };
+    load("few-references", &options(8)).unwrap();
+    let error = load("many-references", &options(16))
+        .unwrap_err()
+        .to_string();
+    let told = "refers to more than 1000 values, with all that those refer to";
+    assert!(
+        error.starts_with("[DEFAULT] host ") && error.ends_with(told),
+        "{error}"
+    );
+}
+
+#[test]
 fn everything_that_cannot_be_used_is_told_at_once() {
     let text = "[DEFAULT]\nbackup_max_operations = many\ndebug = perhaps\n\
                 transport_url = rabbit://h/?ssl=maybe&sll=1\n\

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use api_compat::excerpt::excerpt;
 use api_compat::ids::BackupId;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -79,11 +80,11 @@ pub enum NotAHeader {
     #[error("its checksum is wrong")]
     Check,
     /// It is no JSON, or misses something.
-    #[error("it is not the header of a manifest: {0}")]
+    #[error("it is not the header of a manifest: {}", excerpt(.0))]
     Json(#[from] serde_json::Error),
     /// A newer release may have written it.
     #[error(
-        "it is of version {version} with digests {digest} of {grain} bytes, which this release does not know"
+        "it is of version {version} with digests {digest:?} of {grain} bytes, which this release does not know"
     )]
     Unknown {
         /// Its version.
@@ -188,7 +189,7 @@ impl Header {
         if (header.version, header.digest.as_str(), header.grain) != (VERSION, DIGEST, GRAIN) {
             return Err(NotAHeader::Unknown {
                 version: header.version,
-                digest: header.digest,
+                digest: beginning(&header.digest),
                 grain: header.grain,
             });
         }
@@ -196,7 +197,7 @@ impl Header {
             return Err(NotAHeader::Check);
         }
         if u64::from_str_radix(&header.seed, 16).is_err() {
-            return Err(NotAHeader::Seed(header.seed));
+            return Err(NotAHeader::Seed(beginning(&header.seed)));
         }
         if header.size > LARGEST {
             return Err(NotAHeader::Size(header.size));
@@ -213,6 +214,11 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// Enough of a text to recognise it.
+fn beginning(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 fn check(header: &Header) -> String {
@@ -279,6 +285,20 @@ mod tests {
         assert_eq!(read, draft);
         draft.size = 10 << 30;
         Header::decode(&draft.encode()).expect_err("a chunk behind the end");
+    }
+
+    #[test]
+    fn a_long_value_is_not_told_as_a_whole() {
+        let long = "x".repeat(1 << 20);
+        let mut wrong = [header(), header()];
+        wrong[0].digest = long.clone();
+        wrong[1].seed = long.clone();
+        let wrong = wrong.map(|header| header.encode());
+        let typed = format!("{{\"version\": \"{long}\"}}").into_bytes();
+        for stored in wrong.iter().chain([&typed]) {
+            let error = Header::decode(stored).expect_err("wrong");
+            assert!(error.to_string().len() < 2000);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@
 
 mod checkpoint;
 mod chunk;
+#[cfg(test)]
+mod fuzz;
 mod header;
 mod list;
 mod parts;
