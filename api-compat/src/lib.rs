@@ -16,7 +16,8 @@
 //! | [`state`] | which status may follow which, and with which words is the rest refused? |
 //! | [`notification`], [`user_message`], [`log_line`], [`log_json`] | what do operators and users get to read? |
 //! | [`secret`], [`service_catalog`] | what is a key in Barbican, and where is that? |
-//! | [`python_json`], [`hidden`], [`excerpt`](mod@excerpt) | how is it written as Python would, kept out of logs, told in short? |
+//! | [`python_json`], [`json_weight`] | how is it written as Python would, and how much may be read? |
+//! | [`hidden`], [`excerpt`](mod@excerpt) | how is it kept out of logs, or told in short? |
 //!
 //! Facts are those of Cinder 29.0.0 with oslo.messaging 18.3.1 and are checked against messages
 //! recorded from them (`tests/contract`).
@@ -28,6 +29,7 @@ pub mod config;
 pub mod excerpt;
 pub mod hidden;
 pub mod ids;
+pub mod json_weight;
 pub mod log_json;
 pub mod log_line;
 pub mod messaging;

@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json_weight::most_values;
 use crate::python_json;
 
 const VERSION_KEY: &str = "oslo.version";
@@ -18,12 +19,19 @@ const VERSION: &str = "2.0";
 /// hundred kilobytes. Nesting is bounded too, by serde_json's limit of 128 levels.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
 
+/// Bodies with more values are refused before they are taken apart, for which each takes hundreds of bytes.
+/// Real ones have some thousands.
+pub const MAX_VALUES: usize = 100_000;
+
 /// A message that cannot be understood. It is to be rejected without requeueing.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The body is larger than [`MAX_BODY`].
     #[error("message of {0} bytes is larger than {MAX_BODY} bytes")]
     TooLarge(usize),
+    /// The body holds more than [`MAX_VALUES`] values.
+    #[error("message has more than {MAX_VALUES} values")]
+    TooManyValues,
     /// The body or the payload in it is not JSON.
     #[error("message is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
@@ -70,6 +78,10 @@ pub fn encode_bare(payload: Map<String, Value>) -> Vec<u8> {
 pub fn decode(body: &[u8]) -> Result<Map<String, Value>, DecodeError> {
     if body.len() > MAX_BODY {
         return Err(DecodeError::TooLarge(body.len()));
+    }
+    // The payload's are in it, too.
+    if most_values(body) > MAX_VALUES {
+        return Err(DecodeError::TooManyValues);
     }
     let outer = object(serde_json::from_slice(body)?, "the body")?;
     let (Some(version), Some(message)) = (outer.get(VERSION_KEY), outer.get(MESSAGE_KEY)) else {
@@ -144,7 +156,7 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_an_error_and_not_an_overflow() {
-        let deep = "[".repeat(1_000_000);
+        let deep = "[".repeat(MAX_VALUES / 2);
         assert!(matches!(
             decode(deep.as_bytes()),
             Err(DecodeError::NotJson(_))
@@ -154,6 +166,22 @@ mod tests {
             decode(inner.as_bytes()),
             Err(DecodeError::NotJson(_))
         ));
+    }
+
+    #[test]
+    fn a_body_of_too_many_values_is_refused_before_it_is_taken_apart() {
+        let list = |count: usize| format!("[{}1]", "1,".repeat(count));
+        let wrap = |text: String| json!({"oslo.version": "2.0", "oslo.message": text}).to_string();
+        let payload = |count| format!("{{\"args\": {}}}", list(count));
+        for body in [
+            list(MAX_VALUES),
+            wrap(payload(MAX_VALUES)),
+            "{".repeat(MAX_VALUES),
+        ] {
+            let refused = decode(body.as_bytes());
+            assert!(matches!(refused, Err(DecodeError::TooManyValues)));
+        }
+        decode(wrap(payload(MAX_VALUES / 2)).as_bytes()).unwrap();
     }
 
     #[test]

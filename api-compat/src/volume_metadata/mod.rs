@@ -16,7 +16,11 @@ pub use columns::VolumeColumns;
 pub use restore::{Change, RestoreError, Target, plan_restore};
 
 use crate::excerpt::excerpt;
+use crate::json_weight::most_values;
 use crate::python_json;
+
+/// More values than this are not taken apart, each of which takes hundreds of bytes.
+const MAX_VALUES: usize = 500_000;
 
 /// The version that is written.
 pub const VERSION: u32 = 2;
@@ -67,6 +71,9 @@ pub enum MetadataError {
     /// Not JSON, or not of the right shape.
     #[error("volume metadata cannot be read: {}", excerpt(.0))]
     Malformed(#[from] serde_json::Error),
+    /// More values than any volume has.
+    #[error("volume metadata has more than {MAX_VALUES} values")]
+    TooManyValues,
     /// A version that nobody has written so far.
     #[error("Metadata restore failed due to incompatible version")]
     Version(i64),
@@ -117,6 +124,9 @@ fn present<'de, D: serde::Deserializer<'de>>(
 /// # Errors
 /// [`MetadataError`].
 pub fn decode(text: &[u8]) -> Result<Recorded, MetadataError> {
+    if most_values(text) > MAX_VALUES {
+        return Err(MetadataError::TooManyValues);
+    }
     let recorded: Recorded = serde_json::from_slice(text)?;
     match recorded.version {
         1 | 2 => Ok(recorded),
@@ -147,6 +157,14 @@ mod tests {
             let error = plan_restore(&recorded, target).unwrap_err();
             assert!(error.to_string().len() < 2000);
         }
+    }
+
+    #[test]
+    fn what_has_too_many_values_is_refused_before_it_is_taken_apart() {
+        let pairs = vec!["\"k\": 1"; MAX_VALUES].join(",");
+        let text = format!("{{\"version\": 2, \"volume-metadata\": {{{pairs}}}}}");
+        let refused = decode(text.as_bytes());
+        assert!(matches!(refused, Err(MetadataError::TooManyValues)));
     }
 
     #[test]
