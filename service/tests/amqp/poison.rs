@@ -58,7 +58,7 @@ async fn what_cannot_be_understood_is_rejected_and_the_next_request_served() {
         enveloped("2.0", "[]"),
         json!({"oslo.version": "2.0", "oslo.message": {"method": "m"}}).to_string(),
         json!({"method": "m", "_msg_id": "x", "_reply_q": "q".repeat(256)}).to_string(),
-        "x".repeat(20 << 20),
+        "x".repeat(100 << 20),
     ];
     for body in bodies {
         raw.put(HOST_QUEUE, body.as_bytes()).await;
