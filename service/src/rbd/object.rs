@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ceph::rados::{
     rados_create_write_op, rados_getxattr, rados_read, rados_release_write_op, rados_remove,
-    rados_stat, rados_write_full, rados_write_op_assert_exists, rados_write_op_operate,
-    rados_write_op_setxattr, rados_write_op_t, rados_write_op_write_full,
+    rados_stat, rados_write_full, rados_write_op_assert_exists, rados_write_op_create,
+    rados_write_op_operate, rados_write_op_setxattr, rados_write_op_t, rados_write_op_write_full,
 };
 
 use super::error::{c_name, check};
@@ -200,12 +200,27 @@ impl Pool {
 
 /// Changes an object that exists by an operation of several parts, all or none of which are carried out.
 fn change(pool: &PoolHandle, name: &CStr, fill: impl FnOnce(rados_write_op_t)) -> c_int {
+    operate(pool, name, |operation| {
+        // SAFETY: the operation lives while it is filled.
+        unsafe { rados_write_op_assert_exists(operation) };
+        fill(operation);
+    })
+}
+
+/// Makes an object unless it is there.
+pub(super) fn make(pool: &PoolHandle, name: &CStr) -> c_int {
+    // SAFETY: the operation lives while it is filled; no category is given.
+    operate(pool, name, |operation| unsafe {
+        rados_write_op_create(operation, sys::CREATE_IDEMPOTENT, std::ptr::null());
+    })
+}
+
+fn operate(pool: &PoolHandle, name: &CStr, fill: impl FnOnce(rados_write_op_t)) -> c_int {
     let (mtime, flags) = (std::ptr::null_mut(), 0);
     // SAFETY: the operation is released once, after its last use; the pool is live and the name is
     // NUL-terminated.
     unsafe {
         let operation = rados_create_write_op();
-        rados_write_op_assert_exists(operation);
         fill(operation);
         let code = rados_write_op_operate(operation, pool.raw(), name.as_ptr(), mtime, flags);
         rados_release_write_op(operation);

@@ -12,7 +12,7 @@ use ceph::rados::{
 use super::cluster::ClusterHandle;
 use super::error::{c_name, check};
 use super::image::{Access, Image};
-use super::{Error, ErrorKind, Features, Result, sys, task};
+use super::{Error, ErrorKind, Features, Result, object, sys, task};
 
 /// What errors call opening a pool ([`Error::operation`]).
 pub const OPEN_POOL: &str = "open pool";
@@ -191,6 +191,8 @@ impl Pool {
         let options = options.clone();
         self.blocking(CREATE, &object.clone(), move || {
             let list = OptionList::new(&options, &object)?;
+            // librbd (16.2) removes by way of the trash, for which a full pool that never had one has no room.
+            check(CREATE, &object, object::make(&pool, sys::TRASH))?;
             // SAFETY: pool and option list are live, the name is NUL-terminated.
             let code =
                 unsafe { sys::rbd_create4(pool.raw(), c_image.as_ptr(), options.size, list.raw) };
@@ -203,9 +205,9 @@ impl Pool {
     ///
     /// # Errors
     /// `NotFound`; `HasSnapshots`; `Busy` while anyone has it open for writing, and for about 30
-    /// seconds after such a client died; `NoSpace` when the pool is full and never had an image
-    /// removed (giving back its space with [`Image::resize`] helps). An interrupted removal is
-    /// carried on by the next.
+    /// seconds after such a client died; `NoSpace` when the pool is full and neither had an image removed nor
+    /// one made by [`Pool::create_image`] (giving back its space with [`Image::resize`] helps). An
+    /// interrupted removal is carried on by the next.
     pub async fn remove_image(&self, image: &str) -> Result<()> {
         const REMOVE: &str = "remove image";
         let pool = Arc::clone(&self.handle);

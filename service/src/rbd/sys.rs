@@ -4,7 +4,7 @@
 //! C interface has only grown since. Handles are opaque pointers; the structures are declared
 //! field by field.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use ceph::rados::{rados_ioctx_t, rados_write_op_t};
 
@@ -171,6 +171,12 @@ pub(super) struct RbdImageInfo {
     parent_pool: i64,
     parent_name: [c_char; 96],
 }
+
+/// `LIBRADOS_CREATE_IDEMPOTENT`
+pub(super) const CREATE_IDEMPOTENT: c_int = 0;
+
+/// librbd's `RBD_TRASH`: the object that lists the images of a pool that are being removed.
+pub(super) const TRASH: &CStr = c"rbd_trash";
 
 // Not declared by the `ceph` crate, which links librados.
 unsafe extern "C" {

@@ -131,11 +131,9 @@ async fn a_pool_that_is_full_fails_writes_instead_of_holding_them() {
     let removed = pool.remove_image("image").await;
     assert_eq!(kind(removed), ErrorKind::Busy);
     image.close().await;
-    let removed = pool.remove_image("image").await;
-    assert_eq!(kind(removed), ErrorKind::NoSpace);
     // Making room works all the same.
     let image = pool.open_rw("image").await.expect("open");
     image.write_zeroes(0, 4 * MIB).await.expect("zero");
-    image.resize(0).await.expect("shrink");
     image.close().await;
+    pool.remove_image("image").await.expect("removed");
 }
