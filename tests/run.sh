@@ -57,7 +57,7 @@ rooms_and_whole() {
     # Many of these start a Python of their own: a few at a time is all that two cores can carry.
     service --test amqp -- --test-threads=4
     suites life_cycle chains independent restores verify bad_input records log_levels progress limits killed \
-        left_behind resumed fallback pools full stops outages
+        left_behind resumed fallback pools full starved stops outages
 }
 
 other_sources_and_interference() {

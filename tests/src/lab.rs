@@ -77,10 +77,16 @@ impl Lab {
 
     /// Runs the operator's tool with the worker's configuration, whatever comes of it.
     pub async fn tool(&self, arguments: &[&str]) -> Result<Output> {
+        self.tool_by(&[], arguments).await
+    }
+
+    /// The same by means of a command that runs another one, such as `prlimit`.
+    pub async fn tool_by(&self, runner: &[String], arguments: &[&str]) -> Result<Output> {
         let worker = PathBuf::from(self.variable("LAB_WORKER")?);
         let conf = PathBuf::from(self.variable("LAB_CINDER_CONF")?);
         let mut command = Command::new(repository().join("tests/lab/lab"));
         command.args(["run", "--name", &self.name, "--"]);
+        command.args(runner);
         command.arg(worker.with_file_name("cinderblock"));
         for file in [conf.clone(), conf.with_file_name("backup.conf")] {
             command.arg("--config-file").arg(file);

@@ -1,6 +1,8 @@
 //! A connection to one Ceph cluster as one user.
 
 use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,8 +197,21 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// How many files a connection may open at once: its threads' queues, and the first monitors and OSDs.
+const FILES: usize = 32;
+
+/// librados (16.2) ends the whole process where it cannot open a file that it needs to connect.
+fn expect_room_for_files(description: &str) -> Result<()> {
+    let opened: io::Result<Vec<File>> = (0..FILES).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop).map_err(|error| {
+        let code = error.raw_os_error().unwrap_or(libc::EIO);
+        Error::from_code(CONNECT, description, -i64::from(code))
+    })
+}
+
 fn connect(options: &ClusterOptions) -> Result<Cluster> {
     let description = options.describe();
+    expect_room_for_files(&description)?;
     let cluster_name = c_name(CONNECT, &options.cluster_name)?;
     let user = c_name(CONNECT, &format!("client.{}", options.user))?;
 
