@@ -53,6 +53,8 @@ enum Fault {
     KillBoth,
     /// A worker hangs, perhaps until the other one has taken over, and goes on.
     Hang,
+    /// Both are restarted in order, one after the other.
+    RollingRestart,
     /// A part that both need is killed and started.
     Away(Part),
     /// It hangs for some time.
@@ -111,15 +113,26 @@ impl Part {
 impl Fault {
     fn any(chance: &mut Rng) -> Self {
         let part = Part::ALL[chance.usize(..Part::ALL.len())];
-        match chance.usize(..9) {
+        match chance.usize(..10) {
             0 => Self::Kill,
             1 => Self::KillTwice,
             2 => Self::KillForLonger,
             3 => Self::KillBoth,
             4 | 5 => Self::Hang,
-            6 | 7 => Self::Away(part),
+            6 => Self::RollingRestart,
+            7 | 8 => Self::Away(part),
             _ => Self::Stuck(part),
         }
+    }
+
+    /// Whether an operation may fail by it: what is sent to Cinder's own services while they are away, or
+    /// their broker, may be lost.
+    fn may_fail_others(self) -> bool {
+        matches!(
+            self,
+            Self::Away(Part::Broker | Part::CinderVolume)
+                | Self::Stuck(Part::Broker | Part::CinderVolume | Part::Database)
+        )
     }
 
     async fn happen(self, lab: &Lab, chance: &mut Rng) -> Result<()> {
@@ -155,6 +168,11 @@ impl Fault {
                 let hang = Duration::from_secs(10) + moment(chance, 50_000);
                 lab.while_stopped(worker, async { Ok(sleep(hang).await) })
                     .await?;
+            }
+            Self::RollingRestart => {
+                for worker in WORKERS {
+                    lab.command(&["restart", worker, "--wait"]).await?;
+                }
             }
             Self::Away(part) => {
                 let name = part.name(lab)?;
@@ -249,6 +267,7 @@ impl Soak {
         println!("{fault:?} while {begun:?}");
         fault.happen(&self.setup.lab, chance).await?;
         self.count.faults += 1;
+        let failed = self.count.failed;
         answers(self.cloud()).await?;
         for (subject, operation) in begun.into_iter().enumerate() {
             let ended = self.end(subject, &operation).await;
@@ -257,6 +276,11 @@ impl Soak {
         for verified in verified {
             verified.await??;
         }
+        let failed = self.count.failed - failed;
+        ensure!(
+            failed == 0 || fault.may_fail_others(),
+            "{failed} failed after {fault:?}"
+        );
         self.invariants.hold().await
     }
 

@@ -1,16 +1,22 @@
-//! The worker is killed at every named step of every operation, and started again: the operation comes to
-//! its end, what it made is right, and nothing else is left of it.
+//! The worker is killed at every named step of every operation, and started again, or one of another host takes
+//! over: the operation comes to its end, what it made is right, and nothing else is left of it.
 //!
-//! `STEPS` names those to try, with spaces between; by default a few of them are.
+//! `STEPS` names those to try, with spaces between; by default a few of them are. With `STEPS_TAKEN_OVER=1` another
+//! host takes over.
 
 use std::env;
 
 use anyhow::{Context, Result, ensure};
-use cinderblock_tests::{Cloud, Content, Invariants, Lab, Resource, Setup, eventually, image};
+use cinderblock_tests::{
+    Cloud, Content, Invariants, Lab, Reconfigured, Resource, Setup, eventually, image,
+};
 use serde_json::json;
 
 /// The worker kills itself when it has come to the step that this names.
 const KILL_AT: &str = "CINDERBLOCK_KILL_AT";
+
+/// The worker of another host.
+const OTHER: &str = "other-worker";
 
 /// What is tried if nobody says more: one of each kind.
 const FEW: &str = "source-snapshot-taken restore-point-made data-restored restore-point-removed";
@@ -63,6 +69,8 @@ struct Subject {
 struct Trial {
     setup: Setup,
     invariants: Invariants,
+    /// Whether another host carries on what the worker leaves.
+    taken_over: bool,
     /// Operations that ended in an error, as Cinder's end when a worker dies.
     failed: Vec<String>,
 }
@@ -103,8 +111,21 @@ impl Trial {
         start(&lab, Some(step)).await?;
         let begun = self.begin(&cloud, &subject, operation).await?;
         wait_dead(&lab).await?;
-        start(&lab, None).await?;
-        self.end(&cloud, &subject, operation, &begun, step).await?;
+        match self.taken_over {
+            true => {
+                lab.command(&["start", OTHER, "--wait"]).await?;
+                self.setup.database.route_to(&[OTHER]).await?;
+                self.end(&cloud, &subject, operation, &begun, step).await?;
+                start(&lab, None).await?;
+                lab.command(&["stop", OTHER]).await?;
+                let host = lab.variable("LAB_WORKER_HOST")?;
+                self.setup.database.route_to(&[&host]).await?;
+            }
+            false => {
+                start(&lab, None).await?;
+                self.end(&cloud, &subject, operation, &begun, step).await?;
+            }
+        }
         // Whatever became of it, the chain goes on and the rest is as it was.
         let next = self.back_up(&subject.volume, 9, true).await?;
         for (backup, content) in [&subject.full, &next] {
@@ -216,7 +237,9 @@ async fn wait_dead(lab: &Lab) -> Result<()> {
 #[tokio::test]
 async fn whatever_step_the_worker_dies_at_the_next_start_leaves_all_in_order() -> Result<()> {
     let setup = Setup::new().await?;
+    let worker = Reconfigured::worker(&setup.lab, "[cinderblock]\ntakeover_after = 20\n").await?;
     let mut trial = Trial {
+        taken_over: env::var_os("STEPS_TAKEN_OVER").is_some(),
         invariants: Invariants::new(&setup.lab).await?,
         failed: Vec::new(),
         setup,
@@ -232,5 +255,5 @@ async fn whatever_step_the_worker_dies_at_the_next_start_leaves_all_in_order() -
         }
     }
     println!("Ended in an error: {:?}", trial.failed);
-    start(&trial.setup.lab, None).await
+    worker.restore().await
 }
