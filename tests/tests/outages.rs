@@ -133,6 +133,39 @@ async fn work_goes_on_when_broker_and_database_are_back() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_broker_without_memory_delays_the_end_of_a_backup_and_not_its_data() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let lab = Lab::from_env()?;
+    let cloud = Cloud::login(&lab, "demo").await?;
+    let volume = cloud.volume_with_data(32).await?;
+    cloud.volumes()?.slow_down(&image(&volume), 8 << 20).await?;
+    let backup = cloud.begin_backup(&volume, false).await?;
+    let base = format!("backups/volume-{volume}.backup.{backup}");
+    cloud.backups()?.wait_used(&base, 1 << 20).await?;
+    let watermark = async |share: &str| {
+        let set = ["rabbitmqctl", "--", "set_vm_memory_high_watermark", share];
+        lab.command(&set).await.map(drop)
+    };
+    watermark("0.00001").await?;
+    let meanwhile = async {
+        lab.wait_logged(&backup, "Stored the volume's data").await?;
+        // Longer than the broker is given to confirm a message.
+        sleep(Duration::from_secs(20)).await;
+        cloud.status(Resource::Backup, &backup).await
+    };
+    let meanwhile = meanwhile.await;
+    watermark("0.4").await?;
+    ensure!(meanwhile? == "creating");
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    cloud.wait(Resource::Volume, &volume, "available").await?;
+    let next = cloud.back_up(&volume, true).await?;
+    for backup in [&next, &backup] {
+        cloud.delete(Resource::Backup, backup).await?;
+    }
+    cloud.delete(Resource::Volume, &volume).await
+}
+
+#[tokio::test]
 async fn a_request_that_is_taken_while_the_database_is_away_is_carried_out() -> Result<()> {
     let _alone = ALONE.lock().await;
     let lab = Lab::from_env()?;

@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     integration = verb("tempest", _tempest, "Run OpenStack's own tests of backups, with the worker that runs")
     integration.add_argument("--concurrency", type=int, default=4, help="how many tests at a time (%(default)s)")
     integration.add_argument("selection", nargs="?", default=tempest.BACKUPS, metavar="REGEX", help="other tests: those whose names it finds")
+    broker = verb("rabbitmqctl", _rabbitmqctl, "Run rabbitmqctl on the lab's broker")
+    broker.add_argument("command", nargs=argparse.REMAINDER, metavar="-- ARGUMENTS")
     inside = verb("run", _run, "Run a command that sees the lab's /etc/ceph")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     return parser
@@ -196,6 +198,10 @@ def _stop(arguments: argparse.Namespace) -> None:
 
 def _send(arguments: argparse.Namespace) -> None:
     lifecycle.send(state.load(arguments.name), arguments.part, arguments.signal)
+
+
+def _rabbitmqctl(arguments: argparse.Namespace) -> None:
+    rabbitmq.control(state.load(arguments.name), arguments.command[1:])
 
 
 def _restart(arguments: argparse.Namespace) -> None:

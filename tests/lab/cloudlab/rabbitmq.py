@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from .certificates import certify
-from .process import wait_until
+from .process import run, wait_until
 from .state import Lab
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 
 def up(lab: Lab) -> None:
@@ -55,6 +57,11 @@ log.file.level = info
 def wait(lab: Lab) -> None:
     """Waits until the management interface answers, which starts last."""
     wait_until("rabbitmq", lambda: _answers(lab), lambda: lab.processes.pid("rabbitmq"))
+
+
+def control(lab: Lab, arguments: list[str]) -> None:
+    """Has the broker do what only its command line can ask for, such as running out of memory."""
+    run([CONTROL, "--quiet", *arguments], env={**os.environ, **environment(lab)})
 
 
 def environment(lab: Lab) -> dict[str, str]:
