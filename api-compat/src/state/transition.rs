@@ -11,6 +11,8 @@ use super::status::{BackupStatus, SnapshotStatus, VolumeStatus};
 use crate::user_message::Detail;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 /// Decides what `event` does to a backup whose row has `status`.
