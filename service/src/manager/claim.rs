@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_compat::ids::BackupId;
+use api_compat::ids::{BackupId, VolumeId};
 use api_compat::notification::BackupEvent;
 use api_compat::state::{BackupStatus, is_wanted};
 use futures_util::future::{Either, select};
@@ -44,6 +44,8 @@ pub(super) struct Running {
     ended: CancellationToken,
     /// Whether it is a deletion, which nobody ends but a reset.
     deletes: bool,
+    /// The volume to which it restores.
+    pub target: Option<VolumeId>,
     /// What it is at.
     pub phase: Phase,
     /// The data that it moves.
@@ -111,6 +113,7 @@ impl Running {
             cancel: CancellationToken::new(),
             ended: CancellationToken::new(),
             deletes,
+            target: None,
             phase: match deletes {
                 true => Phase::Deleting,
                 false => Phase::Preparing,

@@ -175,12 +175,14 @@ impl Manager {
         let reason = &error.to_string();
         // Whatever it was called meanwhile, part of its data may be gone.
         let status = match self.backup(row.id).await {
+            // Another host has taken it over, and deletes it.
+            Ok(row) if self.expect_here(&row).is_err() => return,
             Ok(row) => row.status,
             Err(_) => row.status,
         };
         let status = status.unwrap_or(BackupStatus::Error);
         if let Ok(change) = transition(status, &Event::DeleteFailed { reason }) {
-            let subject = Subject::alone(row.id, status);
+            let subject = self.of_this_host(Subject::alone(row.id, status));
             self.write(subject, &change, Done::Nothing).await;
         }
         let detail = Detail::BackupDeleteDriverError;

@@ -1,8 +1,10 @@
 //! An attached volume, and the vault's way with it: by what RBD knows, or byte by byte.
 
+use std::pin::Pin;
+
 use super::now;
 use crate::attach::{Attached, Medium};
-use crate::transfer::{Device, Job, Stats};
+use crate::transfer::{Device, Job, Stats, TransferError};
 use crate::vault::{BackupPlan, BackupSpec, RestorePoint, Result, TargetSize, Vault, Volume};
 
 /// Where the bytes of an attached volume are.
@@ -48,19 +50,21 @@ impl Disk {
         }
     }
 
-    /// Writes a restore point into it, as a volume of that size.
+    /// Writes a restore point into it, as a volume of that size, if that is `wanted` when it comes to it.
     pub async fn restore(
         &self,
         vault: &Vault,
         point: &RestorePoint,
         (size, new): (TargetSize, bool),
         job: &Job,
+        wanted: Pin<Box<dyn Future<Output = bool> + Send + '_>>,
     ) -> Result<Stats> {
         match self {
             Self::Image(volume) => {
-                let restoring = vault.restore(point, volume, size, new, job);
+                let restoring = vault.restore_if(point, volume, (size, new), job, wanted);
                 restoring.await
             }
+            Self::Device(_) if !wanted.await => Err(TransferError::Cancelled.into()),
             Self::Device(device) => {
                 let restoring = vault.restore_device(point, device, size, new, job);
                 restoring.await

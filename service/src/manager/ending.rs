@@ -8,7 +8,7 @@ use api_compat::state::{BackupStatus, Change, Event, Source, is_wanted, transiti
 use api_compat::user_message::{Action, Detail};
 use tracing::{error, info};
 
-use super::owner::{Owner, is_taken_over};
+use super::owner::Owner;
 use super::volumes::Making;
 use super::{Context, Error, Manager, now};
 use crate::db::{Done, Subject};
@@ -83,7 +83,10 @@ impl Manager {
     /// Whether another worker makes a backup that this one was at work on, or has made it.
     pub(super) async fn is_made_elsewhere(&self, id: BackupId) -> bool {
         let owner = self.owner(id).await;
-        let row = self.db.backup(id).await.ok().flatten();
+        let Ok(row) = self.db.backup(id).await else {
+            // What cannot be known to be this one's is left alone.
+            return true;
+        };
         is_made_elsewhere(&owner, row.as_ref(), &self.settings.host)
     }
 
@@ -109,7 +112,19 @@ impl Manager {
             }
         };
         let source = self.release(&making).await?;
-        self.write_change(making.subject(), &failed(source)).await
+        if self.expect_here(&making.backup).is_err() {
+            return Ok(());
+        }
+        let subject = self.of_this_host(making.subject());
+        self.write_change(subject, &failed(source)).await
+    }
+
+    /// A subject that is left alone if another host has taken it over.
+    pub(super) fn of_this_host<'a>(&'a self, subject: Subject<'a>) -> Subject<'a> {
+        Subject {
+            host: Some(&self.settings.host),
+            ..subject
+        }
     }
 
     async fn write_change(&self, subject: Subject<'_>, event: &Event<'_>) -> Result<(), Error> {
@@ -165,8 +180,14 @@ fn is_made_elsewhere(owner: &Owner, row: Option<&Backup>, host: &str) -> bool {
         return matches!(owner, Owner::Living(_));
     };
     let complete = row.status == Some(BackupStatus::Available);
-    let ended = matches!(owner, Owner::Nobody | Owner::Dead(_)) && complete;
-    ended || is_taken_over(owner, row, host)
+    let elsewhere = row.host.as_deref() != Some(host);
+    // Whatever stands beside it: the row is what its writes go by.
+    elsewhere
+        || match owner {
+            Owner::Me | Owner::Unknown => false,
+            Owner::Living(_) => true,
+            Owner::Nobody | Owner::Dead(_) => complete,
+        }
 }
 
 #[cfg(test)]
@@ -187,6 +208,8 @@ mod tests {
         let dead = || Owner::Dead(worker.clone());
         for (owner, host, status, elsewhere) in [
             (Owner::Me, "me", B::Creating, false),
+            // It has said so although another one had taken it over.
+            (Owner::Me, "other", B::Creating, true),
             // Called so by hand.
             (Owner::Me, "me", B::Available, false),
             (living(), "me", B::Creating, true),

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::claim::Claim;
 use super::disk::{Disk, undo};
 use super::ending::Reached;
+use super::owner::Owner;
 use super::place::made_by_another;
 use super::volumes::{Making, Prepared};
 use super::{Context, Error, Manager, about, lock, now};
@@ -410,8 +411,11 @@ impl Manager {
         // Read again: a forced full backup has lost its parent, and the volume may have been
         // deleted or reset meanwhile.
         let making = self.making(id).await?;
-        // After the row was read: whoever takes it over tells so before it changes the row.
-        if self.is_taken_over(&making.backup).await {
+        self.expect_here(&making.backup)?;
+        // One of this host. One of another has changed the row before it goes on, or will find it changed.
+        if let Owner::Living(other) = self.owner(id).await
+            && other.host == self.settings.host
+        {
             return Err(made_by_another(id));
         }
         let source = self.release(&making).await?;
@@ -428,7 +432,8 @@ impl Manager {
             None => Done::Nothing,
         };
         let now = now().naive_utc();
-        self.db.change(making.subject(), &change, done, now).await?;
+        let subject = self.of_this_host(making.subject());
+        self.db.change(subject, &change, done, now).await?;
         steps::reached(Step::BackupAvailable);
         if change.backup.is_none() {
             info!(backup = %id, %status, "Create backup aborted: its status was changed meanwhile");

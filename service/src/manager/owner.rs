@@ -24,6 +24,9 @@ use crate::vault::{self, Stage, Vault, Worker};
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often it is asked who restores a backup before its end is written without an answer.
+const ATTEMPTS: usize = 3;
+
 /// How long a stop looks for other workers of its host.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -49,17 +52,6 @@ pub(super) enum Owner {
     Unknown,
 }
 
-/// Whether another worker has taken over from one of this host. Several volumes may be restored from a
-/// backup at a time, and its row names the host that was asked last.
-pub(super) fn is_taken_over(owner: &Owner, row: &Backup, host: &str) -> bool {
-    match owner {
-        Owner::Me => false,
-        Owner::Living(_) => true,
-        // Whoever did so has ended already, in whichever way.
-        Owner::Nobody | Owner::Dead(_) | Owner::Unknown => row.host.as_deref() != Some(host),
-    }
-}
-
 /// The operation has to end without a word: another worker carries it out.
 pub(super) fn taken_over(backup: BackupId) -> Error {
     Error::Elsewhere(format!("Another worker has taken backup {backup} over."))
@@ -67,22 +59,29 @@ pub(super) fn taken_over(backup: BackupId) -> Error {
 
 impl Manager {
     /// Shows that this worker lives, again and again, and what it is no longer at work on.
-    pub async fn live(&self) {
-        let mut shown = Instant::now();
+    pub async fn live(self: Arc<Self>) {
+        let mut shown = false;
         loop {
+            // A worker that was stopped need not have seen how long that took.
+            let lapsed = shown
+                && self
+                    .alive()
+                    .await
+                    .is_some_and(|alive| !alive.contains(&self.me));
             match self.vault.show_life(&self.me).await {
-                Ok(()) => {
-                    if shown.elapsed() > Vault::LEASE {
-                        self.leave_what_was_taken_over().await;
-                    }
-                    shown = Instant::now();
-                }
+                Ok(()) => shown = true,
                 Err(error) => {
                     debug!(%error, "Cannot show other workers of this host that this one lives");
                 }
             }
-            let _ = self.alive().await;
-            self.disown_what_is_left().await;
+            // Others need not hear later that it lives because this takes its time.
+            let manager = self.clone();
+            tokio::spawn(async move {
+                if lapsed {
+                    manager.leave_what_was_taken_over().await;
+                }
+                manager.disown_what_is_left().await;
+            });
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
         }
     }
@@ -128,6 +127,9 @@ impl Manager {
             }
         };
         claim.enter(Phase::WaitingForAnotherWorker);
+        if let Some(running) = lock(&self.running).get_mut(&backup) {
+            running.target = Some(target);
+        }
         tokio::select! {
             () = claim.cancel().cancelled() => {}
             () = waiting => {}
@@ -161,21 +163,35 @@ impl Manager {
 
     /// Ends what others go on with, for whom this worker was dead for a while: it was stopped, or cut off.
     async fn leave_what_was_taken_over(&self) {
-        let running: Vec<BackupId> = lock(&self.running).keys().copied().collect();
-        for backup in running {
-            if matches!(self.owner(backup).await, Owner::Living(_))
-                && let Some(running) = lock(&self.running).get(&backup)
-            {
+        let running: Vec<(BackupId, Option<VolumeId>)> = lock(&self.running)
+            .iter()
+            .map(|(backup, running)| (*backup, running.target))
+            .collect();
+        for (backup, target) in running {
+            let asking = self.ask(move |vault| async move { vault.owner_and_target(backup).await });
+            let taken_over = match asking.await.flatten() {
+                Some((owner, of)) => owner != self.me && (target.is_none() || of == target),
+                None => false,
+            };
+            if taken_over && let Some(running) = lock(&self.running).get(&backup) {
                 warn!(%backup, "Another worker has taken the backup over");
                 running.cancel.cancel();
             }
         }
     }
 
-    /// Whether another worker has taken over, as the row and what stands beside the backup tell.
-    pub(super) async fn is_taken_over(&self, row: &Backup) -> bool {
-        let owner = self.owner(row.id).await;
-        is_taken_over(&owner, row, &self.settings.host)
+    /// Whether another worker has taken over the restore to a volume. It is not so where the backup is
+    /// restored to another volume, too, by another worker.
+    pub(super) async fn is_taken_over(&self, backup: BackupId, target: VolumeId) -> bool {
+        for _ in 0..ATTEMPTS {
+            let asking = self.ask(move |vault| async move { vault.owner_and_target(backup).await });
+            match asking.await {
+                Some(Some((owner, of))) => return owner != self.me && of == Some(target),
+                Some(None) => return false,
+                None => {}
+            }
+        }
+        false
     }
 
     async fn disown_what_is_left(&self) {

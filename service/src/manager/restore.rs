@@ -87,7 +87,13 @@ impl Manager {
         self.own_in_turn(&claim, volume).await;
         info!(backup = %id, %volume, "Restore backup started");
         let outcome = self.restore(&context, volume, target, &claim).await;
+        // Before others are told, which waits for a broker that is away: whoever finds it recorded would go on.
         self.disown(id).await;
+        if outcome.is_ok() {
+            let backup = self.backup(id).await?;
+            self.notify(&context, &backup, BackupEvent::RestoreEnd)
+                .await;
+        }
         match &outcome {
             Ok(()) => info!(backup = %id, %volume, "Finished restoring the backup"),
             Err(error @ Error::CalledOff) => {
@@ -141,8 +147,6 @@ impl Manager {
         outcome?;
         written?;
         reached(Step::RestoreEnded);
-        let backup = self.backup(claim.backup).await?;
-        self.notify(context, &backup, BackupEvent::RestoreEnd).await;
         Ok(())
     }
 
@@ -193,7 +197,7 @@ impl Manager {
             _ => Done::Nothing,
         };
         // After the row was read: whoever takes it over tells so before it changes the row.
-        if self.is_taken_over(&backup).await {
+        if self.is_taken_over(backup.id, restoring.volume.id).await {
             return Err(taken_over(backup.id));
         }
         let subject = Subject {
@@ -404,6 +408,14 @@ impl Manager {
         Ok(waits && backup.status == Some(BackupStatus::Restoring))
     }
 
+    /// The same once nobody else can write the volume any more.
+    async fn may_write(&self, restoring: &Restoring, claim: &Claim<'_>) -> bool {
+        let (backup, volume) = (restoring.backup.id, restoring.volume.id);
+        !claim.cancel().is_cancelled()
+            && matches!(self.is_still_asked_for(restoring).await, Ok(true))
+            && !self.is_taken_over(backup, volume).await
+    }
+
     /// Deletes the copy of a key that was made for a volume, unless the volume has it for all that.
     async fn drop_unused(&self, context: &Context, volume: VolumeId, copy: Option<&str>) {
         match self.db.volume(volume).await {
@@ -427,8 +439,9 @@ impl Manager {
         let begun = Instant::now();
         let extent = (size, restoring.target == Target::New);
         let writing = async {
-            let restoring = target.restore(&self.vault, point, extent, &job);
-            let stats = restoring.await?;
+            let wanted = Box::pin(self.may_write(restoring, claim));
+            let writing = target.restore(&self.vault, point, extent, &job, wanted);
+            let stats = writing.await?;
             reached(Step::DataRestored);
             Ok((stats, begun.elapsed()))
         };

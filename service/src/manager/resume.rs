@@ -49,7 +49,7 @@ impl Manager {
     async fn go_on(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
         let id = found.id;
         let (deaths, target) = match self.take_over_from_the_dead(id).await {
-            Some(TakenOver::After { deaths, target }) => (deaths, target),
+            Some(TakenOver::After { deaths, target, .. }) => (deaths, target),
             Some(TakenOver::By(worker)) => {
                 self.look_again(found.clone(), Owner::Living(worker));
                 return Ok(());
@@ -66,6 +66,10 @@ impl Manager {
                 self.disown(id).await;
                 return Ok(());
             }
+        };
+        let target = match row.status {
+            Some(BackupStatus::Restoring) => self.waiting_target(&row, target).await?,
+            _ => target,
         };
         if deaths > DEATHS {
             error!(backup = %id, deaths, "Given up, since workers have died at this backup");
@@ -103,6 +107,25 @@ impl Manager {
             let _ = going_on.await;
         }
         Ok(())
+    }
+
+    /// The volume that waits for a restore: the one that was recorded, unless that has ended, or else the one
+    /// that was asked for last.
+    async fn waiting_target(
+        &self,
+        row: &Backup,
+        recorded: Option<VolumeId>,
+    ) -> Result<Option<VolumeId>, Error> {
+        let asked = row.restore_volume_id.as_deref();
+        let asked = asked.and_then(|volume| volume.parse().ok());
+        for target in [recorded, asked].into_iter().flatten() {
+            let volume = self.db.volume(target).await?;
+            let status = volume.and_then(|volume| volume.status);
+            if status.is_some_and(|status| status.awaits_restore()) {
+                return Ok(Some(target));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for the cluster until it tells; none where the worker stops before.

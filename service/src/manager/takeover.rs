@@ -13,16 +13,18 @@ use api_compat::objects::Backup;
 use api_compat::rpc::backup::TOPIC;
 use api_compat::state::BackupStatus;
 use chrono::NaiveDateTime;
-use futures_util::{StreamExt, stream};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use super::owner::{Owner, QUESTIONS};
+use super::owner::Owner;
 use super::startup::own_context;
 use super::waiting::is_before_its_data;
 use super::{Error, Manager, now};
 use crate::db::Sign;
-use crate::vault::{TakenOver, Vault, Worker};
+use crate::vault::{Stage, TakenOver, Vault, Worker};
+
+/// How soon it is looked again at what could not be seen.
+const SOON: Duration = Duration::from_secs(15);
 
 /// What a host said last.
 type Beat = (Option<NaiveDateTime>, i32);
@@ -68,10 +70,14 @@ impl Watch {
     }
 
     /// Has a host looked at again once it has been silent for twice as long: more may be asked of it for as
-    /// long as others take it for alive.
-    fn looked(&mut self, host: &str, now: Instant) {
+    /// long as others take it for alive. Where not everything could be seen, somewhat later.
+    fn looked(&mut self, host: &str, everything: bool, now: Instant) {
         if let Some(seen) = self.seen.get_mut(host) {
-            seen.look = now.duration_since(seen.since) * 2;
+            let silent = now.duration_since(seen.since);
+            seen.look = match everything {
+                true => silent * 2,
+                false => silent + SOON,
+            };
         }
     }
 }
@@ -89,6 +95,15 @@ fn others(signs: Vec<Sign>, host: &str, zone: &str) -> Vec<(String, Beat)> {
         .collect()
 }
 
+/// Who is left of a host.
+enum Lives {
+    Nobody {
+        /// Whether workers of ours have ever shown there that they live.
+        knows_us: bool,
+    },
+    Somebody,
+}
+
 impl Manager {
     /// Goes on, for as long as this worker runs, with what others left unfinished that have been silent for
     /// as long as `takeover_after` says: workers of other hosts, and other workers of this one.
@@ -100,24 +115,34 @@ impl Manager {
         let mut company = HashMap::new();
         while !self.tasks.is_closed() {
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
-            if *self.ready.borrow() {
-                self.watch_hosts(&mut hosts, patience).await;
-                self.watch_company(&mut company, patience).await;
+            if !*self.ready.borrow() || self.watch_hosts(&mut hosts, patience).await.is_none() {
+                // Whoever cannot hear takes nobody for silent.
+                hosts = Watch::default();
+                company.clear();
+                continue;
             }
+            self.watch_company(&mut company, patience).await;
         }
     }
 
-    async fn watch_hosts(self: &Arc<Self>, hosts: &mut Watch, patience: Duration) {
+    /// None where it cannot be seen who lives.
+    async fn watch_hosts(self: &Arc<Self>, hosts: &mut Watch, patience: Duration) -> Option<()> {
         let signs = match self.db.signs_of_life(TOPIC).await {
             Ok(signs) => signs,
-            Err(error) => return debug!(%error, "Cannot see which workers live"),
+            Err(error) => {
+                debug!(%error, "Cannot see which workers live");
+                return None;
+            }
         };
         let said = others(signs, &self.settings.host, &self.settings.availability_zone);
         for host in hosts.due(said, patience, Instant::now()) {
-            if self.look_after_host(&host).await {
-                hosts.looked(&host, Instant::now());
-            }
+            let everything = match self.lives(&host).await? {
+                Lives::Nobody { knows_us } => self.take_over_all(&host, knows_us).await,
+                Lives::Somebody => false,
+            };
+            hosts.looked(&host, everything, Instant::now());
         }
+        Some(())
     }
 
     /// `company` has the other workers of this host, and when each was seen last.
@@ -127,38 +152,42 @@ impl Manager {
         patience: Duration,
     ) {
         let Some(alive) = self.alive().await else {
-            return;
+            return company.clear();
         };
         let others = alive.iter().filter(|worker| **worker != self.me);
         company.extend(others.map(|worker| (worker.id, Instant::now())));
         if company.values().all(|seen| seen.elapsed() < patience) {
             return;
         }
-        let host = self.settings.host.clone();
-        if self.take_over_all(&host).await {
-            company.retain(|_, seen| seen.elapsed() < patience);
-        }
-    }
-
-    /// Takes over what a host left behind if none of its workers lives; whether that could be seen. Workers of
-    /// Python's tell nobody what they are at work on.
-    async fn look_after_host(self: &Arc<Self>, host: &str) -> bool {
-        let name = host.to_owned();
-        let asking = self.ask(move |vault| async move {
-            match vault.knows(&name).await? {
-                true => vault.alive(&name).await.map(Some),
-                false => Ok(None),
+        let left = match self.db.unfinished_backups(&self.settings.host).await {
+            Ok(left) => left,
+            Err(error) => return warn!(%error, "Cannot see what a worker left unfinished"),
+        };
+        company.retain(|_, seen| seen.elapsed() < patience);
+        for (row, owner) in self.owners(left).await {
+            if matches!(owner, Owner::Dead(_) | Owner::Unknown) {
+                self.look_again(row, owner);
             }
-        });
-        match asking.await {
-            Some(Some(alive)) if alive.is_empty() => self.take_over_all(host).await,
-            Some(None) => true,
-            _ => false,
         }
     }
 
-    /// Whether it was seen of everything in whose hands it is.
-    async fn take_over_all(self: &Arc<Self>, host: &str) -> bool {
+    /// Whether any worker of a host lives, as the backup cluster tells; none where it does not.
+    async fn lives(&self, host: &str) -> Option<Lives> {
+        let host = host.to_owned();
+        let asking = self.ask(move |vault| async move {
+            let knows_us = vault.knows(&host).await?;
+            Ok(match vault.alive(&host).await?.is_empty() {
+                true => Lives::Nobody { knows_us },
+                false => Lives::Somebody,
+            })
+        });
+        asking.await
+    }
+
+    /// Takes over what the workers of another host left, none of which lives. Whether everything could be
+    /// seen. Python's tell nobody what they are at work on: what nobody seems to be at work on is only taken
+    /// where the host `knows_us`, and nobody takes its requests.
+    async fn take_over_all(self: &Arc<Self>, host: &str, knows_us: bool) -> bool {
         let rows = async {
             let ended = self.db.last_ended_backups(host, Self::LAST).await?;
             let unfinished = self.db.unfinished_backups(host).await?;
@@ -171,13 +200,28 @@ impl Manager {
                 return false;
             }
         };
-        let mut seen = true;
+        let unfinished = self.owners(unfinished).await;
+        let unowned = unfinished.iter().any(|(_, owner)| *owner == Owner::Nobody);
+        let (mut seen, unattended) = match knows_us && unowned {
+            true => match self.amqp.consumers(TOPIC, host).await {
+                Ok(consumers) => (consumers == 0, consumers == 0),
+                Err(reason) => {
+                    debug!(host, reason, "Cannot see who takes the requests to a host");
+                    (false, false)
+                }
+            },
+            false => (true, false),
+        };
+        let at_work = self.busy();
         let mut left = Vec::new();
-        for (row, owner) in self.owners(unfinished).await {
+        for (row, owner) in unfinished {
+            let id = row.id;
             match owner {
+                _ if !self.is_ours(&row) => {}
                 Owner::Dead(dead) => left.push((row, Some(dead))),
-                // Here it may still wait in the queue.
-                Owner::Nobody if host != self.settings.host => left.push((row, None)),
+                // An earlier look has begun to take it over.
+                Owner::Me if !at_work.contains(&id) => left.push((row, None)),
+                Owner::Nobody if unattended && !self.needs_token(&row) => left.push((row, None)),
                 Owner::Unknown => seen = false,
                 Owner::Nobody | Owner::Me | Owner::Living(_) => {}
             }
@@ -196,41 +240,54 @@ impl Manager {
                 left.push((row, Some(dead)));
             }
         }
-        stream::iter(left)
-            .for_each_concurrent(QUESTIONS, async |(row, dead)| {
-                let taken = self.take_over_one(&row, host, dead.as_ref()).await;
-                if let Err(error) = taken {
+        // One after another: all who do so wait for each other.
+        for (row, dead) in left {
+            match self.take_over_one(&row, host, dead.as_ref()).await {
+                Ok(taken) => seen &= taken,
+                Err(error) => {
                     error!(backup = %row.id, host, %error, "Cannot take the backup over");
+                    seen = false;
                 }
-            })
-            .await;
+            }
+        }
         seen
     }
 
+    /// Whether only the request can be carried out, with the token of whoever asked: it waits for its host.
+    fn needs_token(&self, row: &Backup) -> bool {
+        let has_key = row.encryption_key_id.is_some();
+        match row.status {
+            Some(BackupStatus::Restoring) => has_key,
+            Some(BackupStatus::Deleting) => has_key && !self.keys.acts_alone(),
+            _ => false,
+        }
+    }
+
+    /// Whether that was seen to its end, here or by another one.
     async fn take_over_one(
         self: &Arc<Self>,
         found: &Backup,
         host: &str,
         dead: Option<&Worker>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let status = match found.status {
             Some(status) if BackupStatus::UNDER_WAY.contains(&status) => status,
             // Nothing but its temporary things is left of it.
-            _ => return self.clean_up_one(found, dead).await,
+            _ => {
+                self.clean_up_one(found, dead).await?;
+                return Ok(true);
+            }
         };
-        if host == self.settings.host || !self.is_ours(found) {
-            return self.clean_up_one(found, dead).await;
-        }
-        let prepared = self.was_prepared(found.id).await;
         let (id, me, of) = (found.id, self.me.clone(), host.to_owned());
         let target = found.restore_volume_id.as_deref();
         let target = target.and_then(|volume| volume.parse().ok());
         let taking =
             self.ask(move |vault| async move { vault.take_over(id, &of, &me, target).await });
-        let target = match taking.await {
-            Some(TakenOver::After { target, .. }) => target,
-            // Another one was faster, or it is seen at the next look.
-            _ => return Ok(()),
+        let (target, stage) = match taking.await {
+            Some(TakenOver::After { target, stage, .. }) => (target, stage),
+            Some(TakenOver::By(_)) => return Ok(true),
+            // It may be so yet.
+            None => return Ok(false),
         };
         match status {
             BackupStatus::Creating if found.snapshot_id.is_none() => {
@@ -247,17 +304,17 @@ impl Manager {
         if !self.db.hand_over(id, status, hosts, now).await? {
             info!(backup = %id, "The backup was changed meanwhile, and is not taken over");
             self.disown(id).await;
-            return Ok(());
+            return Ok(true);
         }
         info!(backup = %id, host, "Took the backup over");
-        let row = Backup {
-            host: Some(self.settings.host.clone()),
-            ..found.clone()
-        };
-        if status == BackupStatus::Creating && is_before_its_data(&row) && !prepared {
-            return self.take_over_unprepared(row).await;
+        // As it is now, and not as it was when it was looked for.
+        let row = self.backup(id).await?;
+        match row.status == Some(BackupStatus::Creating) && is_before_its_data(&row) {
+            true if stage == Stage::Prepared => self.resume(&row),
+            true => self.take_over_unprepared(row).await?,
+            false => self.clean_up_one(&row, Some(&self.me)).await?,
         }
-        self.clean_up_one(&row, Some(&self.me)).await
+        Ok(true)
     }
 
     /// A backup whose request, or cinder-volume's answer, waits where nobody takes it.
@@ -270,22 +327,27 @@ impl Manager {
         }
         let manager = self.clone();
         self.spawn(async move {
-            // What becomes of it is in the row and in the log.
             if let Err(error) = manager.begin_again(&row).await {
+                // What became of it is in the row.
                 debug!(backup = %row.id, %error, "A backup that was taken over was not begun");
+                manager.disown(row.id).await;
             }
         });
         Ok(())
     }
 
     async fn begin_again(self: &Arc<Self>, found: &Backup) -> Result<(), Error> {
+        let mut ready = self.ready.clone();
+        let is_ready = ready.wait_for(|ready| *ready);
+        is_ready.await.map_err(|_| Error::CalledOff)?;
         let row = loop {
+            let prepared = !self.is_being_prepared(found).await?;
             let row = self.backup(found.id).await?;
-            if row.status != found.status || row.host != found.host {
-                self.disown(row.id).await;
+            if row.status != found.status || self.tasks.is_closed() {
                 return Err(Error::CalledOff);
             }
-            if !self.is_being_prepared(&row).await? || self.tasks.is_closed() {
+            self.expect_here(&row)?;
+            if prepared {
                 break row;
             }
             tokio::time::sleep(Vault::SIGN_OF_LIFE).await;
@@ -322,7 +384,7 @@ mod tests {
             );
             let due = watch.due([("a".to_owned(), (None, beat))], patience, now);
             for host in &due {
-                watch.looked(host, now);
+                watch.looked(host, true, now);
             }
             !due.is_empty()
         };
@@ -356,6 +418,18 @@ mod tests {
         assert_eq!(due(&[1]), ["a"]);
         // Its row is gone.
         assert!(due(&[]).is_empty());
+        watch.due(
+            [("a".to_owned(), (None, 1))],
+            Duration::ZERO,
+            Instant::now(),
+        );
+        let now = Instant::now();
+        watch.looked("a", false, now);
+        for (later, expected) in [(SOON / 2, 0), (SOON, 1)] {
+            let said = [("a".to_owned(), (None, 1))];
+            let due = watch.due(said, Duration::ZERO, now + later);
+            assert_eq!(due.len(), expected);
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Making {
         Subject {
             backup: self.backup.id,
             status: self.backup.status.unwrap_or(state::BackupStatus::Error),
-            host: self.backup.host.as_deref(),
+            host: None,
             // The volume of a snapshot, even of one that is gone, is nobody's to change here.
             volume: match (&self.volume, &self.backup.snapshot_id) {
                 (Some(volume), None) => Some((volume.id, &self.volume_status)),

@@ -113,7 +113,7 @@ impl Manager {
             Ok(_) if !self.holds_its_source(id).await => return Wait::Over,
             _ => return Wait::InVain,
         };
-        if Reached::Nothing.is_anothers(&row) {
+        if Reached::Nothing.is_anothers(&row) || self.expect_here(&row).is_err() {
             return Wait::Over;
         }
         match self.owner(id).await {
@@ -292,6 +292,7 @@ fn is_being_made(row: &Backup) -> bool {
 /// Whether nobody has begun what a row waited for when it was found.
 fn is_untouched(found: &Backup, now: &Backup) -> bool {
     found.status == now.status
+        && found.host == now.host
         && match now.status {
             // cinder-volume writes into the row.
             Some(BackupStatus::Creating) => is_before_its_data(now),

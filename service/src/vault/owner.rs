@@ -79,6 +79,8 @@ pub enum TakenOver {
         deaths: u32,
         /// The volume to which the last of them restored it.
         target: Option<VolumeId>,
+        /// How far the last of them had come.
+        stage: Stage,
     },
     /// Another worker was faster.
     By(Worker),
@@ -125,9 +127,16 @@ impl Vault {
         Ok(alive.iter().filter_map(worker).collect())
     }
 
-    /// Records that a worker is at work on a backup, whoever was before.
+    /// Records that a worker is at work on a backup, whoever was before; unless one of another host is, and
+    /// lives: that has taken it over.
     pub async fn own(&self, backup: BackupId, worker: &Worker, stage: Stage) -> Result<()> {
         let found = self.ownership(backup).await?;
+        if let Some(Record { worker: other, .. }) = &found
+            && other.host != worker.host
+            && self.alive(&other.host).await?.contains(other)
+        {
+            return Ok(());
+        }
         let mine = found.filter(|found| &found.worker == worker);
         if mine.as_ref().is_some_and(|mine| mine.stage >= stage) {
             return Ok(());
@@ -209,6 +218,13 @@ impl Vault {
                 return Ok(TakenOver::By(other));
             }
             let found = self.ownership(backup).await?;
+            // It may be there again, and has not come to this one yet.
+            if found.is_none()
+                && host != worker.host
+                && let Some(back) = self.alive(host).await?.pop()
+            {
+                return Ok(TakenOver::By(back));
+            }
             let mut record = found.unwrap_or_else(|| Record::new(worker));
             // An earlier question of this worker's may have been carried out although nobody waited for it.
             if record.worker != *worker || record.died == 0 {
@@ -220,6 +236,7 @@ impl Vault {
             Ok(TakenOver::After {
                 deaths: record.died,
                 target: record.target,
+                stage: record.stage,
             })
         };
         self.in_turn(host, taking).await
@@ -239,6 +256,15 @@ impl Vault {
             Some(owner) if self.alive(&owner.host).await?.contains(&owner) => Ok(Some(owner)),
             _ => Ok(None),
         }
+    }
+
+    /// Who is at work on a backup, and the volume to which that worker restores it.
+    pub async fn owner_and_target(
+        &self,
+        backup: BackupId,
+    ) -> Result<Option<(Worker, Option<VolumeId>)>> {
+        let found = self.ownership(backup).await?;
+        Ok(found.map(|found| (found.worker, found.target)))
     }
 
     /// Who is at work on a backup; `None` when nobody is recorded.

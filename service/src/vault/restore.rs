@@ -1,6 +1,7 @@
 //! Finding a backup's restore point and writing it into a volume.
 
 use std::ops::Range;
+use std::pin::Pin;
 
 use api_compat::ids::BackupId;
 use api_compat::names::BackupSnapshot;
@@ -217,12 +218,33 @@ impl Vault {
         new: bool,
         job: &Job,
     ) -> Result<Stats> {
+        let always = Box::pin(async { true });
+        self.restore_if(point, target, (size, new), job, always)
+            .await
+    }
+
+    /// The same if that is `wanted` once nobody else can write the volume any more: somebody may have done
+    /// it meanwhile, and the volume be in use.
+    ///
+    /// # Errors
+    /// `Cancelled` if it is not.
+    pub async fn restore_if(
+        &self,
+        point: &RestorePoint,
+        target: &Volume,
+        (size, new): (TargetSize, bool),
+        job: &Job,
+        wanted: Pin<Box<dyn Future<Output = bool> + Send + '_>>,
+    ) -> Result<Stats> {
         let pool = self.pool(&point.pool).await?;
         let source = pool.open(&point.image, point.snapshot.as_deref()).await?;
         let image = target.open().await?;
         let written = async {
             let size = size.of(image.known_size(), source.known_size())?;
             own(&image).await?;
+            if !wanted.await {
+                return Err(TransferError::Cancelled.into());
+            }
             if image.known_size() != size {
                 image.resize(size).await?;
             }

@@ -33,9 +33,10 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         .expect("asked");
     assert_eq!(taken, TakenOver::By(first.clone()));
     vault.end_life(&first).await.expect("ended");
-    let after = |deaths| TakenOver::After {
+    let after = |deaths, stage| TakenOver::After {
         deaths,
         target: Some(target),
+        stage,
     };
     // Also where the same question is carried out twice.
     for _ in 0..2 {
@@ -43,7 +44,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
             .take_over(backup, &second.host, &second, None)
             .await
             .expect("taken");
-        assert_eq!(taken, after(1));
+        assert_eq!(taken, after(1, Stage::Begun));
     }
     let stage = async || vault.stage(backup).await.expect("asked");
     assert_eq!(stage().await, Some(Stage::Begun));
@@ -56,7 +57,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         .take_over(backup, &third.host, &third, None)
         .await
         .expect("taken");
-    assert_eq!(taken, after(2));
+    assert_eq!(taken, after(2, Stage::Prepared));
     assert_eq!(owner().await, Some(third.clone()));
 
     vault.survive(backup, &third).await.expect("survived");
@@ -66,9 +67,37 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
         .take_over(backup, &first.host, &first, None)
         .await
         .expect("taken");
-    assert_eq!(taken, after(1));
+    assert_eq!(taken, after(1, Stage::Prepared));
     vault.disown(backup, &first).await.expect("disowned");
     assert_eq!(owner().await, None);
+}
+
+#[tokio::test]
+async fn what_a_living_worker_of_another_host_has_taken_over_is_left_to_it() {
+    let vault = vault();
+    let ([one], [other]) = (workers(), workers());
+    let backup = new_id().parse().expect("an id");
+    vault.own(backup, &one, Stage::Begun).await.expect("owned");
+    // It is back, and has not said yet what it is at.
+    let unsaid = new_id().parse().expect("an id");
+    vault.show_life(&one).await.expect("shown");
+    for backup in [backup, unsaid] {
+        let taken = vault.take_over(backup, &one.host, &other, None).await;
+        assert_eq!(taken.expect("asked"), TakenOver::By(one.clone()));
+    }
+    vault.end_life(&one).await.expect("ended");
+    vault.show_life(&other).await.expect("shown");
+    let taken = vault.take_over(backup, &one.host, &other, None).await;
+    taken.expect("taken");
+    let owning = vault.own(backup, &one, Stage::Prepared).await;
+    owning.expect("asked");
+    let owner = async || vault.owner_and_target(backup).await.expect("asked");
+    assert_eq!(owner().await, Some((other.clone(), None)));
+    vault.end_life(&other).await.expect("ended");
+    let owning = vault.own(backup, &one, Stage::Prepared).await;
+    owning.expect("owned");
+    assert_eq!(owner().await, Some((one.clone(), None)));
+    vault.disown(backup, &one).await.expect("disowned");
 }
 
 #[tokio::test]
@@ -92,7 +121,11 @@ async fn of_two_hosts_that_take_over_at_a_time_one_does() {
         }
         let take = |worker| vault.take_over(backup, &dead.host, worker, target);
         let (mine, its) = tokio::join!(take(&one), take(&other));
-        let after = TakenOver::After { deaths: 1, target };
+        let after = TakenOver::After {
+            deaths: 1,
+            target,
+            stage: Stage::Begun,
+        };
         let (mine, its) = (mine.expect("asked"), its.expect("asked"));
         let taken = match mine == after {
             true => [(mine, &one), (its, &other)],
