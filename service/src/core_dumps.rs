@@ -3,7 +3,7 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Keeps this process, and what it starts, from writing core dumps. The hard limit stays, so that an
-/// operator can allow one while it runs (`prlimit --core=unlimited --pid PID`).
+/// operator can allow one while it runs (`prlimit --core=unlimited: --pid PID`).
 ///
 /// The process stays traceable (`PR_SET_DUMPABLE`): whoever runs as its user can read its configuration and
 /// its keyrings in any case, and debuggers and profilers go on working.

@@ -11,7 +11,7 @@ use super::{Cluster, ClusterOptions, Error, ErrorKind, Pool, Result};
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection is kept that was denied something, for the sake of what it may do.
-const DENIED: Duration = Duration::from_secs(5);
+const DENIED: Duration = Duration::from_secs(2);
 
 /// A connection that operations share. Opening one costs several round trips and a dozen threads,
 /// so there is one for a cluster and a user, whatever the number of operations.
