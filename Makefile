@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LAB   := tests/lab/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup build release test test-clouds soak unit fuzz lint docs deny bench bench-worker demo sample clean
+.PHONY: help tools setup build release sbom test test-clouds soak unit fuzz lint docs deny bench bench-worker demo sample clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ build: setup ## Build for development
 
 release: tools ## Build target/release/cinder-backup and target/release/cinderblock
 	$(CARGO) build --locked --release --bins
+
+sbom: ## Write target/cinderblock.cdx.json, the bill of materials of both programs (CycloneDX)
+	@tests/sbom.py
 
 demo: setup release ## Back up and restore a volume through a real Cinder, then take everything down
 	@tests/demo.sh

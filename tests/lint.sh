@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Formatting, clippy with warnings denied, documentation without warnings and with tests that exist,
-# dependency policy.
+# dependency policy, bill of materials.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ tests=$(find api-compat service tests -name '*.rs' -exec awk '
         print "/" FILENAME "::" substr($0, RSTART + 3, RLENGTH - 4)
         found = 0
     }' {} +)
-cited=$(grep -ohE '`[a-z0-9_/]+(\.rs)?::[a-z0-9_]+`' docs/compatibility.md docs/pains.md | tr -d '`' | sort -u)
+cited=$(grep -ohE '`[a-z0-9_/]+(\.rs)?::[a-z0-9_]+`' docs/compatibility.md docs/pains.md docs/security.md | tr -d '`' | sort -u)
 missing=$(while IFS= read -r test; do
     case $test in
         *.rs::*) place=/${test%::*} ;;
@@ -36,3 +36,5 @@ cargo deny --locked --log-level error check advisories || {
     [ "${REQUIRE_ADVISORIES:-}" != 1 ] || exit 1
     echo "lint: the advisory database could not be fetched or reports something, see above" >&2
 }
+# It checks what it has written.
+tests/sbom.py

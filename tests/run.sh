@@ -62,7 +62,7 @@ rooms_and_whole() {
 
 other_sources_and_interference() {
     cloud 2 --devices
-    suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options takeover
+    suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options takeover secrets privileges
     # Always the same ones here: chance must not refuse a change that has nothing to do with what it found.
     STEPS="restore-point-made restore-point-removed" suites steps
     SOAK_SEED=2 SOAK_ROUNDS=2 suites soak

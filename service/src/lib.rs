@@ -3,6 +3,7 @@
 pub mod amqp;
 pub mod attach;
 pub mod cli;
+mod core_dumps;
 pub mod db;
 pub mod keys;
 pub mod manager;

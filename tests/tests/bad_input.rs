@@ -1,14 +1,8 @@
 //! Bad input, at each of its addresses: the reply, `fail_reason`, the log. The worker goes on.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Broker, Cloud, Resource, Setup, backup_object, eventually, image};
 use serde_json::{Value, json};
-use tokio::sync::RwLock;
-
-/// One of these tests takes the worker's permissions away, which the others need.
-static PERMISSIONS: RwLock<()> = RwLock::const_new(());
 
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -37,7 +31,6 @@ async fn still_works(cloud: &Cloud) -> Result<()> {
 
 #[tokio::test]
 async fn messages_that_are_none_are_dropped() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let broker = Broker::connect(&setup.lab).await?;
     let bodies: [&[u8]; 6] = [
@@ -56,7 +49,6 @@ async fn messages_that_are_none_are_dropped() -> Result<()> {
 
 #[tokio::test]
 async fn calls_are_answered_with_pythons_exceptions() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let broker = Broker::connect(&setup.lab).await?;
     let call = async |method: &str, version: &str, args: Value| {
@@ -82,7 +74,6 @@ async fn calls_are_answered_with_pythons_exceptions() -> Result<()> {
 
 #[tokio::test]
 async fn operations_on_what_does_not_exist_change_nothing() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let broker = Broker::connect(&setup.lab).await?;
     let object = backup_object(NOBODY);
@@ -102,7 +93,6 @@ async fn operations_on_what_does_not_exist_change_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_message_that_comes_again_changes_nothing() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let broker = Broker::connect(&setup.lab).await?;
     let volume = setup.cloud.create_volume(1).await?;
@@ -134,7 +124,6 @@ async fn a_message_that_comes_again_changes_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let volume = setup.cloud.create_volume(1).await?;
     for container in ["volumes", "no-such-pool", "a/b", "../x"] {
@@ -157,7 +146,6 @@ async fn a_container_that_is_not_allowed_is_refused_with_the_reason() -> Result<
 
 #[tokio::test]
 async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
-    let _kept = PERMISSIONS.read().await;
     let setup = Setup::new().await?;
     let volume = setup.cloud.create_volume(1).await?;
     let remove = ["rm", "--no-progress", &image(&volume)];
@@ -173,46 +161,113 @@ async fn a_volume_whose_image_is_gone_fails_with_the_reason() -> Result<()> {
     setup.cloud.delete(Resource::Backup, &backup).await
 }
 
+/// Whoever can put a message into the queue chooses which backup, and no more.
 #[tokio::test]
-async fn without_permission_in_ceph_a_backup_fails_and_leaves_nothing() -> Result<()> {
-    let _alone = PERMISSIONS.write().await;
+async fn what_a_message_says_of_a_backup_leads_to_nobody_elses() -> Result<()> {
     let setup = Setup::new().await?;
-    let backups = setup.cloud.backups()?;
-    let volume = setup.cloud.volume_with_data(1).await?;
-    let user = "client.cinder-backup";
-    let before: Value = serde_json::from_str(
-        &backups
-            .ceph(&["auth", "get", user, "--format", "json"])
-            .await?,
-    )?;
-    let osd = before[0]["caps"]["osd"]
-        .as_str()
-        .context("no capability")?
-        .to_owned();
-    let caps = async |osd: &str| {
-        let words = ["auth", "caps", user, "mon", "profile rbd", "osd", osd];
-        backups.ceph(&words).await
-    };
-    // To read is allowed, to write is not.
-    caps("allow r").await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let outcome = async {
-        let backup = setup.cloud.begin_backup(&volume, false).await?;
-        let reason = setup.cloud.wait_failed(&backup).await?;
-        Ok::<_, anyhow::Error>((backup, reason))
+    let (cloud, database) = (&setup.cloud, &setup.database);
+    let broker = Broker::connect(&setup.lab).await?;
+    let (volume, theirs) = (
+        cloud.volume_with_data(1).await?,
+        setup.admin.create_volume(1).await?,
+    );
+    let content = cloud.volumes()?.content(&image(&volume)).await?;
+    let backup = cloud.back_up(&volume, false).await?;
+    let other = setup.admin.back_up(&theirs, false).await?;
+    let base = format!("volume-{theirs}.backup.{other}");
+    let mut forged = backup_object(&backup);
+    for (field, value) in [
+        ("volume_id", json!(theirs)),
+        ("parent_id", json!(other)),
+        ("project_id", json!(setup.admin.project())),
+        ("container", json!("volumes")),
+        ("service_metadata", json!(json!({"base": base}).to_string())),
+        ("temp_volume_id", json!(theirs)),
+        ("temp_snapshot_id", json!(theirs)),
+        ("encryption_key_id", json!(other)),
+    ] {
+        forged["versioned_object.data"][field] = value;
     }
-    .await;
-    caps(&osd).await?;
-    let (backup, reason) = outcome?;
-    ensure!(reason.to_lowercase().contains("permi"), "{reason}");
-    setup
-        .cloud
-        .wait(Resource::Volume, &volume, "available")
+
+    let target = cloud.create_volume(1).await?;
+    let begun = "status = 'restoring-backup', previous_status = 'available'";
+    database.change("volumes", &target, begun).await?;
+    let begun = "status = 'restoring'";
+    database.change("backups", &backup, begun).await?;
+    let args = json!({"backup": forged, "volume_id": target});
+    broker.cast_to_worker("restore_backup", "2.0", args).await?;
+    cloud.wait(Resource::Volume, &target, "available").await?;
+    ensure!(cloud.volumes()?.content(&image(&target)).await? == content);
+
+    // Of the rows, too, it believes no image that is not the volume's own.
+    let lying = format!("service_metadata = '{}'", json!({"base": base}));
+    let select = format!("SELECT service_metadata FROM backups WHERE id = '{backup}'");
+    let kept = database.rows(&select).await?;
+    let kept = kept[0]["service_metadata"].as_str().context("none")?;
+    database.change("backups", &backup, &lying).await?;
+    let refused = cloud.begin_restore(&backup, Some(&target)).await?;
+    cloud
+        .wait(Resource::Volume, &refused, "error_restoring")
         .await?;
-    let snapshots = setup.cloud.volumes()?.snapshots(&image(&volume)).await?;
-    ensure!(snapshots.is_empty(), "{snapshots:?}");
-    setup.cloud.delete(Resource::Backup, &backup).await?;
-    let left = backups.images("backups").await?;
+    let reason = setup.lab.wait_error(&backup).await?;
+    ensure!(reason.contains(&base), "{reason}");
+    cloud.wait(Resource::Backup, &backup, "available").await?;
+    let honest = format!("service_metadata = '{kept}', status = 'deleting'");
+    database.change("backups", &backup, &honest).await?;
+
+    let args = json!({"backup": forged});
+    broker.cast_to_worker("delete_backup", "2.0", args).await?;
+    cloud.wait_gone(Resource::Backup, &backup).await?;
+    let left = cloud.backups()?.images("backups").await?;
+    ensure!(left.contains(&base), "{left:?}");
     ensure!(!left.iter().any(|name| name.contains(&volume)), "{left:?}");
-    still_works(&setup.cloud).await
+    setup.admin.restore(&other, Some(&theirs)).await?;
+    setup.admin.delete(Resource::Backup, &other).await?;
+    setup.admin.delete(Resource::Volume, &theirs).await
+}
+
+#[tokio::test]
+async fn ids_that_are_none_reach_neither_ceph_nor_the_log_as_they_are() -> Result<()> {
+    let setup = Setup::new().await?;
+    let broker = Broker::connect(&setup.lab).await?;
+    let volume = setup.cloud.create_volume(1).await?;
+    let backup = setup.cloud.back_up(&volume, false).await?;
+    let mark = format!("mark-{}", uuid::Uuid::new_v4().simple());
+    let long = mark.repeat((64 << 10) / mark.len());
+    for id in [
+        format!("{backup}/{mark}"),
+        format!("{backup}@{mark}"),
+        format!("../{mark}"),
+        format!("{backup}\0{mark}"),
+        format!("{backup}\n{mark} ERROR"),
+        long,
+    ] {
+        let object = backup_object(&id);
+        for (method, args) in [
+            ("create_backup", json!({"backup": object})),
+            (
+                "continue_backup",
+                json!({"backup": object, "backup_device": null}),
+            ),
+            ("delete_backup", json!({"backup": object})),
+            ("export_record", json!({"backup": object})),
+            ("reset_status", json!({"backup": object, "status": "error"})),
+            (
+                "restore_backup",
+                json!({"backup": backup_object(&backup), "volume_id": id}),
+            ),
+        ] {
+            let failure = broker.call_worker(method, "2.0", args).await?;
+            ensure!(failure["class"].is_string(), "{method} {id:?}: {failure}");
+        }
+    }
+    for line in setup.lab.logged(&mark)? {
+        let is_line = line.starts_with("20") && line.len() < 1000 && !line.contains('\0');
+        ensure!(is_line, "{line:?}");
+    }
+    for (what, id) in [(Resource::Backup, &backup), (Resource::Volume, &volume)] {
+        ensure!(setup.cloud.status(what, id).await? == "available", "{id}");
+    }
+    still_works(&setup.cloud).await?;
+    setup.cloud.delete(Resource::Backup, &backup).await
 }

@@ -186,7 +186,8 @@ fn unknown(group: &'static str, name: &str, origin: Origin) -> Option<Warning> {
     if options::find(group, name).is_some() || is_anothers(group, name) {
         return None;
     }
-    let plain = name.to_lowercase().replace('-', "_");
+    let word = first_word(name);
+    let plain = word.to_lowercase().replace('-', "_");
     let nearest = options::all()
         .filter(|spec| spec.group == group)
         .map(|spec| (strsim::osa_distance(&plain, spec.name), spec.name))
@@ -197,9 +198,18 @@ fn unknown(group: &'static str, name: &str, origin: Origin) -> Option<Warning> {
     (group != "DEFAULT" || like_ours).then(|| Warning::UnknownOption {
         origin,
         group,
-        name: name.to_owned(),
+        name: match word == name {
+            true => name.to_owned(),
+            false => format!("{word} …"),
+        },
         meant: meant.map(|(_, name)| name),
     })
+}
+
+/// A line in which `=` was forgotten is a name up to the next one, which may be the end of a password.
+fn first_word(name: &str) -> &str {
+    let is_foreign = |c: char| !c.is_alphanumeric() && !"_-.".contains(c);
+    name.split(is_foreign).next().unwrap_or_default()
 }
 
 /// What is suspect in URLs.
@@ -260,6 +270,13 @@ mod tests {
                 "transfer_dept → transfer_depth",
             ]
         );
+    }
+
+    #[test]
+    fn what_may_be_a_value_is_not_told_as_a_name() {
+        let text = "[keystone_authtoken]\npassword c2VjcmV0= \n[DEFAULT]\ntransport_url/x=y\n";
+        let told = ["transport_url … → transport_url", "password … → password"];
+        assert_eq!(names(text), told);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::core_dumps;
 use crate::db::{self, Database};
 use crate::settings::{self, ConfigFiles};
 use crate::vault::Vault;
@@ -100,6 +101,7 @@ struct Tool {
 
 /// Does what the process's arguments ask for.
 pub fn run() -> ExitCode {
+    core_dumps::disable();
     let matches = CommandLine::command().get_matches();
     let command_line = match CommandLine::from_arg_matches(&matches) {
         Ok(command_line) => command_line,

@@ -105,8 +105,12 @@ pub struct Cluster {
 pub(super) struct ClusterHandle {
     raw: rados_t,
     description: String,
+    /// Without `client.`.
+    user: String,
     /// Set for good once an operation was told that this client is fenced off.
     fenced: AtomicBool,
+    /// The same for one that its user was not allowed.
+    denied: AtomicBool,
 }
 
 // SAFETY: librados documents a `rados_t` as usable from any thread and from several at once; what
@@ -152,11 +156,15 @@ impl ClusterHandle {
         self.raw
     }
 
-    /// Looks whether an operation was refused because this client is fenced off.
-    pub(super) fn note(&self, error: &Error) {
-        if error.kind() == ErrorKind::Shutdown {
-            self.fenced.store(true, Ordering::Relaxed);
+    /// Looks whether an operation was refused because this client is fenced off, and names whose
+    /// permission is missing.
+    pub(super) fn note(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Shutdown => self.fenced.store(true, Ordering::Relaxed),
+            ErrorKind::Permission => self.denied.store(true, Ordering::Relaxed),
+            _ => {}
         }
+        error.of_user(&self.user)
     }
 }
 
@@ -177,6 +185,12 @@ impl Cluster {
     /// connection any more. Known when the first operation has failed with [`ErrorKind::Shutdown`].
     pub fn is_fenced(&self) -> bool {
         self.handle.fenced.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operation failed with [`ErrorKind::Permission`]: its user may have been granted more since,
+    /// of which this connection does not hear for an hour.
+    pub(super) fn was_denied(&self) -> bool {
+        self.handle.denied.load(Ordering::Relaxed)
     }
 
     /// Opens a pool.
@@ -222,7 +236,9 @@ fn connect(options: &ClusterOptions) -> Result<Cluster> {
     let handle = ClusterHandle {
         raw,
         description,
+        user: options.user.clone(),
         fenced: AtomicBool::new(false),
+        denied: AtomicBool::new(false),
     };
 
     if let Some(path) = &options.conf_file {

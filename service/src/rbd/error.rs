@@ -125,6 +125,14 @@ impl Error {
         self
     }
 
+    /// The same with who lacks a permission, where one is missing.
+    pub(super) fn of_user(mut self, user: &str) -> Self {
+        if self.kind == ErrorKind::Permission {
+            self.reason = format!("{} for client.{user}", self.reason);
+        }
+        self
+    }
+
     /// The same with something that helps to find the cause.
     pub(super) fn hinting(mut self, hint: Option<String>) -> Self {
         self.hint = hint;

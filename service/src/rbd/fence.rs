@@ -43,21 +43,18 @@ impl Image {
                 () = fence.cancelled() => break Err(self.fenced(operation)),
                 // Of a cluster that is merely away this does not return either.
                 probed = self.read_unguarded(0, [0u8]) => if let Err(error) = probed {
-                    self.note(&error);
+                    self.note(error);
                 },
             }
         };
-        if let Err(error) = &outcome {
-            self.note(error);
-        }
-        outcome
+        outcome.map_err(|error| self.note(error))
     }
 
-    fn note(&self, error: &Error) {
+    fn note(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Shutdown {
             self.handle().fence().cancel();
-            self.handle().cluster().note(error);
         }
+        self.handle().cluster().note(error)
     }
 
     fn fenced(&self, operation: &'static str) -> Error {

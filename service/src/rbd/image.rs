@@ -165,9 +165,7 @@ impl Image {
                 handle: Arc::new(handle),
             })
         });
-        opened
-            .await
-            .inspect_err(|error| cluster.cluster().note(error))
+        opened.await.map_err(|error| cluster.cluster().note(error))
     }
 
     pub(super) fn handle(&self) -> &Arc<ImageHandle> {

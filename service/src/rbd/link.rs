@@ -10,6 +10,9 @@ use super::{Cluster, ClusterOptions, Error, ErrorKind, Pool, Result};
 /// How long a probe is waited for: a cluster that is merely slow is no reason for another connection.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a connection is kept that was denied something, for the sake of what it may do.
+const DENIED: Duration = Duration::from_secs(2);
+
 /// A connection that operations share. Opening one costs several round trips and a dozen threads,
 /// so there is one for a cluster and a user, whatever the number of operations.
 pub struct Link {
@@ -21,7 +24,7 @@ pub struct Link {
 /// What came of the last try to connect.
 enum Current {
     Untried,
-    Connected(Cluster),
+    Connected { at: Instant, cluster: Cluster },
     Failed { at: Instant, error: Error },
 }
 
@@ -35,7 +38,8 @@ impl Link {
         }
     }
 
-    /// The connection; made now if there is none, or if the cluster has fenced the last one off.
+    /// The connection; made now if there is none, or if the cluster has fenced the last one off or denied it
+    /// something.
     ///
     /// # Errors
     /// As [`Cluster::connect`]. Whoever waited while another one tried in vain gets its error: with
@@ -44,13 +48,18 @@ impl Link {
         let asked = Instant::now();
         let mut current = self.current.lock().await;
         match &*current {
-            Current::Connected(cluster) if !cluster.is_fenced() => return Ok(cluster.clone()),
+            Current::Connected { at, cluster } if !is_worn_out(cluster, at.elapsed()) => {
+                return Ok(cluster.clone());
+            }
             Current::Failed { at, error } if *at > asked => return Err(error.clone()),
             _ => {}
         }
         let connected = Cluster::connect(self.options.clone()).await;
         *current = match &connected {
-            Ok(cluster) => Current::Connected(cluster.clone()),
+            Ok(cluster) => Current::Connected {
+                at: Instant::now(),
+                cluster: cluster.clone(),
+            },
             Err(error) => Current::Failed {
                 at: Instant::now(),
                 error: error.clone(),
@@ -83,4 +92,9 @@ impl Link {
             _ => Ok(pool),
         }
     }
+}
+
+/// Whether another connection may do what this one, of that age, may not.
+fn is_worn_out(cluster: &Cluster, age: Duration) -> bool {
+    cluster.is_fenced() || (cluster.was_denied() && age >= DENIED)
 }

@@ -151,7 +151,7 @@ impl Pool {
         F: FnOnce() -> Result<T> + Send + 'static,
     {
         let outcome = task::blocking(operation, object, call).await;
-        outcome.inspect_err(|error| self.handle.cluster.note(error))
+        outcome.map_err(|error| self.handle.cluster.note(error))
     }
 
     pub(super) fn handle(&self) -> &Arc<PoolHandle> {

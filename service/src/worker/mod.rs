@@ -29,6 +29,7 @@ use tracing::{Instrument, error, info, warn};
 
 use crate::amqp::{Amqp, Incoming};
 use crate::attach::Attacher;
+use crate::core_dumps;
 use crate::db::Database;
 use crate::keys::KeyManager;
 use crate::manager::Manager;
@@ -60,6 +61,7 @@ const END_OF_LIFE: Duration = Duration::from_secs(2);
 /// What keeps it from starting: a configuration that cannot be used, a log file that cannot be
 /// written, a database that does not answer for as long as the configuration says.
 pub fn run(command_line: &CommandLine) -> anyhow::Result<()> {
+    core_dumps::disable();
     let config = settings::load(&command_line.paths, command_line.overrides())?;
     let log = logging::start(&config.logging, BINARY)?;
     for warning in config.warnings() {

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use bytes::Bytes;
-use cinderblock::rbd::{ClusterOptions, ErrorKind, Features, ImageOptions, Link};
+use cinderblock::rbd::{Cluster, ClusterOptions, ErrorKind, Features, ImageOptions, Link};
 
-use crate::ceph_lab::{MIB, usual_features, volumes};
+use crate::ceph_lab::{MIB, tool, unique, usual_features, volumes};
 use crate::faults::Blocklisted;
 use crate::kind;
 
@@ -137,4 +137,38 @@ async fn a_link_that_was_fenced_off_connects_again() {
     assert_eq!(pool.read_object("x", 1).await.expect("read"), None);
     image.close().await;
     drop(blocklisted);
+}
+
+/// `mon 'profile rbd'` allows more than to read: what a worker owned that was killed would stay locked.
+#[tokio::test]
+async fn an_image_of_a_dead_owner_takes_the_permission_to_fence_it_off() {
+    let site = volumes().await;
+    let (name, image) = site.usual_image(MIB).await;
+    image.own().await.expect("own");
+    // Its watch is gone, and its lock is not.
+    let _dead = Blocklisted::watcher_of(&site, &name.spec);
+    let user = unique("heir");
+    let entity = format!("client.{user}");
+    let ceph = |words: &[&str]| tool("ceph", &site.conf, words);
+    let osd = format!("profile rbd pool={}", site.pool.name());
+    let caps = ["mon", "allow r", "osd", &osd];
+    ceph(&[&["auth", "get-or-create", &entity], &caps[..]].concat());
+    let key = ceph(&["auth", "get-key", &entity]).trim().to_owned();
+    let own = async || {
+        let options = ClusterOptions::new(&user).conf_file(&site.conf);
+        let cluster = Cluster::connect(options.setting("key", key.clone())).await?;
+        let image = cluster.pool(site.pool.name()).await?;
+        let image = image.open_rw(&name.name).await?;
+        let owned = image.own().await;
+        image.close().await;
+        owned
+    };
+    let refused = own().await.expect_err("it may not");
+    let caps = ["auth", "caps", &entity, "mon", "profile rbd", "osd", &osd];
+    ceph(&caps);
+    let owned = own().await;
+    ceph(&["auth", "rm", &entity]);
+    assert_eq!(refused.kind(), ErrorKind::Permission, "{refused}");
+    assert!(refused.to_string().contains(&entity), "{refused}");
+    owned.expect("it may");
 }

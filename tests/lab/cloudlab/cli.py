@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from . import cinder, database, devices, lifecycle, rabbitmq, setup, state, tempest
 from .process import LabError
@@ -221,10 +221,12 @@ def _tempest(arguments: argparse.Namespace) -> int:
     return tempest.run(state.load(arguments.name), arguments.selection, arguments.concurrency)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> NoReturn:
     lab = state.load(arguments.name)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise LabError("No command was given: lab run -- COMMAND")
     env = {**os.environ, **environment(lab, "admin")}
-    return subprocess.run(cinder.inside(lab, command), env=env).returncode
+    command = cinder.inside(lab, command)
+    # In place of this process, so that a signal reaches it.
+    os.execvpe(command[0], command, env)
