@@ -166,8 +166,7 @@ impl Fault {
             }
             Self::Hang => {
                 let hang = Duration::from_secs(10) + moment(chance, 50_000);
-                lab.while_stopped(worker, async { Ok(sleep(hang).await) })
-                    .await?;
+                stop_for(lab, worker, hang).await?;
             }
             Self::RollingRestart => {
                 for worker in WORKERS {
@@ -183,13 +182,20 @@ impl Fault {
             }
             Self::Stuck(part) => {
                 let hang = moment(chance, 30_000);
-                lab.while_stopped(part.name(lab)?, async { Ok(sleep(hang).await) })
-                    .await?;
+                stop_for(lab, part.name(lab)?, hang).await?;
                 part.is_back(lab).await?;
             }
         }
         Ok(())
     }
+}
+
+async fn stop_for(lab: &Lab, part: &str, time: Duration) -> Result<()> {
+    let hanging = async {
+        sleep(time).await;
+        Ok(())
+    };
+    lab.while_stopped(part, hanging).await
 }
 
 /// What is done with a volume or one of its backups.

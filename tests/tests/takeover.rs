@@ -16,8 +16,10 @@ const MIB: u64 = 1 << 20;
 /// The other worker, which is its host, too.
 const OTHER: &str = "other-worker";
 
-/// So slowly that it is met in the middle.
+/// So slowly that it is met in the middle. The broker sees soon that a worker is silent.
 const SLOWLY: &str = "
+[oslo_messaging_rabbit]
+heartbeat_timeout_threshold = 10
 [cinderblock]
 takeover_after = 20
 backup_bandwidth = 4194304

@@ -1,4 +1,4 @@
-//! Telling other workers of the same host what this one is at work on, and leaving alone what they are.
+//! Telling other workers what this one is at work on, and leaving alone what they are.
 //!
 //! None of it is needed for the data to be right: whoever writes an image owns its exclusive lock, and
 //! rows change only from the status that was read. It keeps a start from ending what runs elsewhere and a
