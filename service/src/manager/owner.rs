@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::claim::{Claim, Phase};
 use super::{Error, Manager, lock};
-use crate::vault::{self, Stage, Vault, Worker};
+use crate::vault::{self, Owned, Stage, Vault, Worker};
 
 /// How long the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -147,10 +147,32 @@ impl Manager {
         let me = self.me.clone();
         let owned =
             self.ask(move |vault| async move { vault.own_unless_owned(backup, &me, target).await });
-        owned.await.unwrap_or_else(|| {
-            self.cannot_be_seen(backup);
-            None
-        })
+        match owned.await {
+            Some(Owned::By(other)) => Some(other),
+            Some(Owned::Yes { left: Some(left) }) => {
+                if let Err(error) = self.give_up_what_is_left(left).await {
+                    warn!(%backup, volume = %left, %error, "A volume waits for a restore in vain");
+                }
+                None
+            }
+            Some(Owned::Yes { left: None }) => None,
+            None => {
+                self.cannot_be_seen(backup);
+                None
+            }
+        }
+    }
+
+    /// Ends the restore to a volume at which another worker has died, and with which nobody goes on.
+    async fn give_up_what_is_left(&self, volume: VolumeId) -> Result<(), Error> {
+        let row = self.db.volume(volume).await?;
+        match row.and_then(|row| row.status) {
+            Some(status) if status.awaits_restore() => {
+                info!(%volume, "A worker died while it restored to the volume");
+                self.give_target_up(volume, &status).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Records that it no longer is. Where the cluster does not take that now it is tried again later:

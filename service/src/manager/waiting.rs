@@ -97,8 +97,11 @@ impl Manager {
             self.fail_create(&context, id, &error, detail, Reached::Nothing)
                 .await;
             let row = self.db.backup(id).await;
-            let anothers =
-                |row: Option<Backup>| row.is_some_and(|row| Reached::Nothing.is_anothers(&row));
+            let anothers = |row: Option<Backup>| {
+                row.is_some_and(|row| {
+                    Reached::Nothing.is_anothers(&row) || self.expect_here(&row).is_err()
+                })
+            };
             if !row.map_or(true, anothers) {
                 self.remove_temporary(&context, id).await;
             }

@@ -25,7 +25,7 @@ mod verify;
 
 pub use damage::Damage;
 pub use error::{Error, Result};
-pub use owner::{Stage, TakenOver, Worker};
+pub use owner::{Owned, Stage, TakenOver, Worker};
 pub use plan::{BackupRecord, BackupSpec, Method, NoDiff, Parent};
 pub use report::{Report, Work};
 pub use restore::{RestorePoint, TargetSize};

@@ -70,6 +70,19 @@ impl Record {
     }
 }
 
+/// What came of asking to restore a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owned {
+    /// It may be restored now.
+    Yes {
+        /// The volume of another worker that died while it restored the backup to that. It is not recorded
+        /// any more.
+        left: Option<VolumeId>,
+    },
+    /// Another worker is at work on it.
+    By(Worker),
+}
+
 /// What came of taking a backup over from a worker that has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TakenOver {
@@ -180,26 +193,28 @@ impl Vault {
     }
 
     /// Records that a worker restores a backup to a volume, unless another one is at work on the backup that
-    /// lives; which one.
+    /// lives.
     pub async fn own_unless_owned(
         &self,
         backup: BackupId,
         worker: &Worker,
         target: VolumeId,
-    ) -> Result<Option<Worker>> {
+    ) -> Result<Owned> {
         let owning = async {
-            let other = self.living_owner(backup, worker).await?;
-            if other.is_none() {
-                let found = self.ownership(backup).await?;
-                // That of another volume has ended, or died with its worker.
-                let same = found.filter(|it| it.worker == *worker && it.target == Some(target));
-                let record = Record {
-                    target: Some(target),
-                    ..same.unwrap_or_else(|| Record::new(worker))
-                };
-                self.write_owner(backup, &record).await?;
+            if let Some(other) = self.living_owner(backup, worker).await? {
+                return Ok(Owned::By(other));
             }
-            Ok(other)
+            let found = self.ownership(backup).await?;
+            let dead = found.as_ref().filter(|it| it.worker != *worker);
+            let left = dead.and_then(|it| it.target.filter(|left| *left != target));
+            // That of another volume has ended, or died with its worker.
+            let same = found.filter(|it| it.worker == *worker && it.target == Some(target));
+            let record = Record {
+                target: Some(target),
+                ..same.unwrap_or_else(|| Record::new(worker))
+            };
+            self.write_owner(backup, &record).await?;
+            Ok(Owned::Yes { left })
         };
         self.in_turn(&worker.host, owning).await
     }

@@ -1,7 +1,7 @@
 //! Who is at work on a backup, and how it is taken over.
 
 use chrono::Utc;
-use cinderblock::vault::{Report, Stage, TakenOver, Work, Worker};
+use cinderblock::vault::{Owned, Report, Stage, TakenOver, Work, Worker};
 use uuid::Uuid;
 
 use crate::{new_id, vault};
@@ -24,7 +24,7 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     let owner = async || vault.owner(backup).await.expect("asked");
     vault.show_life(&first).await.expect("shown");
     let owned = vault.own_unless_owned(backup, &first, target).await;
-    assert_eq!(owned.expect("owned"), None);
+    assert_eq!(owned.expect("owned"), Owned::Yes { left: None });
 
     // Not while it lives.
     let taken = vault
@@ -70,6 +70,28 @@ async fn what_a_dead_worker_was_at_work_on_is_taken_over_once() {
     assert_eq!(taken, after(1, Stage::Prepared));
     vault.disown(backup, &first).await.expect("disowned");
     assert_eq!(owner().await, None);
+}
+
+#[tokio::test]
+async fn a_volume_is_not_forgotten_to_which_a_worker_restored_that_died() {
+    let vault = vault();
+    let [first, second] = workers();
+    let backup = new_id().parse().expect("an id");
+    let [one, other] = [(); 2].map(|()| new_id().parse().expect("an id"));
+    let own = async |worker: &Worker, target| {
+        let owning = vault.own_unless_owned(backup, worker, target);
+        owning.await.expect("asked")
+    };
+    let nothing_left = Owned::Yes { left: None };
+    vault.show_life(&first).await.expect("shown");
+    assert_eq!(own(&first, one).await, nothing_left);
+    assert_eq!(own(&second, other).await, Owned::By(first.clone()));
+    vault.end_life(&first).await.expect("ended");
+    assert_eq!(own(&second, other).await, Owned::Yes { left: Some(one) });
+    assert_eq!(own(&second, other).await, nothing_left);
+    // Its own has ended.
+    assert_eq!(own(&second, one).await, nothing_left);
+    vault.disown(backup, &second).await.expect("disowned");
 }
 
 #[tokio::test]
