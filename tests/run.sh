@@ -64,8 +64,8 @@ other_sources_and_interference() {
     cloud 2 --devices
     suites devices encrypted key_managers interop cancel twins wrong_states meanwhile options takeover secrets privileges
     # Always the same ones here: chance must not refuse a change that has nothing to do with what it found.
-    STEPS="restore-point-made restore-point-removed" suites steps
-    SOAK_SEED=2 SOAK_ROUNDS=2 suites soak
+    STEPS="restore-point-made" suites steps
+    SOAK_SEED=2 SOAK_ROUNDS=1 suites soak
 }
 
 # One chain that Python's worker and ours make in turns.

@@ -349,7 +349,10 @@ impl Manager {
                 Err(error) => debug!(backup = %claim.backup, %error, "Cannot look at the backup"),
             }
         }
-        info!(backup = %claim.backup, "The backup is no longer {status}: ending the operation");
+        info!(
+            backup = %claim.backup,
+            "The backup is no longer {status} here, or its volume no longer waits: ending the operation"
+        );
         claim.cancel().cancel();
     }
 
@@ -391,8 +394,23 @@ impl Manager {
     }
 
     async fn is_wanted(&self, status: BackupStatus, claim: &Claim<'_>) -> Result<bool, Error> {
-        let row = self.db.backup(claim.backup).await?;
-        let now = row.and_then(|row| row.status);
-        Ok(now.is_some_and(|now| is_wanted(status, now)))
+        let Some(row) = self.db.backup(claim.backup).await? else {
+            return Ok(false);
+        };
+        if !row.status.is_some_and(|now| is_wanted(status, now)) {
+            return Ok(false);
+        }
+        // Another worker may have taken over, and have ended already what this one is still at.
+        let target = lock(&self.running)
+            .get(&claim.backup)
+            .and_then(|it| it.target);
+        match target {
+            None => Ok(status != BackupStatus::Creating || self.expect_here(&row).is_ok()),
+            Some(volume) => {
+                let volume = self.db.volume(volume).await?;
+                let now = volume.and_then(|volume| volume.status);
+                Ok(now.is_some_and(|now| now.awaits_restore()))
+            }
+        }
     }
 }
