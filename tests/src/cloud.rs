@@ -201,6 +201,18 @@ impl Cloud {
         eventually(&format!("{what:?} {id} is settled"), look, ended).await
     }
 
+    /// Waits until it is noted beside a backup that a part of it is safe.
+    pub async fn wait_noted(&self, backup: &str) -> Result<()> {
+        let (backups, object) = (self.backups()?, format!("backup.{backup}.manifest"));
+        let noted = async || {
+            let header = backups.json("backups", &object).await.unwrap_or_default();
+            Ok(header["checkpoint"]["chunks"].clone())
+        };
+        let is_noted = |chunks: &Value| chunks.as_array().is_some_and(|chunks| !chunks.is_empty());
+        eventually("a part is noted to be safe", noted, is_noted).await?;
+        Ok(())
+    }
+
     /// Waits until a backup has failed; its reason.
     pub async fn wait_failed(&self, backup: &str) -> Result<String> {
         let shown = self.wait(Resource::Backup, backup, "error").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cinderblock_tests::{Cloud, Lab, Reconfigured, Resource, Setup, eventually, image};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 /// Each of these tests kills the worker that the others need.
@@ -25,18 +25,6 @@ async fn volume(cloud: &Cloud) -> Result<String> {
     let data: Vec<u8> = numbers.collect();
     cloud.volumes()?.write(&image(&volume), 0, &data).await?;
     Ok(volume)
-}
-
-/// Waits until it is noted beside a backup that a part of it is safe.
-async fn wait_noted(cloud: &Cloud, backup: &str) -> Result<()> {
-    let (backups, object) = (cloud.backups()?, format!("backup.{backup}.manifest"));
-    let noted = async || {
-        let header = backups.json("backups", &object).await.unwrap_or_default();
-        Ok(header["checkpoint"]["chunks"].clone())
-    };
-    let is_noted = |chunks: &Value| chunks.as_array().is_some_and(|chunks| !chunks.is_empty());
-    eventually("a part is noted to be safe", noted, is_noted).await?;
-    Ok(())
 }
 
 async fn kill(lab: &Lab) -> Result<()> {
@@ -78,7 +66,7 @@ async fn a_backup_goes_on_from_what_is_safe() -> Result<()> {
     let worker = Reconfigured::worker(lab, SLOWLY).await?;
     let volume = volume(cloud).await?;
     let backup = cloud.begin_backup(&volume, false).await?;
-    wait_noted(cloud, &backup).await?;
+    cloud.wait_noted(&backup).await?;
     kill(lab).await?;
     ensure!(cloud.status(Resource::Backup, &backup).await? == "creating");
     // It is the volume at the moment of its snapshot.
@@ -117,7 +105,7 @@ async fn a_backup_of_a_snapshot_goes_on_with_its_temporary_volume() -> Result<()
     let images = cloud.volumes()?.images("volumes").await?;
     let body = json!({"backup": {"volume_id": volume, "snapshot_id": snapshot}});
     let backup = cloud.begin_create(Resource::Backup, body).await?;
-    wait_noted(cloud, &backup).await?;
+    cloud.wait_noted(&backup).await?;
     kill(lab).await?;
     start(&worker, lab).await?;
     cloud.wait(Resource::Backup, &backup, "available").await?;
@@ -185,7 +173,7 @@ async fn a_backup_at_which_workers_die_is_given_up() -> Result<()> {
     let worker = Reconfigured::worker(lab, SLOWLY).await?;
     let volume = volume(cloud).await?;
     let backup = cloud.begin_backup(&volume, false).await?;
-    wait_noted(cloud, &backup).await?;
+    cloud.wait_noted(&backup).await?;
     kill(lab).await?;
     // As if ten had died before it was taken over.
     let (backups, owner) = (cloud.backups()?, format!("backup.{backup}.owner"));
@@ -215,7 +203,7 @@ async fn a_backup_whose_volume_was_set_free_is_given_up() -> Result<()> {
     let worker = Reconfigured::worker(lab, SLOWLY).await?;
     let volume = volume(cloud).await?;
     let backup = cloud.begin_backup(&volume, false).await?;
-    wait_noted(cloud, &backup).await?;
+    cloud.wait_noted(&backup).await?;
     kill(lab).await?;
     setup
         .admin

@@ -4,10 +4,8 @@
 use std::env;
 
 use anyhow::{Result, ensure};
-use cinderblock_tests::{
-    Cloud, Content, Invariants, Lab, Reconfigured, Resource, Setup, eventually, image,
-};
-use serde_json::{Value, json};
+use cinderblock_tests::{Cloud, Content, Invariants, Lab, Reconfigured, Resource, Setup, image};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 /// Each of these tests stops the worker that the others need.
@@ -102,18 +100,6 @@ impl Pair {
         self.cloud().volumes()?.content(&image(volume)).await
     }
 
-    /// Waits until it is noted beside a backup that a part of it is safe.
-    async fn wait_noted(&self, backup: &str) -> Result<()> {
-        let (backups, object) = (self.cloud().backups()?, format!("backup.{backup}.manifest"));
-        let noted = async || {
-            let header = backups.json("backups", &object).await.unwrap_or_default();
-            Ok(header["checkpoint"]["chunks"].clone())
-        };
-        let is_noted = |chunks: &Value| chunks.as_array().is_some_and(|chunks| !chunks.is_empty());
-        eventually("a part is noted to be safe", noted, is_noted).await?;
-        Ok(())
-    }
-
     /// Has the worker fall silent in the middle of what it does with some backups; returns once another one
     /// has ended that.
     async fn take_over(
@@ -195,7 +181,7 @@ async fn what_a_silent_worker_began_is_carried_on_by_another_host_once() -> Resu
         let known = lab.connections()?;
         cloud.begin_restore(&restored, Some(&target)).await?;
         lab.wait_connections(known + 1).await?;
-        pair.wait_noted(&backup).await?;
+        cloud.wait_noted(&backup).await?;
         let ended = async {
             for backup in [&backup, &restored] {
                 cloud.wait(Resource::Backup, backup, "available").await?;

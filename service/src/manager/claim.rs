@@ -406,11 +406,7 @@ impl Manager {
             .and_then(|it| it.target);
         match target {
             None => Ok(status != BackupStatus::Creating || self.expect_here(&row).is_ok()),
-            Some(volume) => {
-                let volume = self.db.volume(volume).await?;
-                let now = volume.and_then(|volume| volume.status);
-                Ok(now.is_some_and(|now| now.awaits_restore()))
-            }
+            Some(volume) => Ok(self.awaiting(volume).await?.is_some()),
         }
     }
 }

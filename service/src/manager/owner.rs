@@ -165,14 +165,11 @@ impl Manager {
 
     /// Ends the restore to a volume at which another worker has died, and with which nobody goes on.
     async fn give_up_what_is_left(&self, volume: VolumeId) -> Result<(), Error> {
-        let row = self.db.volume(volume).await?;
-        match row.and_then(|row| row.status) {
-            Some(status) if status.awaits_restore() => {
-                info!(%volume, "A worker died while it restored to the volume");
-                self.give_target_up(volume, &status).await
-            }
-            _ => Ok(()),
-        }
+        let Some(status) = self.awaiting(volume).await? else {
+            return Ok(());
+        };
+        info!(%volume, "A worker died while it restored to the volume");
+        self.give_target_up(volume, &status).await
     }
 
     /// Records that it no longer is. Where the cluster does not take that now it is tried again later:

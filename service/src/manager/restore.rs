@@ -209,6 +209,13 @@ impl Manager {
         Ok(self.db.change(subject, &change, launched, now).await?)
     }
 
+    /// The status of a volume, if it waits for a restore.
+    pub(super) async fn awaiting(&self, volume: VolumeId) -> Result<Option<VolumeStatus>, Error> {
+        let row = self.db.volume(volume).await?;
+        let status = row.and_then(|row| row.status);
+        Ok(status.filter(VolumeStatus::awaits_restore))
+    }
+
     /// Marks a volume to which a backup was restored that is gone, if it has that status still.
     pub(super) async fn give_target_up(
         &self,

@@ -119,9 +119,7 @@ impl Manager {
         let asked = row.restore_volume_id.as_deref();
         let asked = asked.and_then(|volume| volume.parse().ok());
         for target in [recorded, asked].into_iter().flatten() {
-            let volume = self.db.volume(target).await?;
-            let status = volume.and_then(|volume| volume.status);
-            if status.is_some_and(|status| status.awaits_restore()) {
+            if self.awaiting(target).await?.is_some() {
                 return Ok(Some(target));
             }
         }
